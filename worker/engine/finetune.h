@@ -1,0 +1,107 @@
+/*
+ * finetune.h - the training loop and the evaluation that `fedlora-worker train`, `eval` and the
+ * daemon's native trainer share: data order, schedule, clipping, optimizer, progress, stopping.
+ *
+ * A step takes batch_size rows (ragged, unpadded). Its loss and gradient are those of
+ *     L = (sum over scored tokens of the batch of -log p(token)) / (number of scored tokens),
+ * one mean over the whole batch. Then: global L2 clip, AdamW (Loshchilov & Hutter, 2019).
+ * Order: epoch e visits the rows in a Fisher-Yates shuffle drawn from ChaCha20 under a key made of
+ * (seed, e), or in file order; the last partial batch of an epoch is used; epochs wrap around.
+ * Determinism: the same model, rows, options, build and thread count give the same adapter bytes.
+ * Threads: one call at a time a model; *stop may be set from any thread or a signal handler.
+ */
+#ifndef FL_ENGINE_FINETUNE_H
+#define FL_ENGINE_FINETUNE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "worker/data/row.h"
+#include "worker/engine/schedule.h"
+
+struct fl_adapter;
+struct fl_model;
+
+struct fl_finetune_options {
+    uint64_t steps;      /* optimizer steps of this call, >= 1 (see fl_finetune_steps()) */
+    uint32_t batch_size; /* rows a step, >= 1 */
+    double lr;           /* peak learning rate, > 0 */
+    double lr_a, lr_b;   /* override lr for that factor; 0: lr */
+    enum fl_schedule_kind schedule;
+    uint64_t warmup;      /* steps of linear warm-up, counted on the schedule's own axis */
+    uint64_t first_step;  /* position of this call's first step on the schedule's axis */
+    uint64_t total_steps; /* length of that axis; 0: first_step + steps */
+    double weight_decay;  /* >= 0 */
+    double grad_clip;     /* global L2 norm; 0: off */
+    uint64_t seed;        /* of the data order and of dropout */
+    bool shuffle;
+    bool train_a, train_b; /* a factor that is not trained keeps its bytes; at least one is */
+};
+
+/* steps 0 and epochs 1 must be settled by the caller; all else as the command line's defaults. */
+void fl_finetune_defaults(struct fl_finetune_options *options);
+
+/* Steps of `epochs` passes over count rows: epochs * ceil(count / batch_size). */
+uint64_t fl_finetune_steps(size_t count, uint32_t batch_size, uint64_t epochs);
+
+/* What a finished step tells. */
+struct fl_finetune_step {
+    uint64_t step;   /* 1.. within this call */
+    uint64_t tokens; /* processed in this step */
+    uint64_t scored;
+    double loss;      /* mean over the scored tokens, before the step's update */
+    double lr;        /* the schedule's factor times lr */
+    double grad_norm; /* before clipping */
+    double seconds;   /* of this step */
+};
+
+struct fl_finetune_watch {
+    void (*on_step)(void *context, const struct fl_finetune_step *step); /* may be NULL */
+    void *context;
+    const atomic_int *stop; /* non-zero: end before the next step; may be NULL */
+};
+
+struct fl_finetune_result {
+    uint64_t steps, tokens, scored; /* done in this call */
+    double loss;                    /* of the last step */
+    double loss_sum;                /* over all scored tokens of all steps */
+    double seconds;                 /* of all steps */
+};
+
+/*
+ * Train adapter (borrowed, changed in place) on rows. FL_ESTOPPED: stop was set; the adapter holds
+ * the last finished step and *result what was done. FL_EINVAL: an option out of range, no row, a
+ * row longer than the engine can take. FL_ERANGE: a loss or gradient that is not finite (the
+ * adapter then keeps the last good step).
+ */
+FL_CHECKED enum fl_status fl_finetune(struct fl_model *model, struct fl_adapter *adapter,
+                                      const struct fl_row *rows, size_t count,
+                                      const struct fl_finetune_options *options,
+                                      const struct fl_finetune_watch *watch,
+                                      struct fl_finetune_result *result, struct fl_error *error);
+
+struct fl_evaluation {
+    double loss_sum; /* -log p summed over scored tokens */
+    uint64_t scored; /* 0 when nothing is scored */
+    uint64_t tokens; /* processed */
+    double seconds;
+};
+
+/*
+ * Evaluate model + adapter (NULL: the base alone) on rows, batch_size rows at a time (a matter of
+ * memory only). FL_ESTOPPED as above.
+ */
+FL_CHECKED enum fl_status fl_finetune_evaluate(struct fl_model *model,
+                                               const struct fl_adapter *adapter,
+                                               const struct fl_row *rows, size_t count,
+                                               uint32_t batch_size, const atomic_int *stop,
+                                               struct fl_evaluation *out, struct fl_error *error);
+
+/* The visiting order, also used by tests: order has count entries and becomes epoch's permutation.
+ */
+void fl_finetune_order(uint64_t seed, uint64_t epoch, uint32_t *order, uint32_t count);
+
+#endif
