@@ -1,0 +1,112 @@
+/*
+ * engine.h - forward and backward pass of a base model with a LoRA adapter, on the CPU.
+ *
+ *   y = x W^T + s (x A^T) B^T          W frozen, in its stored type; A (r, in), B (out, r)
+ *   loss = sum over scored positions of -log softmax(logits)[label]
+ *
+ * Rows are ragged and never padded: the rows of a micro-batch are one (tokens, hidden) matrix for
+ * all linears, attention runs row by row. No gradient of a frozen weight exists, nothing is
+ * computed below the lowest adapted layer, only scored positions pass through the output head.
+ * All memory is one arena taken by fl_engine_create(); a step allocates nothing.
+ *
+ * Source: Hu et al., "LoRA", ICLR 2022; numbers agree with PEFT over transformers (float32).
+ * Determinism: same model, adapter, rows, options and thread count give the same bytes.
+ * Threads: an engine belongs to one thread at a time and runs its own OpenMP team inside a call.
+ */
+#ifndef FL_ENGINE_ENGINE_H
+#define FL_ENGINE_ENGINE_H
+
+#include <stdint.h>
+
+#include "adapter/adapter.h"
+#include "base/status.h"
+#include "worker/data/row.h"
+#include "worker/engine/model.h"
+
+struct fl_engine;
+
+enum fl_compute {
+    FL_COMPUTE_AUTO, /* the fastest that is built in and that the CPU has: f32 today */
+    FL_COMPUTE_F32,
+    FL_COMPUTE_BF16 /* refused with FL_EUSAGE until it is built in */
+};
+
+/* Factors that get gradients; a federated round may train only one. */
+enum { FL_TRAIN_NONE = 0, FL_TRAIN_A = 1, FL_TRAIN_B = 2, FL_TRAIN_BOTH = 3 };
+
+struct fl_engine_options {
+    uint32_t threads; /* 0: the processors that this process may use */
+    enum fl_compute compute;
+    uint32_t max_row_tokens;   /* longest row of any later call, >= 1 */
+    uint32_t max_batch_tokens; /* tokens that pass through the layers at once; memory grows with
+                                  it; 0: chosen; raised to max_row_tokens. Rows are grouped in
+                                  their order; the sums do not depend on whole rows per group
+                                  beyond float rounding */
+    unsigned train;            /* FL_TRAIN_*: which factors fl_engine_gradients() serves */
+    uint32_t cache_tokens;     /* key/value cache for generation, in tokens; 0: none */
+    uint64_t seed;             /* of LoRA dropout */
+};
+
+/* Gradient of the loss sum for one adapter module, summed over calls since the last zeroing. */
+struct fl_gradient {
+    float *a; /* (rank, in); NULL when A is not trained */
+    float *b; /* (out, rank); NULL when B is not trained */
+};
+
+/*
+ * model and adapter are borrowed and must outlive the engine. adapter may be NULL (the base
+ * alone); its modules must be in the model's inventory with the same shapes (FL_EINVAL). The
+ * adapter's values are read anew in every call, so an optimizer may change them in between.
+ */
+FL_CHECKED enum fl_status fl_engine_create(const struct fl_model *model,
+                                           const struct fl_adapter *adapter,
+                                           const struct fl_engine_options *options,
+                                           struct fl_engine **out, struct fl_error *error);
+void fl_engine_destroy(struct fl_engine **self);
+
+/* Bytes that fl_engine_create() with these arguments would take, mapped weights not counted. */
+uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter *adapter,
+                          const struct fl_engine_options *options);
+
+/* "f32" or "bf16": what the engine computes with, for logs and version records. */
+const char *fl_engine_compute(const struct fl_engine *self);
+uint32_t fl_engine_threads(const struct fl_engine *self);
+
+/*
+ * logits (n, vocab) of ids (n), n <= max_row_tokens; dropout off. FL_ERANGE: an id outside the
+ * vocabulary or n too large.
+ */
+FL_CHECKED enum fl_status fl_engine_forward_logits(struct fl_engine *self, const int32_t *ids,
+                                                   uint32_t n, float *logits,
+                                                   struct fl_error *error);
+
+/*
+ * Evaluation: the sum of the scored positions' losses (natural logarithm) over all rows and the
+ * number of scored positions. Position t >= 1 is scored when labels[t] != FL_IGNORE.
+ */
+FL_CHECKED enum fl_status fl_engine_loss(struct fl_engine *self, const struct fl_row *rows,
+                                         uint32_t count, double *loss_sum, uint64_t *scored,
+                                         struct fl_error *error);
+
+/*
+ * The same with gradients of loss_sum added into the gradient arrays: the caller zeroes them at
+ * the start of a step and divides by the scored positions of the whole batch (fl_optimizer_step
+ * takes that divisor). Dropout of the adapter, if any, is active; `step` numbers its masks.
+ */
+FL_CHECKED enum fl_status fl_engine_gradients(struct fl_engine *self, const struct fl_row *rows,
+                                              uint32_t count, uint64_t step, double *loss_sum,
+                                              uint64_t *scored, struct fl_error *error);
+void fl_engine_zero_gradients(struct fl_engine *self);
+/* One entry for each adapter module, in its order. Borrowed. NULL without an adapter. */
+const struct fl_gradient *fl_engine_gradient(const struct fl_engine *self);
+
+/*
+ * Generation with the key/value cache: append n tokens behind those already cached and give the
+ * logits (vocab) after the last of them. FL_ERANGE: the cache is full. Reset forgets all.
+ */
+FL_CHECKED enum fl_status fl_engine_extend(struct fl_engine *self, const int32_t *ids, uint32_t n,
+                                           float *logits, struct fl_error *error);
+void fl_engine_reset_cache(struct fl_engine *self);
+uint32_t fl_engine_cached(const struct fl_engine *self);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * model.h - a base model, opened read-only: its configuration, its linears, its frozen weights in
+ * the type that the file stores (mapped, never copied whole).
+ *
+ * Reads a Hugging Face directory (config.json in both dialects, *.safetensors with or without an
+ * index) and one GGUF file (architecture "llama"). Either way names, row order and shapes seen
+ * here are Hugging Face's: GGUF's interleaved q and k rows are put back when they are widened.
+ * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...) and MistralForCausalLM.
+ * Anything that would change the numbers and is not built is refused by its key.
+ *
+ * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's
+ * config.json; GGUF specification version 3.
+ * Threads: immutable once open; any number of threads and engines may share it.
+ */
+#ifndef FL_ENGINE_MODEL_H
+#define FL_ENGINE_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "adapter/adapter.h"
+#include "base/status.h"
+#include "format/dtype.h"
+
+struct fl_model;
+
+struct fl_model_config {
+    char architecture[64];    /* "LlamaForCausalLM" */
+    uint32_t hidden;          /* d_model */
+    uint32_t ffn;             /* intermediate size */
+    uint32_t layers;          /* transformer blocks */
+    uint32_t heads, kv_heads; /* query heads H, key and value heads K; K divides H */
+    uint32_t head_dim;        /* D; heads * head_dim need not equal hidden */
+    uint32_t vocab;           /* rows of the embedding */
+    uint32_t max_positions;   /* context length the model was made for; 0: not stated */
+    uint32_t sliding_window;  /* 0: none; longer rows are refused */
+    double norm_epsilon;
+    bool tied;              /* the output head is the embedding */
+    int32_t bos_id, eos_id; /* -1: not stated (eos: the first where a list is given) */
+};
+
+/* path: a Hugging Face directory or a GGUF file. *out is NULL on failure. */
+FL_CHECKED enum fl_status fl_model_open(const char *path, struct fl_model **out,
+                                        struct fl_error *error);
+void fl_model_close(struct fl_model **self);
+
+/* Borrowed from the model, as all below. */
+const struct fl_model_config *fl_model_config(const struct fl_model *self);
+const struct fl_inventory *fl_model_inventory(const struct fl_model *self);
+/* Parameters of the base, tied weights counted once. */
+uint64_t fl_model_parameters(const struct fl_model *self);
+
+/*
+ * One frozen matrix or vector, as stored. Rows are in Hugging Face's order only after
+ * fl_weight_widen(): never read `data` directly.
+ */
+struct fl_weight {
+    char name[FL_MODULE_NAME_BYTES]; /* "model.layers.0.self_attn.q_proj.weight" */
+    enum fl_dtype dtype;
+    uint32_t rows, columns; /* (out, in); a vector is (1, n) */
+    const uint8_t *data;    /* mapped; NULL: this model has no such weight */
+    uint32_t interleave;    /* head_dim when each head's rows are stored interleaved, else 0 */
+    bool vector;            /* of rank 1 in the file */
+};
+
+/* Every weight of the base in a fixed order: embedding, layer by layer, norm, head if untied. */
+uint32_t fl_model_weight_count(const struct fl_model *self);
+const struct fl_weight *fl_model_weight(const struct fl_model *self, uint32_t index);
+/* The weight matrix of the inventory's module `index`. */
+const struct fl_weight *fl_model_module_weight(const struct fl_model *self, uint32_t index);
+
+/* Rows [first, first + count) as float32 into out (count, columns), Hugging Face's row order. */
+void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t count, float *out);
+
+#endif
