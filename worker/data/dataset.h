@@ -1,0 +1,81 @@
+/*
+ * dataset.h - a data file as rows of token ids and labels, held in memory.
+ *
+ * A path is a .jsonl file (one JSON object a line), a plain .txt file, or a directory, of which all
+ * *.jsonl and *.txt directly inside are read in the order of their names. A JSONL line's keys
+ * decide: `text`; `prompt` + `completion`; `input_ids` (+ `labels`, unshifted, -100 = not scored);
+ * `instruction` (+ `input`) + `output`; `messages` and `conversations` where the model's chat
+ * template is ChatML.
+ *
+ *   text                 template's ids of the text, EOS appended; all scored
+ *   prompt + completion  ids(prompt) with the template's prefix, ids(completion), EOS; completion
+ *                        and EOS scored
+ *   .txt                 the ids of the whole file cut into consecutive rows of seq_len, no EOS
+ *
+ * Rows longer than seq_len are cut and counted; rows that then score nothing are dropped and
+ * counted. The label of position 0 is never scored. Blank lines are fine, as are CRLF ends and a
+ * UTF-8 byte order mark. A broken line ends the reading with FL_EFORMAT and "FILE:LINE: ..." unless
+ * skip_bad_rows is set.
+ *
+ * Threads: immutable once open; any thread may read it.
+ */
+#ifndef FL_DATA_DATASET_H
+#define FL_DATA_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "worker/data/row.h"
+#include "worker/data/tokenizer.h"
+
+#define FL_DATASET_LINE_BYTES_MAX (64u << 20)
+#define FL_DATASET_ROWS_MAX       (1u << 28)
+
+struct fl_dataset;
+
+struct fl_dataset_options {
+    uint32_t seq_len;    /* tokens of the longest row, 2..FL_SEQ_MAX */
+    bool add_eos;        /* append EOS to text and completion rows */
+    bool specials_plain; /* special-token strings in the data are text */
+    bool skip_bad_rows;  /* count a broken line instead of stopping there */
+    uint32_t vocab_size; /* ids at or above it are refused; 0: the tokenizer's vocabulary */
+};
+
+/* Counted while reading. */
+struct fl_dataset_counts {
+    uint64_t rows;          /* kept */
+    uint64_t truncated;     /* kept rows that were cut at seq_len */
+    uint64_t dropped;       /* rows with nothing scored */
+    uint64_t bad;           /* broken lines left out (skip_bad_rows) */
+    uint64_t tokens;        /* of the kept rows */
+    uint64_t scored_tokens; /* of the kept rows: labels other than -100, position 0 left out */
+};
+
+/*
+ * Read the data at path. tokenizer may be NULL when every row gives input_ids (then vocab_size must
+ * be set); it is used only during this call. FL_EFORMAT: a broken line, or no row is left.
+ */
+FL_CHECKED enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
+                                          const struct fl_dataset_options *options,
+                                          struct fl_dataset **out, struct fl_error *error);
+/* NULL is fine. */
+void fl_dataset_close(struct fl_dataset *self);
+
+size_t fl_dataset_rows(const struct fl_dataset *self);
+/* index < rows. The row's arrays live as long as the data set. */
+struct fl_row fl_dataset_row(const struct fl_dataset *self, size_t index);
+const struct fl_dataset_counts *fl_dataset_counts(const struct fl_dataset *self);
+/* BLAKE2b-256 over every row: u32 length, ids, labels, little-endian. */
+void fl_dataset_hash(const struct fl_dataset *self, uint8_t out[FL_HASH_BYTES]);
+
+/*
+ * Keep the `count` rows with the smallest BLAKE2b(key = seed, row's index), in file order; the rest
+ * are forgotten and the counts recomputed. No effect when there are no more than count.
+ */
+FL_CHECKED enum fl_status fl_dataset_keep(struct fl_dataset *self, size_t count, uint64_t seed,
+                                          struct fl_error *error);
+
+#endif
