@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Make the golden cases under tests/golden/cases/: what transformers + PEFT compute, frozen.
+
+Development time only (torch, transformers, peft, safetensors). One folder a case:
+  config.json, *.safetensors   a tiny random base model as transformers writes it
+  init/                        a LoRA adapter with A and B non-zero, saved by PEFT
+  data.jsonl                   ragged rows: input_ids, labels (unshifted, -100 = not scored)
+  expected.json                losses, and the settings of each training run
+  expected.safetensors         base.N, adapted.N: logits of row N without and with the adapter
+                               grad.NAME: d(mean loss over all rows)/d(NAME), PEFT's tensor names
+                               RUN.NAME: the adapter after the run's AdamW steps
+Each run takes rows in file order, two at a time, and wraps around (the last batch of an epoch is
+short). Everything is float32 and seeded.
+usage: make_models.py [OUT_DIR]
+"""
+import json
+import os
+import shutil
+import sys
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
+                          MistralForCausalLM, get_constant_schedule_with_warmup,
+                          get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup)
+
+SCHEDULES = {
+    "constant": lambda o, w, n: get_constant_schedule_with_warmup(o, w),
+    "linear": get_linear_schedule_with_warmup,
+    "cosine": get_cosine_schedule_with_warmup,
+}
+RUNS = {
+    "plain": dict(lr=1e-2, schedule="constant", warmup=0, weight_decay=0.0, grad_clip=0.0),
+    "linear": dict(lr=1e-2, schedule="linear", warmup=2, weight_decay=0.1, grad_clip=1.0),
+    "cosine": dict(lr=1e-2, schedule="cosine", warmup=1, weight_decay=0.01, grad_clip=0.05),
+}
+STEPS, BATCH = 5, 2
+SMALL = dict(max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
+             bos_token_id=0, eos_token_id=1, attn_implementation="eager")
+ALL = "all-linear"
+CASES = {
+    # 6 query heads over 2 key heads, tied head
+    "gqa-tied": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.float32, lengths=(2, 9, 17, 5, 12),
+        config=dict(vocab_size=97, hidden_size=24, intermediate_size=40, num_hidden_layers=3,
+                    num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=True),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # heads * head_dim differs from hidden; a head of its own; ranks and alphas by pattern
+    "untied-headdim": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.float32, lengths=(7, 3, 21, 2, 10),
+        config=dict(vocab_size=83, hidden_size=21, intermediate_size=44, num_hidden_layers=2,
+                    num_attention_heads=3, num_key_value_heads=1, head_dim=8,
+                    tie_word_embeddings=False, rms_norm_eps=1e-6),
+        lora=dict(r=4, lora_alpha=6, target_modules=ALL,
+                  rank_pattern={"q_proj": 2, "layers.1.mlp.down_proj": 6},
+                  alpha_pattern={"q_proj": 5, "layers.1.mlp.down_proj": 9})),
+    # llama3 rope scaling with rows beyond the original context, rank-stabilised scale
+    "llama3-rope": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.float32, lengths=(40, 6, 28, 3),
+        config=dict(vocab_size=71, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                    num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True,
+                    rope_parameters=dict(rope_type="llama3", rope_theta=500.0, factor=4.0,
+                                         low_freq_factor=1.0, high_freq_factor=4.0,
+                                         original_max_position_embeddings=16)),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL, use_rslora=True)),
+    # several shards with an index, bfloat16 weights
+    "sharded-bf16": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.bfloat16, lengths=(11, 4, 13, 2, 8),
+        shard="12kB",
+        config=dict(vocab_size=90, hidden_size=24, intermediate_size=36, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False),
+        lora=dict(r=4, lora_alpha=4, target_modules=ALL)),
+    # float16 weights, the older dialect of config.json, few targets in the upper layers only
+    "mistral-f16": dict(
+        make=(MistralConfig, MistralForCausalLM), dtype=torch.float16, lengths=(5, 16, 2, 9, 3),
+        old_dialect=True,
+        config=dict(vocab_size=101, hidden_size=24, intermediate_size=32, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=1, sliding_window=None,
+                    tie_word_embeddings=False, rope_theta=1000.0),
+        lora=dict(r=4, lora_alpha=8,
+                  target_modules=["layers.1.self_attn.v_proj", "layers.2.self_attn.q_proj",
+                                  "layers.2.mlp.down_proj"])),
+}
+
+
+def to_old_dialect(folder):
+    path = os.path.join(folder, "config.json")
+    config = json.load(open(path))
+    rope = config.pop("rope_parameters")
+    config["rope_theta"], config["rope_scaling"] = rope["rope_theta"], None
+    config["torch_dtype"] = config.pop("dtype")
+    config.pop("head_dim", None)
+    json.dump(config, open(path, "w"), indent=2, sort_keys=True)
+
+
+def make_base(folder, case):
+    config_class, model_class = case["make"]
+    model = model_class(config_class(**{**SMALL, **case["config"]})).to(case["dtype"])
+    with torch.no_grad():  # norms that differ from one
+        for name, p in model.named_parameters():
+            if "norm" in name:
+                p.copy_(1 + 0.2 * torch.randn_like(p))
+    kind = {"max_shard_size": case["shard"]} if "shard" in case else {}
+    model.save_pretrained(folder, **kind)
+    os.remove(os.path.join(folder, "generation_config.json"))
+    if case.get("old_dialect"):
+        to_old_dialect(folder)
+
+
+def load_base(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
+                                                attn_implementation="eager")
+
+
+def make_init(folder, case, name):
+    lora = LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, lora_dropout=0.0,
+                      base_model_name_or_path=name, **case["lora"])
+    model = get_peft_model(load_base(folder), lora)
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            if "lora_" in key:
+                p.copy_(torch.randn_like(p) * 0.1)
+    model.peft_config["default"].base_model_name_or_path = name
+    model.save_pretrained(os.path.join(folder, "init"))
+    os.remove(os.path.join(folder, "init", "README.md"))
+
+
+def make_rows(case):
+    rows = []
+    vocab = case["config"]["vocab_size"]
+    for number, length in enumerate(case["lengths"]):
+        ids = torch.randint(0, vocab, (length,)).tolist()
+        labels = list(ids)
+        if length > 4:
+            for t in range(0, length, 3 + number):
+                labels[t] = -100
+            labels[length // 2] = int(torch.randint(0, vocab, (1,)))
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def batch_of(rows):
+    width = max(len(row["input_ids"]) for row in rows)
+    pad = lambda values, fill: values + [fill] * (width - len(values))
+    ids = torch.tensor([pad(row["input_ids"], 0) for row in rows])
+    labels = torch.tensor([pad(row["labels"], -100) for row in rows])
+    mask = torch.tensor([pad([1] * len(row["input_ids"]), 0) for row in rows])
+    return dict(input_ids=ids, labels=labels, attention_mask=mask)
+
+
+def open_adapted(folder, trainable):
+    return PeftModel.from_pretrained(load_base(folder), os.path.join(folder, "init"),
+                                     is_trainable=trainable)
+
+
+def logits_of(model, rows, prefix, tensors):
+    model.eval()
+    with torch.no_grad():
+        for number, row in enumerate(rows):
+            out = model(input_ids=torch.tensor([row["input_ids"]])).logits[0]
+            tensors[f"{prefix}.{number}"] = out.float().contiguous()
+
+
+def gradients_of(folder, rows, tensors):
+    model = open_adapted(folder, True)
+    loss = model(**batch_of(rows)).loss
+    loss.backward()
+    grads = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    for key, grad in grads.items():
+        tensors["grad." + key.replace(".default", "")] = grad.contiguous()
+    return loss.item()
+
+
+def train(folder, rows, run):
+    model = open_adapted(folder, True)
+    model.train()
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=run["lr"], weight_decay=run["weight_decay"])
+    schedule = SCHEDULES[run["schedule"]](optimizer, run["warmup"], STEPS)
+    batches = [rows[i:i + BATCH] for i in range(0, len(rows), BATCH)]
+    losses = []
+    for step in range(STEPS):
+        loss = model(**batch_of(batches[step % len(batches)])).loss
+        loss.backward()
+        if run["grad_clip"]:
+            torch.nn.utils.clip_grad_norm_(params, run["grad_clip"])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, get_peft_model_state_dict(model)
+
+
+def make_case(out, name, case):
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    torch.manual_seed(sum(name.encode()))
+    make_base(folder, case)
+    make_init(folder, case, name)
+    rows = make_rows(case)
+    with open(os.path.join(folder, "data.jsonl"), "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    tensors = {}
+    base = load_base(folder)
+    logits_of(base, rows, "base", tensors)
+    expected = {"base_loss": base(**batch_of(rows)).loss.item()}
+    logits_of(open_adapted(folder, False), rows, "adapted", tensors)
+    expected["loss"] = gradients_of(folder, rows, tensors)
+    expected["steps"], expected["batch_size"], expected["runs"] = STEPS, BATCH, {}
+    for run_name, run in RUNS.items():
+        losses, state = train(folder, rows, run)
+        expected["runs"][run_name] = {**run, "losses": losses}
+        tensors.update({f"{run_name}.{key}": value.contiguous() for key, value in state.items()})
+    json.dump(expected, open(os.path.join(folder, "expected.json"), "w"), indent=1)
+    save_file(tensors, os.path.join(folder, "expected.safetensors"), metadata={"format": "pt"})
+    for root, _, files in os.walk(folder):
+        for file in files:
+            os.chmod(os.path.join(root, file), 0o644)
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "cases")
+    torch.set_num_threads(1)
+    for name, case in CASES.items():
+        make_case(out, name, case)
+
+
+main()
