@@ -23,9 +23,10 @@
 #define FL_JOB_START_BYTES   512
 #define FL_JOB_TEXT_MAX      131072 /* bytes of a canonical text */
 
-enum fl_schedule { FL_SCHEDULE_CONSTANT, FL_SCHEDULE_LINEAR, FL_SCHEDULE_COSINE };
-enum fl_compute { FL_COMPUTE_AUTO, FL_COMPUTE_F32, FL_COMPUTE_BF16 };
-
+/*
+ * Choices are indices in the order of the table: optimizer adamw|sgd (enum fl_update_rule),
+ * schedule constant|linear|cosine, compute auto|f32|bf16: the same numbers as on the wire.
+ */
 struct fl_job_spec {
     /* [job] */
     char name[FL_NAME_BYTES];
@@ -45,12 +46,12 @@ struct fl_job_spec {
     /* [train] */
     uint64_t steps, batch_size, seq_len;
     double lr, lr_a, lr_b; /* lr_a, lr_b: 0 = lr */
-    int optimizer;         /* enum fl_optimizer */
-    int schedule;          /* enum fl_schedule */
+    int optimizer;
+    int schedule;
     uint64_t warmup;
     double weight_decay, grad_clip;
     bool shuffle;
-    int compute;      /* enum fl_compute */
+    int compute;
     uint64_t threads; /* 0: the site decides */
     /* [cohort] */
     uint64_t min_workers, max_workers; /* max_workers 0: any number */

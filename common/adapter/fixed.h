@@ -56,15 +56,17 @@ void fl_ring_add(uint32_t *sum, const void *bytes, size_t count);
 /* As fl_ring_add() with minus: removes what was added. */
 void fl_ring_subtract(uint32_t *sum, const void *bytes, size_t count);
 
-enum fl_optimizer { FL_OPTIMIZER_ADAMW, FL_OPTIMIZER_SGD };
+/* In the order of the job table's `optimizer`. */
+enum fl_update_rule { FL_RULE_ADAMW, FL_RULE_SGD };
 
 /*
  * The automatic update range of a tensor group. AdamW moves an element by less than 2 lr a step,
  * and its decay by lr x weight_decay x |value|, where |value| <= max_abs + 2 lr steps; SGD with
- * gradient clipping moves it by at most lr x grad_clip (+ decay). FL_EINVAL: SGD without
- * clipping, lr = 0: the job must then give the range itself.
+ * gradient clipping moves it by at most lr x grad_clip (+ decay). max_abs: fl_adapter_max_abs() of
+ * that factor of the *global* start adapter, so that both sides get the same number. FL_EINVAL: SGD
+ * without clipping, lr = 0: the job must then give the range itself.
  */
-FL_CHECKED enum fl_status fl_auto_range(enum fl_optimizer optimizer, double lr, uint64_t steps,
+FL_CHECKED enum fl_status fl_auto_range(enum fl_update_rule rule, double lr, uint64_t steps,
                                         double weight_decay, double grad_clip, double max_abs,
                                         double *out, struct fl_error *error);
 

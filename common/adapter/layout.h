@@ -30,7 +30,7 @@
 /* Bits: which factors a round trains. NONE: a round that only evaluates. */
 enum fl_factors { FL_FACTORS_NONE = 0, FL_FACTOR_A = 1, FL_FACTOR_B = 2, FL_FACTORS_BOTH = 3 };
 
-#define FL_TIERS_MAX           4096
+#define FL_LAYOUT_TIERS_MAX    1024
 #define FL_UPDATE_HEADER_BYTES 24
 #define FL_UPDATE_ELEMENTS_MAX (FL_ADAPTER_BYTES_MAX / 4)
 #define FL_SITE_UNKNOWN        UINT32_MAX
@@ -51,15 +51,13 @@ FL_CHECKED enum fl_status fl_rank_plan_create(struct fl_rank_plan *self, uint32_
                                               uint32_t modules);
 void fl_rank_plan_free(struct fl_rank_plan *self);
 /*
- * Canonical bytes (wire, signatures): u32 sites, u32 modules, global ranks, then each site's as
- * (index of an equal earlier row, or a new row). Decoding is bounded: ranks 1..FL_RANK_MAX, global
- * at least each site's, nothing behind the end; FL_EFORMAT otherwise.
+ * The plan of a subset of its sites (those that reported TRAINED): indices of count sites, in the
+ * new order. Global ranks stay. *out is new.
  */
-FL_CHECKED enum fl_status fl_rank_plan_encode(const struct fl_rank_plan *self, struct fl_buf *out);
-FL_CHECKED enum fl_status fl_rank_plan_decode(const void *bytes, size_t length,
-                                              struct fl_rank_plan *out, struct fl_error *error);
-/* The thinnest set of sites that trains a direction alone: min over directions of its site count.
- */
+FL_CHECKED enum fl_status fl_rank_plan_select(const struct fl_rank_plan *self,
+                                              const uint32_t *indices, uint32_t count,
+                                              struct fl_rank_plan *out);
+/* The fewest sites that train any one direction (directions that nobody trains do not count). */
 uint32_t fl_rank_plan_thinnest(const struct fl_rank_plan *self);
 
 struct fl_segment {
@@ -72,15 +70,16 @@ struct fl_segment {
 };
 
 struct fl_layout {
-    struct fl_rank_plan ranks; /* owned copy */
+    struct fl_rank_plan ranks; /* owned copy; at a site: one site, itself */
     struct fl_segment *segments;
     uint32_t segment_count;
     uint64_t elements; /* D */
     uint32_t tier_count;
     uint32_t scalar_count;     /* tier_count + FL_SCALAR_COUNT */
     uint32_t *direction_start; /* (modules): index of a module's direction 0 in tier_of */
-    uint32_t *tier_of;     /* tier of each (module, direction); FL_SITE_UNKNOWN: nobody trains it */
-    uint8_t *tier_members; /* (tier_count, sites): 1 where the site trains it */
+    uint32_t *tier_of; /* tier of each (module, direction), FL_SITE_UNKNOWN: nobody trains it; at a
+                          site: NULL */
+    uint8_t *tiers;    /* (ranks.sites, tier_count): 1 where the site is in the tier */
     enum fl_factors factors;
 };
 
@@ -104,7 +103,19 @@ FL_CHECKED enum fl_status fl_layout_create(const struct fl_inventory *targets,
                                            const struct fl_rank_plan *ranks,
                                            enum fl_factors factors, double range_a, double range_b,
                                            struct fl_layout **out, struct fl_error *error);
+/*
+ * The same layout as seen by one site, from what the coordinator sends it: the global ranks and its
+ * own (targets->count each) and one byte a tier, 1 where it is a member. Its index is 0 there.
+ */
+FL_CHECKED enum fl_status fl_layout_create_site(const struct fl_inventory *targets,
+                                                const uint16_t *global, const uint16_t *own,
+                                                const uint8_t *tiers, uint32_t tier_count,
+                                                enum fl_factors factors, double range_a,
+                                                double range_b, struct fl_layout **out,
+                                                struct fl_error *error);
 void fl_layout_destroy(struct fl_layout **self);
+/* A site's row of tiers: tier_count bytes, borrowed. */
+const uint8_t *fl_layout_site_tiers(const struct fl_layout *self, uint32_t site);
 
 /* Bytes of every update of this layout: header + 8 scalars + 4 D. */
 uint64_t fl_layout_update_bytes(const struct fl_layout *self);
