@@ -19,11 +19,11 @@
 #include "base/limits.h"
 #include "base/status.h"
 
-#define FL_WIRE_SCHEMA 1
-#define FL_NONCE_BYTES 16
-#define FL_TARGETS_BYTES 1024    /* "q_proj,v_proj" or "all-linear" with its NUL */
-#define FL_TIERS_MAX 1024        /* distinct sets of sites that train a rank direction */
-#define FL_PAGE_HASHES_MAX 1000  /* chunk hashes in one page */
+#define FL_WIRE_SCHEMA     1
+#define FL_NONCE_BYTES     16
+#define FL_TARGETS_BYTES   1024 /* "q_proj,v_proj" or "all-linear" with its NUL */
+#define FL_TIERS_MAX       1024 /* distinct sets of sites that train a rank direction */
+#define FL_PAGE_HASHES_MAX 1000 /* chunk hashes in one page */
 
 enum fl_wire_kind {
     FL_WIRE_JOIN,
@@ -50,53 +50,64 @@ enum fl_wire_kind {
 };
 
 enum fl_activity { /* what a site is doing, in its heartbeats */
-    FL_ACTIVITY_IDLE,
-    FL_ACTIVITY_DOWNLOADING,
-    FL_ACTIVITY_EVALUATING,
-    FL_ACTIVITY_TRAINING,
-    FL_ACTIVITY_UPLOADING,
-    FL_ACTIVITY_COUNT
+                   FL_ACTIVITY_IDLE,
+                   FL_ACTIVITY_DOWNLOADING,
+                   FL_ACTIVITY_EVALUATING,
+                   FL_ACTIVITY_TRAINING,
+                   FL_ACTIVITY_UPLOADING,
+                   FL_ACTIVITY_COUNT
 };
 
 enum fl_goodbye { /* why a session ends */
-    FL_GOODBYE_SHUTDOWN,
-    FL_GOODBYE_DUPLICATE, /* a newer session of the same site exists */
-    FL_GOODBYE_REVOKED,
-    FL_GOODBYE_PROTOCOL, /* the peer broke the protocol */
-    FL_GOODBYE_COUNT
+                  FL_GOODBYE_SHUTDOWN,
+                  FL_GOODBYE_DUPLICATE, /* a newer session of the same site exists */
+                  FL_GOODBYE_REVOKED,
+                  FL_GOODBYE_PROTOCOL, /* the peer broke the protocol */
+                  FL_GOODBYE_COUNT
 };
 
 enum fl_verdict { FL_VERDICT_FIT, FL_VERDICT_PERMANENT, FL_VERDICT_TEMPORARY, FL_VERDICT_COUNT };
 
 enum fl_refusal { /* why a site refuses a job or fails in it */
-    FL_REFUSAL_NONE,
-    FL_REFUSAL_POLICY,   /* the site's policy: jobs, models, steps, rounds, tokens, cohort */
-    FL_REFUSAL_MODEL,    /* it has no such model, or another manifest */
-    FL_REFUSAL_RANK,
-    FL_REFUSAL_PRIVACY,
-    FL_REFUSAL_HOURS,
-    FL_REFUSAL_BUSY,
-    FL_REFUSAL_DISK,
-    FL_REFUSAL_MEMORY,
-    FL_REFUSAL_DATA,     /* its data cannot be read, or no row is left */
-    FL_REFUSAL_TRAINING, /* training failed: NaN, values beyond the range */
-    FL_REFUSAL_INTERNAL,
-    FL_REFUSAL_COUNT
+                  FL_REFUSAL_NONE,
+                  FL_REFUSAL_POLICY, /* the site's policy: jobs, models, steps, rounds, tokens,
+                                        cohort */
+                  FL_REFUSAL_MODEL,  /* it has no such model, or another manifest */
+                  FL_REFUSAL_RANK,
+                  FL_REFUSAL_PRIVACY,
+                  FL_REFUSAL_HOURS,
+                  FL_REFUSAL_BUSY,
+                  FL_REFUSAL_DISK,
+                  FL_REFUSAL_MEMORY,
+                  FL_REFUSAL_DATA,     /* its data cannot be read, or no row is left */
+                  FL_REFUSAL_TRAINING, /* training failed: NaN, values beyond the range */
+                  FL_REFUSAL_INTERNAL,
+                  FL_REFUSAL_COUNT
 };
 
-enum fl_receipt { FL_RECEIPT_ACCEPTED, FL_RECEIPT_SUPERSEDED, FL_RECEIPT_REJECTED, FL_RECEIPT_COUNT };
+enum fl_receipt {
+    FL_RECEIPT_ACCEPTED,
+    FL_RECEIPT_SUPERSEDED,
+    FL_RECEIPT_REJECTED,
+    FL_RECEIPT_COUNT
+};
 
 enum fl_wire_job_end { FL_JOB_END_DONE, FL_JOB_END_FAILED, FL_JOB_END_CANCELLED, FL_JOB_END_COUNT };
 
 /* the order of the job table's choices */
 enum fl_wire_schedule {
-    FL_SCHEDULE_CONSTANT,
-    FL_SCHEDULE_LINEAR,
-    FL_SCHEDULE_COSINE,
-    FL_SCHEDULE_COUNT
+    FL_WIRE_SCHEDULE_CONSTANT,
+    FL_WIRE_SCHEDULE_LINEAR,
+    FL_WIRE_SCHEDULE_COSINE,
+    FL_WIRE_SCHEDULE_COUNT
 };
-enum fl_wire_compute { FL_COMPUTE_AUTO, FL_COMPUTE_F32, FL_COMPUTE_BF16, FL_COMPUTE_COUNT };
-enum fl_wire_optimizer { FL_OPTIMIZER_ADAMW, FL_OPTIMIZER_SGD, FL_OPTIMIZER_COUNT };
+enum fl_wire_compute {
+    FL_WIRE_COMPUTE_AUTO,
+    FL_WIRE_COMPUTE_F32,
+    FL_WIRE_COMPUTE_BF16,
+    FL_WIRE_COMPUTE_COUNT
+};
+enum fl_wire_optimizer { FL_WIRE_OPTIMIZER_ADAMW, FL_WIRE_OPTIMIZER_SGD, FL_WIRE_OPTIMIZER_COUNT };
 
 struct fl_object_ref {
     uint8_t root[FL_HASH_BYTES];
@@ -198,6 +209,7 @@ struct fl_wire_trained {
 struct fl_wire_collect {
     uint32_t cohort;
     struct fl_wire_bytes tiers; /* 0 or 1 each, at most FL_TIERS_MAX */
+    uint8_t sealing_key[32];    /* X25519 public key of the job */
 };
 struct fl_wire_upload {
     struct fl_object_ref update;
