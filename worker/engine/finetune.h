@@ -20,28 +20,34 @@
 
 #include "base/status.h"
 #include "worker/data/row.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/optimizer.h"
 #include "worker/engine/schedule.h"
-
-struct fl_adapter;
-struct fl_model;
 
 struct fl_finetune_options {
     uint64_t steps;      /* optimizer steps of this call, >= 1 (see fl_finetune_steps()) */
     uint32_t batch_size; /* rows a step, >= 1 */
-    double lr;           /* peak learning rate, > 0 */
-    double lr_a, lr_b;   /* override lr for that factor; 0: lr */
-    enum fl_schedule_kind schedule;
+    double lr;           /* peak learning rate, >= 0 */
+    double lr_a, lr_b;   /* override lr for that factor; negative: lr */
+    enum fl_schedule schedule;
     uint64_t warmup;      /* steps of linear warm-up, counted on the schedule's own axis */
     uint64_t first_step;  /* position of this call's first step on the schedule's axis */
     uint64_t total_steps; /* length of that axis; 0: first_step + steps */
-    double weight_decay;  /* >= 0 */
-    double grad_clip;     /* global L2 norm; 0: off */
-    uint64_t seed;        /* of the data order and of dropout */
+    enum fl_optimizer_kind optimizer;
+    double weight_decay; /* >= 0 */
+    double grad_clip;    /* global L2 norm; 0: off */
+    uint64_t seed;       /* of the data order and of dropout */
     bool shuffle;
-    bool train_a, train_b; /* a factor that is not trained keeps its bytes; at least one is */
+    unsigned train;   /* FL_TRAIN_*: a factor that is not trained keeps its bytes */
+    uint32_t threads; /* 0: the processors that this process may use */
+    enum fl_compute compute;
+    uint32_t max_batch_tokens; /* tokens that pass the layers at once; 0: chosen (engine.h) */
 };
 
-/* steps 0 and epochs 1 must be settled by the caller; all else as the command line's defaults. */
+/*
+ * The command line's defaults: 4 rows, lr 1e-3 constant, clip 1, AdamW, both factors, shuffled;
+ * steps is 0 and must be set.
+ */
 void fl_finetune_defaults(struct fl_finetune_options *options);
 
 /* Steps of `epochs` passes over count rows: epochs * ceil(count / batch_size). */
@@ -69,6 +75,8 @@ struct fl_finetune_result {
     double loss;                    /* of the last step */
     double loss_sum;                /* over all scored tokens of all steps */
     double seconds;                 /* of all steps */
+    const char *compute;            /* "f32": what the engine computed with; a constant */
+    uint32_t threads;
 };
 
 /*
@@ -77,7 +85,7 @@ struct fl_finetune_result {
  * row longer than the engine can take. FL_ERANGE: a loss or gradient that is not finite (the
  * adapter then keeps the last good step).
  */
-FL_CHECKED enum fl_status fl_finetune(struct fl_model *model, struct fl_adapter *adapter,
+FL_CHECKED enum fl_status fl_finetune(const struct fl_model *model, struct fl_adapter *adapter,
                                       const struct fl_row *rows, size_t count,
                                       const struct fl_finetune_options *options,
                                       const struct fl_finetune_watch *watch,
@@ -90,15 +98,23 @@ struct fl_evaluation {
     double seconds;
 };
 
+struct fl_evaluate_options {
+    uint32_t batch_size; /* rows between two looks at *stop, >= 1; changes no result */
+    uint32_t threads;
+    enum fl_compute compute;
+    uint32_t max_batch_tokens;
+};
+
 /*
- * Evaluate model + adapter (NULL: the base alone) on rows, batch_size rows at a time (a matter of
- * memory only). FL_ESTOPPED as above.
+ * Evaluate model + adapter (NULL: the base alone) on rows, dropout off. options NULL: 16 rows, all
+ * else 0. FL_ESTOPPED as above.
  */
-FL_CHECKED enum fl_status fl_finetune_evaluate(struct fl_model *model,
+FL_CHECKED enum fl_status fl_finetune_evaluate(const struct fl_model *model,
                                                const struct fl_adapter *adapter,
                                                const struct fl_row *rows, size_t count,
-                                               uint32_t batch_size, const atomic_int *stop,
-                                               struct fl_evaluation *out, struct fl_error *error);
+                                               const struct fl_evaluate_options *options,
+                                               const atomic_int *stop, struct fl_evaluation *out,
+                                               struct fl_error *error);
 
 /* The visiting order, also used by tests: order has count entries and becomes epoch's permutation.
  */
