@@ -1,0 +1,164 @@
+/*
+ * local.c - see local.h. The signal flag is the only state; a handler does nothing but set it.
+ */
+#include "worker/local.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/alloc.h"
+#include "worker/data/tokenizer.h"
+
+void fl_local_close(struct fl_local *self)
+{
+    fl_free(self->rows);
+    fl_dataset_close(self->data);
+    fl_adapter_destroy(&self->adapter);
+    fl_model_close(&self->model);
+    *self = (struct fl_local){0};
+}
+
+enum fl_status fl_local_open_model(struct fl_local *self, const char *path, struct fl_error *error)
+{
+    return fl_model_open(path, &self->model, error);
+}
+
+enum fl_status fl_local_open_adapter(struct fl_local *self, const char *directory,
+                                     struct fl_error *error)
+{
+    if (!directory) {
+        return FL_OK;
+    }
+    return fl_adapter_load(directory, fl_model_inventory(self->model), &self->adapter, error);
+}
+
+/* The length of rows when the user gave none: short models have short contexts. */
+static uint32_t seq_len_of(const struct fl_model_config *config, uint64_t given)
+{
+    if (given != 0) {
+        if (config->max_positions != 0 && given > config->max_positions) {
+            fprintf(stderr, "warning: --seq-len %llu is beyond the model's context of %u tokens\n",
+                    (unsigned long long)given, config->max_positions);
+        }
+        return (uint32_t)given;
+    }
+    uint32_t chosen = FL_SEQ_LEN_DEFAULT;
+    if (config->max_positions >= 2 && config->max_positions < chosen) {
+        chosen = config->max_positions;
+    }
+    return chosen;
+}
+
+static enum fl_status collect_rows(struct fl_local *self, struct fl_error *error)
+{
+    self->count = fl_dataset_rows(self->data);
+    self->rows = fl_calloc(self->count, sizeof *self->rows);
+    if (!self->rows) {
+        return fl_fail_memory(error);
+    }
+    for (size_t i = 0; i < self->count; i++) {
+        self->rows[i] = fl_dataset_row(self->data, i);
+    }
+    return FL_OK;
+}
+
+static void tell_counts(const struct fl_dataset_counts *counts, uint32_t seq_len)
+{
+    if (counts->truncated) {
+        fprintf(stderr, "%llu of %llu rows cut at %u tokens\n",
+                (unsigned long long)counts->truncated, (unsigned long long)counts->rows, seq_len);
+    }
+    if (counts->dropped) {
+        fprintf(stderr, "%llu rows dropped: nothing in them is scored\n",
+                (unsigned long long)counts->dropped);
+    }
+    if (counts->bad) {
+        fprintf(stderr, "%llu broken lines left out\n", (unsigned long long)counts->bad);
+    }
+}
+
+enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
+                                  const struct fl_local_data *options, struct fl_error *error)
+{
+    const struct fl_model_config *config = fl_model_config(self->model);
+    struct fl_dataset_options how = {
+        .seq_len = seq_len_of(config, options->seq_len),
+        .add_eos = !options->no_eos,
+        .specials_plain = !options->specials || strcmp(options->specials, "plain") == 0,
+        .skip_bad_rows = options->skip_bad_rows,
+        .vocab_size = config->vocab,
+    };
+    struct fl_tokenizer *tokenizer = NULL;
+    struct fl_error no_tokenizer = {0};
+    if (fl_tokenizer_open(model_path, &tokenizer, &no_tokenizer) != FL_OK &&
+        no_tokenizer.status == FL_ENOMEM) {
+        *error = no_tokenizer;
+        return FL_ENOMEM;
+    }
+    enum fl_status status = fl_dataset_open(options->path, tokenizer, &how, &self->data, error);
+    if (status == FL_EFORMAT && !tokenizer) {
+        char text[FL_ERROR_TEXT_BYTES];
+        memcpy(text, error->text, sizeof text);
+        status = fl_fail(error, status, "%.300s (no tokenizer: %.300s)", text, no_tokenizer.text);
+    }
+    fl_tokenizer_close(tokenizer);
+    if (status == FL_OK) {
+        tell_counts(fl_dataset_counts(self->data), how.seq_len);
+        status = collect_rows(self, error);
+    }
+    return status;
+}
+
+enum fl_compute fl_local_compute(const char *text)
+{
+    if (strcmp(text, "bf16") == 0) {
+        return FL_COMPUTE_BF16;
+    }
+    return strcmp(text, "f32") == 0 ? FL_COMPUTE_F32 : FL_COMPUTE_AUTO;
+}
+
+static atomic_int stop_flag;
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_store(&stop_flag, 1);
+}
+
+const atomic_int *fl_local_stop_on_signals(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = (int)(SA_RESTART | SA_RESETHAND);
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    return &stop_flag;
+}
+
+uint64_t fl_local_peak_rss_bytes(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < 0) {
+        return 0;
+    }
+    return (uint64_t)usage.ru_maxrss * 1024;
+}
+
+enum fl_status fl_local_print(json_t *object, struct fl_error *error)
+{
+    if (!object) {
+        return fl_fail_memory(error);
+    }
+    errno = 0;
+    enum fl_status status = fl_json_print(object);
+    json_decref(object);
+    if (status != FL_OK) {
+        return fl_fail_errno(error, errno ? errno : EIO, "standard output");
+    }
+    return FL_OK;
+}
