@@ -4,6 +4,7 @@
 #include "crypto/keys.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/alloc.h"
