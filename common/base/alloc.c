@@ -11,6 +11,7 @@
 
 static atomic_long countdown = -1;
 static atomic_int fired;
+static volatile int *report; /* set before the fault is armed, never while it is */
 
 static int refused(void)
 {
@@ -19,6 +20,8 @@ static int refused(void)
     if (atomic_fetch_sub(&countdown, 1) != 0)
         return 0;
     atomic_store(&fired, 1);
+    if (report)
+        *report = 1;
     return 1;
 }
 
@@ -78,4 +81,9 @@ void fl_alloc_fail_at(long n)
 int fl_alloc_fault_fired(void)
 {
     return atomic_load(&fired);
+}
+
+void fl_alloc_fault_report(volatile int *shared)
+{
+    report = shared;
 }

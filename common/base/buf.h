@@ -26,6 +26,9 @@ void fl_buf_init(struct fl_buf *self, size_t maximum);
 void fl_buf_free(struct fl_buf *self);
 void fl_buf_append(struct fl_buf *self, const void *bytes, size_t length);
 void fl_buf_printf(struct fl_buf *self, const char *format, ...) FL_PRINTF(2, 3);
+/* Grow by length bytes, zeroed, and return the first of them (borrowed until the next append); NULL
+ * when refused (sticky, as for an append). */
+uint8_t *fl_buf_extend(struct fl_buf *self, size_t length);
 /* little-endian */
 void fl_buf_u32(struct fl_buf *self, uint32_t value);
 void fl_buf_u64(struct fl_buf *self, uint64_t value);

@@ -29,4 +29,9 @@ static inline int64_t fl_clock_wall(const struct fl_clock *clock)
 /* seconds since an arbitrary origin, for measuring durations (training speed) */
 double fl_clock_seconds(void);
 
+#define FL_TIME_TEXT_BYTES 32
+
+/* "2026-03-01T12:34:56.789Z" (RFC 3339, UTC) of wall-clock milliseconds since 1970. */
+void fl_time_text(int64_t wall_ms, char out[FL_TIME_TEXT_BYTES]);
+
 #endif

@@ -29,11 +29,11 @@ struct fl_config_key {
     const char *section; /* "train"; a trailing '*' matches any suffix: "data.*" */
     const char *key;     /* "lr"; for FL_CONFIG_PATTERN: "round.*", "*" */
     enum fl_config_kind kind;
-    size_t offset, size;   /* of the member; size matters for strings */
-    double low, high;      /* inclusive, for numbers and durations (ms) */
-    const char *choices;   /* "a|b|c" for FL_CONFIG_CHOICE */
-    const char *fallback;  /* default, as text; NULL: the key must be given */
-    const char *doc;       /* one sentence */
+    size_t offset, size;  /* of the member; size matters for strings */
+    double low, high;     /* inclusive, for numbers and durations (ms) */
+    const char *choices;  /* "a|b|c" for FL_CONFIG_CHOICE */
+    const char *fallback; /* default, as text; NULL: the key must be given */
+    const char *doc;      /* one sentence */
 };
 
 /*

@@ -1,6 +1,7 @@
 /*
- * fs.h - files as this project uses them: bounded reads, durable atomic writes, private directories,
- * one lock. Every write and fsync passes a fault-injection seam, so that tests can fail the nth.
+ * fs.h - files as this project uses them: bounded reads, durable atomic writes, private
+ * directories, one lock. Every write and fsync passes a fault-injection seam, so that tests can
+ * fail the nth.
  *
  * Durability (Pillai et al., OSDI 2014): temporary file in the same directory, write, fsync,
  * rename, fsync the directory. A failed fsync is final for that file; the temporary is removed and
@@ -98,5 +99,7 @@ FL_CHECKED enum fl_status fl_fs_lock(const char *path, int *fd, struct fl_error 
 void fl_fs_fail_write_at(long n);
 void fl_fs_fail_sync_at(long n);
 int fl_fs_fault_fired(void);
+/* Also set *shared to 1 at the fault (shared memory of a test runner); NULL ends that. */
+void fl_fs_fault_report(volatile int *shared);
 
 #endif

@@ -13,7 +13,7 @@
 
 #include "base/status.h"
 
-#define FL_HASH_BYTES 32
+#define FL_HASH_BYTES     32
 #define FL_HASH_HEX_BYTES (2 * FL_HASH_BYTES + 1)
 
 /* Start libsodium; aborts the program when it can't (no usable source of entropy). */

@@ -30,22 +30,24 @@ struct fl_field {
     } value;
 };
 
-#define FL_STR(key_, value_) \
+#define FL_STR(key_, value_)                                                                       \
     ((struct fl_field){.kind = FL_FIELD_STRING, .key = (key_), .value.string = (value_)})
-#define FL_I64(key_, value_) \
+#define FL_I64(key_, value_)                                                                       \
     ((struct fl_field){.kind = FL_FIELD_I64, .key = (key_), .value.i64 = (value_)})
-#define FL_U64(key_, value_) \
+#define FL_U64(key_, value_)                                                                       \
     ((struct fl_field){.kind = FL_FIELD_U64, .key = (key_), .value.u64 = (value_)})
-#define FL_NUM(key_, value_) \
+#define FL_NUM(key_, value_)                                                                       \
     ((struct fl_field){.kind = FL_FIELD_DOUBLE, .key = (key_), .value.number = (value_)})
 
 /*
  * fl_log(FL_LOG_INFO, "round_committed", "round 3 is committed", FL_U64("round", 3));
  * event and message are constants or already-made strings; the fields are copied into the line.
  */
-#define fl_log(level, event, message, ...)               \
-    fl_log_fields((level), (event), (message),           \
-                  (const struct fl_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = FL_FIELD_END}})
+#define FL_LOG_HEAD(message, ...) (message)
+#define FL_LOG_TAIL(message, ...) __VA_ARGS__
+#define fl_log(level, event, ...)                                                                  \
+    fl_log_fields((level), (event), FL_LOG_HEAD(__VA_ARGS__, 0),                                   \
+                  (const struct fl_field[]){FL_LOG_TAIL(__VA_ARGS__, {.kind = FL_FIELD_END})})
 
 void fl_log_fields(enum fl_log_level level, const char *event, const char *message,
                    const struct fl_field *fields);

@@ -27,7 +27,7 @@ enum fl_status {
     FL_STATUS_COUNT
 };
 
-#define FL_CHECKED __attribute__((warn_unused_result))
+#define FL_CHECKED                     __attribute__((warn_unused_result))
 #define FL_PRINTF(format_index, first) __attribute__((format(printf, format_index, first)))
 
 #define FL_ERROR_TEXT_BYTES 640
