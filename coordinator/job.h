@@ -54,8 +54,7 @@ struct fl_job_spec {
     int compute;
     uint64_t threads; /* 0: the site decides */
     /* [cohort] */
-    uint64_t min_workers, max_workers; /* max_workers 0: any number */
-    uint64_t weight_cap;
+    uint64_t min_workers, weight_cap;
     int64_t select_timeout, round_timeout, liveness_timeout, wait_timeout; /* ms */
     /* [privacy] */
     bool secure_aggregation;

@@ -33,7 +33,7 @@ FL_CHECKED enum fl_status fl_qr(double *a, size_t rows, size_t columns, double *
 
 /*
  * c (n, n) = U diag(s) V^T: c becomes U (columns of zero s are zero vectors), v (n, n), s (n)
- * falling. One-sided Jacobi. FL_EINVAL: not finite, or no convergence after 60 sweeps.
+ * falling. One-sided Jacobi, at most 60 sweeps (8 are usual). FL_EINVAL: not finite.
  */
 FL_CHECKED enum fl_status fl_svd(double *c, size_t n, double *s, double *v);
 
