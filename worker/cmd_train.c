@@ -163,6 +163,9 @@ static enum fl_status check_init(const struct train *t, struct fl_error *error)
         struct fl_inventory chosen = {0};
         enum fl_status status = fl_inventory_select(fl_model_inventory(t->local.model), t->targets,
                                                     &chosen, error);
+        if (status == FL_ENOMEM) {
+            return status;
+        }
         if (status != FL_OK) {
             return fl_fail(error, FL_EUSAGE, "--targets %s: no such linear in this model",
                            t->targets);

@@ -9,11 +9,10 @@
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/hash.h"
+#include "crypto/prg.h"
 
 #define FL_EVALUATE_ROWS 16
 
@@ -55,65 +54,19 @@ uint64_t fl_finetune_steps(size_t count, uint32_t batch_size, uint64_t epochs)
     return an_epoch * epochs;
 }
 
-/* 32-bit words of ChaCha20 under one key, the block number as nonce. */
-struct words {
-    uint8_t key[crypto_stream_chacha20_ietf_KEYBYTES];
-    uint64_t block;
-    uint32_t next; /* index into words; at the end: a new block */
-    uint32_t words[256];
-};
-
-static void words_start(struct words *self, uint64_t seed, uint64_t epoch)
-{
-    static const char domain[] = "fedlora-row-order-v1";
-    uint8_t input[sizeof domain + 16];
-    memcpy(input, domain, sizeof domain);
-    fl_store_u64(input + sizeof domain, seed);
-    fl_store_u64(input + sizeof domain + 8, epoch);
-    fl_blake2b(input, sizeof input, self->key);
-    self->block = 0;
-    self->next = 256;
-}
-
-static uint32_t words_next(struct words *self)
-{
-    if (self->next == 256) {
-        uint8_t bytes[256 * 4];
-        uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES] = {0};
-        fl_store_u64(nonce, self->block++);
-        crypto_stream_chacha20_ietf(bytes, sizeof bytes, nonce, self->key);
-        for (size_t i = 0; i < 256; i++) {
-            self->words[i] = fl_load_u32(bytes + 4 * i);
-        }
-        self->next = 0;
-    }
-    return self->words[self->next++];
-}
-
-/* Uniform in [0, bound), by rejection. */
-static uint32_t words_below(struct words *self, uint32_t bound)
-{
-    uint32_t reject = (uint32_t)(-bound) % bound; /* 2^32 mod bound */
-    uint32_t word;
-    do {
-        word = words_next(self);
-    } while (word < reject);
-    return word % bound;
-}
-
 void fl_finetune_order(uint64_t seed, uint64_t epoch, uint32_t *order, uint32_t count)
 {
-    struct words words;
-    words_start(&words, seed, epoch);
+    struct fl_prf prf;
+    struct fl_prg prg;
+    uint8_t epoch_seed[FL_SEED_BYTES];
+    fl_prf_begin_u64(&prf, seed, "row order");
+    fl_prf_u64(&prf, epoch);
+    fl_prf_end(&prf, epoch_seed);
+    fl_prg_init(&prg, epoch_seed);
     for (uint32_t i = 0; i < count; i++) {
         order[i] = i;
     }
-    for (uint32_t i = count; i > 1; i--) {
-        uint32_t j = words_below(&words, i);
-        uint32_t held = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = held;
-    }
+    fl_prg_shuffle(&prg, order, count);
 }
 
 static uint32_t longest(const struct fl_row *rows, size_t count)

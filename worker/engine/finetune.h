@@ -5,10 +5,11 @@
  * A step takes batch_size rows (ragged, unpadded). Its loss and gradient are those of
  *     L = (sum over scored tokens of the batch of -log p(token)) / (number of scored tokens),
  * one mean over the whole batch. Then: global L2 clip, AdamW (Loshchilov & Hutter, 2019).
- * Order: epoch e visits the rows in a Fisher-Yates shuffle drawn from ChaCha20 under a key made of
- * (seed, e), or in file order; the last partial batch of an epoch is used; epochs wrap around.
- * Determinism: the same model, rows, options, build and thread count give the same adapter bytes.
- * Threads: one call at a time a model; *stop may be set from any thread or a signal handler.
+ * Order: epoch e visits the rows in a Fisher-Yates shuffle drawn from ChaCha20 (crypto/prg.h) under
+ * a key made of (seed, e), or in file order; the last partial batch of an epoch is used; epochs
+ * wrap around. Determinism: the same model, rows, options, build and thread count give the same
+ * adapter bytes. Threads: one call at a time a model; *stop may be set from any thread or a signal
+ * handler.
  */
 #ifndef FL_ENGINE_FINETUNE_H
 #define FL_ENGINE_FINETUNE_H

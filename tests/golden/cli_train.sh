@@ -1,0 +1,189 @@
+#!/bin/bash
+# The command line of train, eval, generate and logits, as a user meets it: outputs, exit codes,
+# bad input, Ctrl-C. usage: cli_train.sh FEDLORA_WORKER GOLDEN_DIR
+set -u
+worker=$1
+golden=$2
+tiny=$golden/tiny-llama
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# expect CODE WHAT COMMAND...: runs it, keeps stdout and stderr in $work/out and $work/err.
+expect() {
+    local code=$1 what=$2
+    shift 2
+    "$@" >"$work/out" 2>"$work/err"
+    local got=$?
+    if [ "$got" -ne "$code" ]; then
+        fail "$what: exit $got, expected $code"
+        sed 's/^/    /' "$work/err" | head -5
+    fi
+}
+
+# says WHAT PATTERN FILE: the file has a line that matches.
+says() {
+    grep -Eq -- "$2" "$3" || { fail "$1: no line like '$2'"; head -3 "$3" | sed 's/^/    /'; }
+}
+
+one_line() {
+    local lines
+    lines=$(wc -l <"$work/err")
+    [ "$lines" -le "${2:-2}" ] || fail "$1: $lines lines of error"
+}
+
+number='-?[0-9.]+(e[-+]?[0-9]+)?'
+train=("$worker" train --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1)
+
+# --- words and usage
+expect 0 "help" "$worker" --help
+expect 0 "version" "$worker" --version
+expect 0 "help of train" "$worker" train --help
+says "help of train" '--init-adapter' "$work/out"
+expect 2 "no command" "$worker"
+expect 2 "unknown command" "$worker" trian
+expect 2 "no options" "$worker" train
+expect 2 "unknown option" "${train[@]}" --out "$work/a" --rnak 4
+expect 2 "rank zero" "${train[@]}" --out "$work/a" --rank 0
+expect 2 "steps and epochs" "${train[@]}" --out "$work/a" --steps 1 --epochs 1
+expect 2 "unknown schedule" "${train[@]}" --out "$work/a" --schedule quadratic
+expect 2 "unknown target" "${train[@]}" --out "$work/a" --targets no_proj
+says "unknown target" 'no_proj' "$work/err"
+expect 2 "bf16 is refused" "${train[@]}" --out "$work/a" --steps 1 --compute bf16
+says "bf16 is refused" 'bf16' "$work/err"
+[ ! -e "$work/a" ] || fail "a refused command wrote an adapter"
+
+# --- training
+expect 0 "train" "${train[@]}" --out "$work/a" --rank 4 --steps 6 --lr 5e-3 --targets all-linear --json
+[ "$(grep -c '"event":"step"' "$work/out")" = 6 ] || fail "train: not 6 step events"
+says "step event" "^\{\"event\":\"step\",\"step\":1,\"loss\":$number,\"tokens\":[0-9]+,\"scored\":[0-9]+,\"tokens_per_second\":$number\}$" "$work/out"
+says "done event" "^\{\"event\":\"done\",\"steps\":6,\"loss\":$number,\"tokens\":[0-9]+,\"tokens_per_second\":$number,\"peak_rss_bytes\":[0-9]+\}$" "$work/out"
+[ "$(tail -1 "$work/out" | grep -c '"event":"done"')" = 1 ] || fail "train: done is not the last event"
+says "parameters are printed" 'trainable parameters: [0-9]+ of [0-9]+' "$work/err"
+for file in adapter_config.json adapter_model.safetensors README.md; do
+    [ -s "$work/a/$file" ] || fail "train wrote no $file"
+done
+says "base model" '"base_model_name_or_path"' "$work/a/adapter_config.json"
+expect 0 "train again" "${train[@]}" --out "$work/b" --rank 4 --steps 6 --lr 5e-3 --targets all-linear
+[ ! -s "$work/out" ] || fail "train without --json writes on stdout"
+says "plain progress" 'step 6/6 +loss' "$work/err"
+cmp -s "$work/a/adapter_model.safetensors" "$work/b/adapter_model.safetensors" ||
+    fail "two runs with one seed differ"
+expect 0 "another seed" "${train[@]}" --out "$work/b" --rank 4 --steps 6 --seed 1 --targets all-linear
+cmp -s "$work/a/adapter_model.safetensors" "$work/b/adapter_model.safetensors" &&
+    fail "two seeds give the same adapter"
+expect 0 "epochs" "${train[@]}" --out "$work/b" --epochs 2 --batch-size 3 --json
+[ "$(grep -c '"event":"step"' "$work/out")" = 6 ] || fail "2 epochs of 8 rows by 3 are not 6 steps"
+expect 0 "gguf" "$worker" train --model "$golden/tiny-gguf/mixed.gguf" --data "$tiny/bank.jsonl" \
+    --out "$work/g" --steps 2 --threads 1
+expect 0 "text rows" "$worker" train --model "$tiny" --data "$tiny/text.jsonl" --out "$work/t" --steps 2
+
+# --- going on from an adapter
+init=("${train[@]}" --init-adapter "$work/a" --out "$work/c" --steps 1)
+expect 0 "init" "${init[@]}"
+says "rank is inherited" '"r": 4' "$work/c/adapter_config.json"
+expect 0 "init, same words" "${init[@]}" --rank 4 --alpha 16 --targets all-linear --dropout 0
+expect 2 "init, other rank" "${init[@]}" --rank 8
+says "init, other rank" 'contradicts' "$work/err"
+expect 2 "init, other alpha" "${init[@]}" --alpha 8
+expect 2 "init, other targets" "${init[@]}" --targets q_proj
+expect 2 "init, other dropout" "${init[@]}" --dropout 0.1
+expect 1 "init is missing" "${train[@]}" --init-adapter "$work/nothing" --out "$work/d"
+
+# --- what must not be overwritten
+mkdir "$work/precious"
+echo keep >"$work/precious/letter"
+expect 1 "a directory that is no adapter" "${train[@]}" --out "$work/precious" --steps 1
+[ "$(cat "$work/precious/letter")" = keep ] || fail "a directory that is no adapter was touched"
+echo keep >"$work/file"
+expect 1 "a file in the way" "${train[@]}" --out "$work/file" --steps 1
+
+# --- evaluation
+evaluate=("$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl")
+expect 0 "eval" "${evaluate[@]}"
+says "eval" "^\{\"tokens\":[0-9]+,\"loss\":$number,\"perplexity\":$number,.*\"truncated\":0" "$work/out"
+base=$(sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out")
+expect 0 "eval with the adapter" "${evaluate[@]}" --adapter "$work/a"
+adapted=$(sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out")
+awk "BEGIN { exit !($adapted < $base) }" || fail "training did not lower the loss: $base, $adapted"
+expect 0 "eval, rows cut" "${evaluate[@]}" --seq-len 24
+says "eval, rows cut" '"truncated":[1-9]' "$work/out"
+expect 1 "eval, no adapter there" "${evaluate[@]}" --adapter "$work/nothing"
+
+# --- generation
+generate=("$worker" generate --model "$tiny" --prompt 'Define: ward' --max-tokens 8)
+expect 0 "generate" "${generate[@]}"
+cp "$work/out" "$work/greedy"
+[ ! -s "$work/err" ] || fail "generate has words on stderr: $(head -1 "$work/err")"
+expect 0 "generate again" "${generate[@]}" --seed 9
+cmp -s "$work/out" "$work/greedy" || fail "greedy generation depends on the seed"
+expect 0 "sampling" "${generate[@]}" --temperature 1 --seed 3
+cp "$work/out" "$work/sampled"
+expect 0 "sampling again" "${generate[@]}" --temperature 1 --seed 3
+cmp -s "$work/out" "$work/sampled" || fail "a seed does not repeat its text"
+expect 0 "generate with an adapter" "${generate[@]}" --adapter "$work/a"
+expect 0 "generate in chat" "${generate[@]}" --chat
+
+# --- logits
+expect 0 "logits" "$worker" logits --model "$tiny" --tokens 1,2,3 --out "$work/l.safetensors"
+says "logits" '"logits"' "$work/l.safetensors"
+expect 2 "logits, no number" "$worker" logits --model "$tiny" --tokens 1,x --out "$work/m"
+expect 2 "logits, beyond the vocabulary" "$worker" logits --model "$tiny" --tokens 1,999999 --out "$work/m"
+expect 2 "logits, empty" "$worker" logits --model "$tiny" --tokens '' --out "$work/m"
+[ ! -e "$work/m" ] || fail "a refused logits command wrote a file"
+
+# --- bad files
+expect 1 "no such model" "$worker" eval --model "$work/nothing" --data "$tiny/clinic.jsonl"
+says "no such model" 'nothing' "$work/err"
+expect 1 "no such data" "$worker" eval --model "$tiny" --data "$work/nothing.jsonl"
+cp -r "$tiny" "$work/broken"
+head -c 50000 "$tiny/model.safetensors" >"$work/broken/model.safetensors"
+expect 3 "truncated weights" "$worker" eval --model "$work/broken" --data "$tiny/clinic.jsonl"
+one_line "truncated weights"
+cp "$tiny/model.safetensors" "$work/broken/model.safetensors"
+echo '{"model_type": "llama"' >"$work/broken/config.json"
+expect 3 "broken config" "$worker" eval --model "$work/broken" --data "$tiny/clinic.jsonl"
+one_line "broken config"
+head -c 30000 "$golden/tiny-gguf/f32.gguf" >"$work/broken.gguf"
+expect 3 "truncated gguf" "$worker" eval --model "$work/broken.gguf" --data "$tiny/clinic.jsonl"
+one_line "truncated gguf"
+: >"$work/empty.gguf"
+expect 3 "empty gguf" "$worker" eval --model "$work/empty.gguf" --data "$tiny/clinic.jsonl"
+printf '{"text": "fine"}\n\n{"text": broken}\n' >"$work/bad.jsonl"
+expect 3 "broken line" "$worker" train --model "$tiny" --data "$work/bad.jsonl" --out "$work/n"
+says "broken line" 'bad\.jsonl:3' "$work/err"
+expect 0 "broken line left out" "$worker" eval --model "$tiny" --data "$work/bad.jsonl" --skip-bad-rows
+says "broken line left out" '"bad":1' "$work/out"
+: >"$work/empty.jsonl"
+expect 3 "empty data" "$worker" train --model "$tiny" --data "$work/empty.jsonl" --out "$work/n"
+printf '{"input_ids": [1, 2, 99999]}\n' >"$work/ids.jsonl"
+expect 3 "id beyond the vocabulary" "$worker" train --model "$tiny" --data "$work/ids.jsonl" --out "$work/n"
+cp -r "$work/a" "$work/bad-adapter"
+head -c 500 "$work/a/adapter_model.safetensors" >"$work/bad-adapter/adapter_model.safetensors"
+expect 3 "truncated adapter" "${evaluate[@]}" --adapter "$work/bad-adapter"
+expect 3 "adapter of another model" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" \
+    --adapter "$golden/cases/gqa-tied/init"
+[ ! -e "$work/n" ] || fail "a failed training wrote an adapter"
+
+# --- Ctrl-C
+"${train[@]}" --out "$work/stopped" --steps 100000000 --json >"$work/out" 2>"$work/err" &
+pid=$!
+for _ in $(seq 100); do
+    grep -q '"step"' "$work/out" && break
+    sleep 0.1
+done
+kill -INT "$pid"
+wait "$pid"
+[ $? -eq 1 ] || fail "an interrupted training does not exit 1"
+[ -z "$(ls "$work" | grep stopped)" ] || fail "an interrupted training left something behind"
+
+if [ "$failures" -ne 0 ]; then
+    echo "$failures failures"
+    exit 1
+fi
+echo "all as expected"

@@ -1,0 +1,20 @@
+/* fedlora-worker: the table of its subcommands. */
+#include "base/cli.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "worker/commands.h"
+
+static const struct fl_command commands[] = {
+    {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
+    {"eval", "loss and perplexity on a data file", fl_cmd_eval},
+    {"generate", "continue a prompt", fl_cmd_generate},
+    {"logits", "write the logits of some tokens", fl_cmd_logits},
+};
+
+int main(int argc, char **argv)
+{
+    fl_hash_init();
+    fl_json_init();
+    return fl_cli_main("fedlora-worker", "fine-tunes a language model on data that stays here",
+                       commands, sizeof commands / sizeof commands[0], argc, argv);
+}
