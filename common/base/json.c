@@ -20,6 +20,9 @@ enum fl_status fl_json_parse(const char *text, size_t length, const char *what, 
                              struct fl_error *error)
 {
     json_error_t reason;
+    *out = NULL;
+    if (memchr(text, 0, length)) /* jansson skips it: "1<NUL>2" would be read as 12 */
+        return fl_fail(error, FL_EFORMAT, "%s: not valid JSON: a NUL byte", what);
     *out = json_loadb(text, length, JSON_REJECT_DUPLICATES, &reason);
     /* Hugging Face writes "no limit" as 1e30 in digits: such a document is read with reals */
     if (!*out && json_error_code(&reason) == json_error_numeric_overflow)
