@@ -16,6 +16,9 @@
 #include "crypto/keys.h"
 #include "net/transport.h"
 
+/* A reply on the control endpoint may be longer than a frame (a whole roster); requests: 1 MiB. */
+#define FL_CONTROL_REPLY_BYTES_MAX (16u << 20)
+
 enum fl_zap_answer {
     FL_ZAP_ALLOW,   /* 200 with the user that was filled in */
     FL_ZAP_LOADING, /* 300: not known yet, come again */
