@@ -11,7 +11,7 @@
 
 static atomic_long countdown = -1;
 static atomic_int fired;
-static volatile int *report; /* set before the fault is armed, never while it is */
+static volatile int *report; /* of the fault armed now; tests only, one thread */
 
 static int refused(void)
 {
@@ -32,16 +32,18 @@ void *fl_malloc(size_t bytes)
 
 void *fl_calloc(size_t count, size_t size)
 {
-    if (refused())
+    size_t bytes;
+    if (refused() || __builtin_mul_overflow(count, size, &bytes))
         return NULL;
     return calloc(count ? count : 1, size ? size : 1);
 }
 
 void *fl_reallocarray(void *block, size_t count, size_t size)
 {
-    if (refused())
+    size_t bytes;
+    if (refused() || __builtin_mul_overflow(count, size, &bytes))
         return NULL;
-    return reallocarray(block, count ? count : 1, size ? size : 1);
+    return realloc(block, bytes ? bytes : 1);
 }
 
 void *fl_calloc_aligned(size_t count, size_t size)
@@ -74,6 +76,7 @@ void fl_free(void *block)
 
 void fl_alloc_fail_at(long n)
 {
+    report = NULL;
     atomic_store(&fired, 0);
     atomic_store(&countdown, n);
 }

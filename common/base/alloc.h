@@ -31,7 +31,7 @@ void fl_free(void *block);
  */
 void fl_alloc_fail_at(long n);
 int fl_alloc_fault_fired(void);
-/* Also set *shared to 1 at the fault (shared memory of a test runner); NULL ends that. */
+/* Also set *shared to 1 at the fault that is armed now (a test runner's shared memory). */
 void fl_alloc_fault_report(volatile int *shared);
 
 #endif

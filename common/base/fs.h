@@ -99,7 +99,7 @@ FL_CHECKED enum fl_status fl_fs_lock(const char *path, int *fd, struct fl_error 
 void fl_fs_fail_write_at(long n);
 void fl_fs_fail_sync_at(long n);
 int fl_fs_fault_fired(void);
-/* Also set *shared to 1 at the fault (shared memory of a test runner); NULL ends that. */
+/* Also set *shared to 1 at the fault that is armed now (a test runner's shared memory). */
 void fl_fs_fault_report(volatile int *shared);
 
 #endif

@@ -12,7 +12,7 @@
 
 static atomic_long write_countdown = -1, sync_countdown = -1;
 static atomic_int fired;
-static volatile int *report; /* set before a fault is armed, never while it is */
+static volatile int *report; /* of the fault armed now; tests only, one thread */
 
 static bool refused(atomic_long *countdown)
 {
@@ -29,12 +29,14 @@ static bool refused(atomic_long *countdown)
 
 void fl_fs_fail_write_at(long n)
 {
+    report = NULL;
     atomic_store(&fired, 0);
     atomic_store(&write_countdown, n);
 }
 
 void fl_fs_fail_sync_at(long n)
 {
+    report = NULL;
     atomic_store(&fired, 0);
     atomic_store(&sync_countdown, n);
 }

@@ -9,27 +9,89 @@
 #include "base/escape.h"
 #include "base/fs.h"
 
-#define FL_JSON_LINE_BYTES (256u << 20) /* what fl_json_print() is ready to hold */
+#define FL_JSON_RESERVE_BYTES 16384
+#define FL_JSON_LINE_BYTES    (256u << 20) /* what fl_json_print() is ready to hold */
+
+/*
+ * jansson 2.14 asserts when its token buffer cannot grow. While a thread parses, a refused
+ * allocation therefore takes from a reserve, and the input is cut off right behind: the document
+ * is dropped with FL_ENOMEM, and the process lives on.
+ */
+struct parse {
+    const char *next;
+    size_t left;
+    void *reserve;
+    bool refused;
+};
+static _Thread_local struct parse *parsing;
+
+static void *allocate(size_t bytes)
+{
+    void *block = fl_malloc(bytes);
+    if (block || !parsing)
+        return block;
+    parsing->refused = true;
+    fl_free(parsing->reserve);
+    parsing->reserve = NULL;
+    return fl_malloc(bytes);
+}
 
 void fl_json_init(void)
 {
-    json_set_alloc_funcs(fl_malloc, fl_free);
+    json_set_alloc_funcs(allocate, fl_free);
+}
+
+/* jansson's reader: up to `room` bytes of the text. */
+static size_t feed(void *buffer, size_t room, void *data)
+{
+    struct parse *self = data;
+    if (self->refused)
+        return (size_t)-1;
+    size_t length = self->left < room ? self->left : room;
+    memcpy(buffer, self->next, length);
+    self->next += length;
+    self->left -= length;
+    return length;
+}
+
+/* One pass of jansson over the text. *refused: memory ran out. */
+static json_t *parse_guarded(const char *text, size_t length, size_t flags, json_error_t *reason,
+                             bool *refused)
+{
+    struct parse self = {.next = text, .left = length};
+    /* the token buffer doubles, and the old one lives until it is copied */
+    self.reserve = fl_malloc(4 * length + FL_JSON_RESERVE_BYTES);
+    *refused = true;
+    if (!self.reserve)
+        return NULL;
+    parsing = &self;
+    json_t *value = json_load_callback(feed, &self, flags, reason);
+    parsing = NULL;
+    fl_free(self.reserve);
+    *refused = self.refused;
+    if (value && self.refused) {
+        json_decref(value);
+        value = NULL;
+    }
+    return value;
 }
 
 enum fl_status fl_json_parse(const char *text, size_t length, const char *what, json_t **out,
                              struct fl_error *error)
 {
-    json_error_t reason;
+    json_error_t reason = {.line = 0};
+    bool refused;
     *out = NULL;
     if (memchr(text, 0, length)) /* jansson skips it: "1<NUL>2" would be read as 12 */
         return fl_fail(error, FL_EFORMAT, "%s: not valid JSON: a NUL byte", what);
-    *out = json_loadb(text, length, JSON_REJECT_DUPLICATES, &reason);
+    *out = parse_guarded(text, length, JSON_REJECT_DUPLICATES, &reason, &refused);
     /* Hugging Face writes "no limit" as 1e30 in digits: such a document is read with reals */
-    if (!*out && json_error_code(&reason) == json_error_numeric_overflow)
-        *out = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason);
+    if (!*out && !refused && json_error_code(&reason) == json_error_numeric_overflow)
+        *out = parse_guarded(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
+                             &reason, &refused);
     if (*out)
         return FL_OK;
-    if (json_error_code(&reason) == json_error_out_of_memory)
+    if (refused || json_error_code(&reason) == json_error_out_of_memory)
         return fl_fail_memory(error);
     return fl_fail(error, FL_EFORMAT, "%s: not valid JSON: %s (line %d, column %d)", what,
                    reason.text, reason.line, reason.column);

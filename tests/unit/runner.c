@@ -55,8 +55,11 @@ static char root[FL_PATH_BYTES]; /* of all test directories of this process */
 
 static void arm(void)
 {
-    if (armed)
-        armed->arm(armed_at);
+    if (!armed)
+        return;
+    armed->arm(armed_at);
+    fl_alloc_fault_report(met); /* until the test itself arms a fault */
+    fl_fs_fault_report(met);
 }
 
 static void disarm(void)
@@ -233,8 +236,6 @@ static int torture(const struct suite *self)
     met = mmap(NULL, sizeof(*met), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (met == MAP_FAILED || !capture_begin(&capture))
         return 1;
-    fl_alloc_fault_report(met);
-    fl_fs_fault_report(met);
     double start_s = fl_clock_seconds(), end_s = start_s + FL_RUNNER_TORTURE_SECONDS;
     for (size_t i = 0; i < FL_RUNNER_FAULT_COUNT; i++) {
         armed = &faults[i];

@@ -8,8 +8,8 @@
 START_TEST(the_nth_allocation_is_refused_once)
 {
     int reported = 0;
-    fl_alloc_fault_report(&reported);
     fl_alloc_fail_at(1);
+    fl_alloc_fault_report(&reported);
     void *first = fl_malloc(8), *second = fl_calloc(2, 4), *third = fl_malloc(8);
     ck_assert_ptr_nonnull(first);
     ck_assert_ptr_null(second);
