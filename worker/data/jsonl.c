@@ -1,0 +1,230 @@
+/*
+ * jsonl.c - see jsonl.h. Prompt and completion are tokenised apart and joined, so that the boundary
+ * between what is scored and what is not is known and needs no search.
+ */
+#include "worker/data/jsonl.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "base/limits.h"
+#include "worker/data/chat.h"
+
+/* What the kinds of rows need, in one place. */
+struct context {
+    const json_t *row;
+    struct fl_tokenizer *tokenizer;
+    const struct fl_dataset_options *options;
+    struct fl_ids *ids, *labels;
+    struct fl_error *error;
+};
+
+/* Stanford Alpaca's prompt, which the models of that family are trained with. */
+#define ALPACA_TASK   "Below is an instruction that describes a task"
+#define ALPACA_ANSWER "Write a response that appropriately completes the request."
+
+/* Give the ids that have no label yet theirs: the id itself, or FL_IGNORE. */
+static enum fl_status label_rest(struct context *c, bool scored)
+{
+    enum fl_status status = FL_OK;
+    for (size_t i = c->labels->count; status == FL_OK && i < c->ids->count; i++)
+        status = fl_ids_push(c->labels, scored ? c->ids->ids[i] : FL_IGNORE);
+    return status == FL_OK ? FL_OK : fl_fail_memory(c->error);
+}
+
+/* Encode, and label what came out. */
+static enum fl_status put(struct context *c, const char *text, size_t length, unsigned flags,
+                          bool scored)
+{
+    if (c->options->specials_plain)
+        flags |= FL_ENCODE_SPECIALS_PLAIN;
+    enum fl_status status = fl_tokenizer_encode(c->tokenizer, text, length, flags, c->ids,
+                                                c->error);
+    return status == FL_OK ? label_rest(c, scored) : status;
+}
+
+static enum fl_status put_eos(struct context *c)
+{
+    int32_t eos = fl_tokenizer_eos(c->tokenizer);
+    if (!c->options->add_eos)
+        return FL_OK;
+    if (eos < 0)
+        return fl_fail(c->error, FL_EINVAL,
+                       "the model's tokenizer names no end-of-sequence token to append");
+    if (fl_ids_push(c->ids, eos) != FL_OK)
+        return fl_fail_memory(c->error);
+    return label_rest(c, true);
+}
+
+/* A member that must be a string. */
+static enum fl_status text_of(struct context *c, const char *key, const char **text, size_t *length)
+{
+    const json_t *value = json_object_get(c->row, key);
+    if (!json_is_string(value))
+        return fl_fail(c->error, FL_EFORMAT, "\"%s\" is missing or not a string", key);
+    *text = json_string_value(value);
+    *length = json_string_length(value);
+    return FL_OK;
+}
+
+static enum fl_status row_text(struct context *c)
+{
+    const char *text;
+    size_t length;
+    enum fl_status status = text_of(c, "text", &text, &length);
+    if (status == FL_OK)
+        status = put(c, text, length, FL_ENCODE_ADD_SPECIAL, true);
+    return status == FL_OK ? put_eos(c) : status;
+}
+
+static enum fl_status row_prompt(struct context *c)
+{
+    const char *prompt, *completion;
+    size_t prompt_length, completion_length;
+    enum fl_status status = text_of(c, "prompt", &prompt, &prompt_length);
+    if (status == FL_OK)
+        status = text_of(c, "completion", &completion, &completion_length);
+    if (status == FL_OK)
+        status = put(c, prompt, prompt_length, FL_ENCODE_PREFIX_ONLY, false);
+    if (status == FL_OK)
+        status = put(c, completion, completion_length, 0, true);
+    return status == FL_OK ? put_eos(c) : status;
+}
+
+static void put_bytes(struct fl_buf *out, const char *title, const char *text, size_t length)
+{
+    fl_buf_append(out, title, strlen(title));
+    fl_buf_append(out, text, length);
+}
+
+static enum fl_status row_instruction(struct context *c)
+{
+    const char *instruction, *output, *input = "";
+    size_t instruction_length, output_length, input_length = 0;
+    enum fl_status status = text_of(c, "instruction", &instruction, &instruction_length);
+    if (status == FL_OK)
+        status = text_of(c, "output", &output, &output_length);
+    const json_t *given = json_object_get(c->row, "input");
+    if (status == FL_OK && given != NULL && !json_is_null(given))
+        status = text_of(c, "input", &input, &input_length);
+    if (status != FL_OK)
+        return status;
+    struct fl_buf prompt;
+    fl_buf_init(&prompt, 2ull * FL_DATASET_LINE_BYTES_MAX);
+    put_bytes(&prompt, ALPACA_TASK, "", 0);
+    if (input_length > 0)
+        put_bytes(&prompt, ", paired with an input that provides further context", "", 0);
+    put_bytes(&prompt, ". " ALPACA_ANSWER "\n\n### Instruction:\n", instruction,
+              instruction_length);
+    if (input_length > 0)
+        put_bytes(&prompt, "\n\n### Input:\n", input, input_length);
+    put_bytes(&prompt, "\n\n### Response:\n", "", 0);
+    status = fl_buf_status(&prompt);
+    if (status != FL_OK)
+        fl_fail_memory(c->error);
+    if (status == FL_OK)
+        status = put(c, fl_buf_text(&prompt), prompt.length, FL_ENCODE_PREFIX_ONLY, false);
+    fl_buf_free(&prompt);
+    if (status == FL_OK)
+        status = put(c, output, output_length, 0, true);
+    return status == FL_OK ? put_eos(c) : status;
+}
+
+/* An array of whole numbers within [0, vocabulary), or FL_IGNORE where that is allowed. */
+static enum fl_status numbers(struct context *c, const char *key, bool ignore, struct fl_ids *out)
+{
+    const json_t *array = json_object_get(c->row, key);
+    uint32_t vocab = c->options->vocab_size;
+    if (vocab == 0 && c->tokenizer != NULL)
+        vocab = fl_tokenizer_vocab_size(c->tokenizer);
+    if (!json_is_array(array))
+        return fl_fail(c->error, FL_EFORMAT, "\"%s\" is not an array", key);
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const json_t *value = json_array_get(array, i);
+        json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+        bool fine = (id >= 0 && id < vocab) || (ignore && id == FL_IGNORE);
+        if (!fine)
+            return fl_fail(c->error, FL_EFORMAT,
+                           "\"%s\" number %zu is no token id of this model (0..%u)", key, i + 1,
+                           vocab > 0 ? vocab - 1 : 0);
+        if (fl_ids_push(out, (int32_t)id) != FL_OK)
+            return fl_fail_memory(c->error);
+    }
+    return FL_OK;
+}
+
+static enum fl_status row_ids(struct context *c)
+{
+    enum fl_status status = numbers(c, "input_ids", false, c->ids);
+    const json_t *labels = json_object_get(c->row, "labels");
+    if (status != FL_OK)
+        return status;
+    if (labels == NULL || json_is_null(labels))
+        return label_rest(c, true);
+    status = numbers(c, "labels", true, c->labels);
+    if (status == FL_OK && c->labels->count != c->ids->count)
+        return fl_fail(c->error, FL_EFORMAT, "%zu input_ids but %zu labels", c->ids->count,
+                       c->labels->count);
+    return status;
+}
+
+static enum fl_status row_chat(struct context *c)
+{
+    bool sharegpt = json_object_get(c->row, "messages") == NULL;
+    const json_t *messages = json_object_get(c->row, sharegpt ? "conversations" : "messages");
+    return fl_chat_row(c->tokenizer, messages, sharegpt, c->options->specials_plain, c->ids,
+                       c->labels, c->error);
+}
+
+static const struct {
+    const char *key;
+    bool needs_tokenizer;
+    enum fl_status (*read)(struct context *c);
+} KINDS[] = {
+    {"input_ids", false, row_ids},          {"messages", true, row_chat},
+    {"conversations", true, row_chat},      {"prompt", true, row_prompt},
+    {"instruction", true, row_instruction}, {"text", true, row_text},
+};
+
+static enum fl_status read_row(struct context *c)
+{
+    for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
+        if (json_object_get(c->row, KINDS[i].key) == NULL)
+            continue;
+        if (KINDS[i].needs_tokenizer && c->tokenizer == NULL)
+            return fl_fail(c->error, FL_EINVAL, "\"%s\" needs a tokenizer, and none is given",
+                           KINDS[i].key);
+        return KINDS[i].read(c);
+    }
+    return fl_fail(c->error, FL_EFORMAT,
+                   "none of the keys text, prompt, instruction, messages, conversations and "
+                   "input_ids is there");
+}
+
+/* As fl_json_parse(), but a text may hold a NUL character. */
+static enum fl_status parse(const char *line, size_t length, json_t **out, struct fl_error *error)
+{
+    json_error_t reason;
+    *out = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
+    if (*out != NULL)
+        return FL_OK;
+    if (json_error_code(&reason) == json_error_out_of_memory)
+        return fl_fail_memory(error);
+    return fl_fail(error, FL_EFORMAT, "not valid JSON: %s (column %d)", reason.text, reason.column);
+}
+
+enum fl_status fl_jsonl_row(const char *line, size_t length, struct fl_tokenizer *tokenizer,
+                            const struct fl_dataset_options *options, struct fl_ids *ids,
+                            struct fl_ids *labels, struct fl_error *error)
+{
+    ids->count = labels->count = 0;
+    json_t *row;
+    enum fl_status status = parse(line, length, &row, error);
+    if (status != FL_OK)
+        return status;
+    struct context c = {row, tokenizer, options, ids, labels, error};
+    status = json_is_object(row) ? read_row(&c)
+                                 : fl_fail(error, FL_EFORMAT, "the line is not a JSON object");
+    json_decref(row);
+    return status;
+}
