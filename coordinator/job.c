@@ -350,9 +350,41 @@ enum fl_status fl_job_sha256(const struct fl_job_spec *spec, uint8_t out[FL_HASH
     return status;
 }
 
+/* Lines of the generated sample that an example says better, in the sample's order. */
+static const char *const examples[][2] = {
+    {"name = ", "name = my-job"},
+    {"name = ", "name = my-model"},
+    {";round.NAME = ", ";round.1 = 4"},
+    {";worker.NAME = ", ";worker.small-clinic = 4"},
+    {";layers.NAME = ", ";layers.0-5 = 4"},
+    {";secure_aggregation = on",
+     SECURE_AGGREGATION_BUILT
+         ? ";secure_aggregation = on"
+         : "; (not in this version yet: with off the coordinator can read single updates)\n"
+           "secure_aggregation = off"},
+};
+
 void fl_job_template(struct fl_buf *out)
 {
-    fl_config_sample(&table, out);
+    struct fl_buf sample;
+    size_t example = 0;
+
+    fl_buf_init(&sample, out->maximum);
+    fl_config_sample(&table, &sample);
+    out->status = out->status == FL_OK ? fl_buf_status(&sample) : out->status;
+    for (const char *line = fl_buf_text(&sample); *line != '\0';) {
+        const char *end = strchr(line, '\n');
+        size_t length = end == NULL ? strlen(line) : (size_t)(end - line);
+        bool better = example < sizeof examples / sizeof examples[0] &&
+                      strlen(examples[example][0]) == length &&
+                      memcmp(line, examples[example][0], length) == 0;
+
+        fl_buf_printf(out, "%.*s\n", (int)(better ? strlen(examples[example][1]) : length),
+                      better ? examples[example][1] : line);
+        example += better;
+        line += length + (end != NULL);
+    }
+    fl_buf_free(&sample);
 }
 
 /* ---- what a round needs ---- */

@@ -183,6 +183,25 @@ START_TEST(the_template_names_every_key)
 }
 END_TEST
 
+START_TEST(the_template_is_a_job_but_for_the_models_hash)
+{
+    struct fl_error error;
+    struct fl_buf text, job;
+    const char *hash;
+
+    fl_buf_init(&text, FL_JOB_TEXT_MAX);
+    fl_buf_init(&job, FL_JOB_TEXT_MAX);
+    fl_job_template(&text);
+    hash = strstr(fl_buf_text(&text), "\nsha256 = ");
+    ck_assert_ptr_nonnull(hash);
+    size_t head = (size_t)(hash - fl_buf_text(&text)) + strlen("\nsha256 = ");
+    fl_buf_printf(&job, "%.*s%s%s", (int)head, fl_buf_text(&text), HASH, fl_buf_text(&text) + head);
+    fl_assert_ok(parse(fl_buf_text(&job), &error), &error);
+    fl_buf_free(&text);
+    fl_buf_free(&job);
+}
+END_TEST
+
 START_TEST(the_grid_of_a_job_counts_its_tokens)
 {
     struct fl_error error;
@@ -204,6 +223,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_wrong_file_is_refused_with_its_line_and_the_nearest_name);
     tcase_add_test(tc, what_privacy_or_strategy_forbid_is_refused);
     tcase_add_test(tc, the_template_names_every_key);
+    tcase_add_test(tc, the_template_is_a_job_but_for_the_models_hash);
     tcase_add_test(tc, the_grid_of_a_job_counts_its_tokens);
 }
 
