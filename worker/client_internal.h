@@ -1,0 +1,114 @@
+/*
+ * client_internal.h - the state of the I/O thread, shared by client.c (link and loop),
+ * client_messages.c (frames and actions), client_results.c (finished work) and client_status.c.
+ */
+#ifndef FL_WORKER_CLIENT_INTERNAL_H
+#define FL_WORKER_CLIENT_INTERNAL_H
+
+#include "base/audit.h"
+#include "worker/client.h"
+
+#define FL_REFUSALS_KEPT 16
+#define FL_SENT_KEPT     32
+
+/* A bulk object on its way here, in memory. */
+struct fl_incoming {
+    struct fl_fetch *fetch; /* NULL: none */
+    struct fl_attempt key;
+    struct fl_wire_version version; /* of a committed version; its ranks point into ranks */
+    uint8_t *ranks;
+};
+
+struct fl_kept_refusal {
+    uint64_t job;
+    enum fl_refusal code;
+    char reason[FL_REASON_BYTES];
+};
+
+struct fl_kept_sent { /* what left the site */
+    struct fl_attempt key;
+    uint64_t bytes;
+    char sha256[FL_HASH_HEX_BYTES];
+    int64_t wall_ms;
+};
+
+struct fl_client {
+    struct fl_client_config c;
+    struct fl_audit *audit;
+    /* link */
+    bool up, welcomed, blocked;
+    uint8_t instance[16], nonce[FL_NONCE_BYTES];
+    char name[FL_NAME_BYTES];
+    uint32_t heartbeat_ms, liveness_ms;
+    int64_t heard_at, sent_at, up_at, reset_at; /* reset_at: INT64_MAX while the link is in use */
+    int64_t backoff_ms;
+    int64_t denied_since;
+    unsigned denials;
+    struct fl_buf frame; /* of the message being sent */
+    /* session */
+    enum fl_stage stage;
+    struct fl_attempt key; /* of the offer */
+    bool has_offer;
+    struct fl_wire_offer offer;
+    struct fl_wire_fit answer; /* what FIT says */
+    bool fit_known;            /* answer is FIT for the job below, from the work thread */
+    uint64_t fit_job;
+    uint8_t fit_hash[FL_HASH_BYTES]; /* job_hash it was made for */
+    uint64_t start_bytes_max;
+    bool has_task, has_collect, failed;
+    struct fl_wire_task task; /* ranks point into task_ranks */
+    uint8_t *task_ranks;
+    struct fl_wire_collect collect; /* tiers points into collect_tiers */
+    uint8_t *collect_tiers;
+    struct fl_wire_failed failure;
+    struct fl_wire_trained trained;
+    struct fl_object_ref update;
+    uint8_t start_root[FL_HASH_BYTES]; /* of start below */
+    uint8_t *start;                    /* bytes of the starting adapter, NULL: not here */
+    size_t start_length;
+    struct fl_incoming start_in, version_in;
+    struct fl_seen seen;
+    /* bulk objects that the coordinator fetches here */
+    struct fl_shelf *shelf;
+    struct fl_serve *serve;
+    /* status */
+    struct fl_kept_refusal refusals[FL_REFUSALS_KEPT];
+    uint32_t refusal_count;
+    struct fl_kept_sent sent[FL_SENT_KEPT];
+    uint32_t sent_count;
+    char newest_adapter[FL_PATH_BYTES];
+    uint32_t newest_version;
+    uint64_t newest_job;
+    double eval_loss; /* the site's own, of the last evaluation; NaN: none */
+    int64_t status_at, progress_at;
+    uint32_t progress_step;
+    bool status_dirty;
+};
+
+/* client.c */
+int64_t fl_client_now(const struct fl_client *self);
+/* Fill in nonce and key and send; a frame that cannot go now is dropped (all are repeated). */
+enum fl_status fl_client_send(struct fl_client *self, struct fl_wire *message);
+void fl_client_later(struct fl_client *self, int64_t wait_ms); /* drop the link, dial anew then */
+void fl_client_pump(struct fl_client *self);                   /* serve what was asked for */
+
+/* client_messages.c */
+void fl_client_take(struct fl_client *self, const struct fl_wire *message);
+/* Feed the session machine and carry out its action. */
+void fl_client_event(struct fl_client *self, enum fl_session_event event);
+void fl_client_step_fetch(struct fl_client *self, struct fl_incoming *in, enum fl_fetch_event event,
+                          const struct fl_chunk_message *message);
+void fl_client_incoming_close(struct fl_incoming *self);
+void fl_client_submit_fit(struct fl_client *self);
+void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason);
+void fl_client_feed_pending(struct fl_client *self);
+
+/* client_results.c */
+void fl_client_result(struct fl_client *self, struct fl_work_result *result);
+void fl_client_fetched(struct fl_client *self, struct fl_incoming *in);
+
+/* client_status.c */
+void fl_client_write_status(struct fl_client *self);
+void fl_client_show_progress(struct fl_client *self);
+
+#endif

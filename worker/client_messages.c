@@ -1,0 +1,523 @@
+/*
+ * client_messages.c - frames become session events, and actions become frames and work. Anything a
+ * coordinator sends may come twice, late or out of order; what does not belong to the current
+ * (job, round, attempt) is dropped.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "worker/client_internal.h"
+#include "worker/policy.h"
+
+#define FETCH_PROGRESS_MS 60000
+
+static bool same_key(const struct fl_attempt *a, const struct fl_wire *m)
+{
+    return a->job == m->job && a->round == m->round && a->attempt == m->attempt;
+}
+
+static struct fl_wire reply(const struct fl_client *self, enum fl_wire_kind kind)
+{
+    struct fl_wire out = {.kind = kind};
+    out.job = self->key.job;
+    out.round = self->key.round;
+    out.attempt = self->key.attempt;
+    return out;
+}
+
+/* ---- incoming bulk objects ---- */
+
+void fl_client_incoming_close(struct fl_incoming *self)
+{
+    if (self->fetch)
+        fl_fetch_close(&self->fetch);
+    fl_free(self->ranks);
+    memset(self, 0, sizeof(*self));
+}
+
+static void send_need(struct fl_client *self, const struct fl_chunk_message *m)
+{
+    struct fl_wire need = {.kind = FL_WIRE_NEED};
+    memcpy(need.as.need.root, m->root, FL_HASH_BYTES);
+    need.as.need.pages = m->pages;
+    need.as.need.first = m->index;
+    need.as.need.count = m->count;
+    (void)!fl_client_send(self, &need); /* a lost one is asked for again */
+}
+
+void fl_client_step_fetch(struct fl_client *self, struct fl_incoming *in, enum fl_fetch_event event,
+                          const struct fl_chunk_message *message)
+{
+    if (!in->fetch)
+        return;
+    struct fl_fetch_effects effects = {.count = 0};
+    enum fl_fetch_state state = fl_fetch_step(in->fetch, event, message, fl_client_now(self),
+                                              &effects);
+    for (size_t i = 0; i < effects.count && self->welcomed; i++)
+        send_need(self, &effects.messages[i]);
+    if (state == FL_FETCH_FAILED) {
+        fl_log(FL_LOG_WARN, "fetch_failed", fl_fetch_error(in->fetch)->text);
+        fl_client_incoming_close(in); /* the next TASK or VERSION begins it anew */
+    } else if (state == FL_FETCH_DONE) {
+        fl_client_fetched(self, in);
+    }
+}
+
+static void begin_fetch(struct fl_client *self, struct fl_incoming *in,
+                        const struct fl_object_ref *ref, uint64_t bytes_max)
+{
+    struct fl_fetch_config config = {
+        .size = ref->size, .size_max = bytes_max, .progress_ms = FETCH_PROGRESS_MS};
+    struct fl_error error;
+    memcpy(config.root, ref->root, FL_HASH_BYTES);
+    if (fl_fetch_open(&config, &in->fetch, &error) != FL_OK) {
+        fl_log(FL_LOG_ERROR, "fetch_failed", error.text);
+        return;
+    }
+    fl_client_step_fetch(self, in, FL_FETCH_ONLINE, NULL);
+}
+
+static void take_chunk(struct fl_client *self, const struct fl_chunk_message *message)
+{
+    struct fl_incoming *both[2] = {&self->start_in, &self->version_in};
+    for (int i = 0; i < 2; i++) {
+        if (both[i]->fetch &&
+            memcmp(fl_fetch_root(both[i]->fetch), message->root, FL_HASH_BYTES) == 0)
+            fl_client_step_fetch(self, both[i], FL_FETCH_MESSAGE, message);
+    }
+}
+
+static void take_bulk(struct fl_client *self, const struct fl_wire *m)
+{
+    struct fl_chunk_message c = {.kind = FL_CHUNK_MISSING};
+    switch (m->kind) {
+    case FL_WIRE_NEED:
+        c.kind = FL_CHUNK_NEED;
+        memcpy(c.root, m->as.need.root, FL_HASH_BYTES);
+        c.pages = m->as.need.pages;
+        c.index = m->as.need.first;
+        c.count = m->as.need.count;
+        if (fl_serve_need(self->serve, &c) != FL_OK)
+            fl_log(FL_LOG_WARN, "bad_need", "the coordinator asked for nonsense; ignored");
+        return;
+    case FL_WIRE_PAGE:
+        c.kind = FL_CHUNK_PAGE;
+        memcpy(c.root, m->as.page.root, FL_HASH_BYTES);
+        c.index = m->as.page.index;
+        c.count = m->as.page.chunk_count;
+        c.size = m->as.page.size;
+        c.data = m->as.page.hashes.data;
+        c.length = m->as.page.hashes.length;
+        break;
+    case FL_WIRE_CHUNK:
+        c.kind = FL_CHUNK_DATA;
+        memcpy(c.root, m->as.chunk.root, FL_HASH_BYTES);
+        c.index = m->as.chunk.index;
+        c.data = m->as.chunk.data.data;
+        c.length = m->as.chunk.data.length;
+        break;
+    default:
+        memcpy(c.root, m->as.missing.root, FL_HASH_BYTES);
+        break;
+    }
+    take_chunk(self, &c);
+}
+
+/* ---- offers ---- */
+
+static void reset_attempt(struct fl_client *self)
+{
+    fl_client_incoming_close(&self->start_in);
+    self->has_task = self->has_collect = self->failed = false;
+}
+
+void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason)
+{
+    struct fl_kept_refusal *kept = &self->refusals[self->refusal_count++ % FL_REFUSALS_KEPT];
+    kept->job = self->key.job;
+    kept->code = code;
+    fl_wire_set_text(kept->reason, sizeof(kept->reason), reason);
+    self->status_dirty = true;
+    fl_log(FL_LOG_WARN, "refused", reason, FL_U64("job", self->key.job),
+           FL_STR("code", fl_refusal_name(code)));
+}
+
+void fl_client_submit_fit(struct fl_client *self)
+{
+    struct fl_work *work = fl_work_new(FL_WORK_FIT, self->key);
+    if (!work)
+        return;
+    work->offer = self->offer;
+    fl_compute_submit(self->c.compute, work);
+}
+
+static unsigned minute_of_day(const struct fl_client *self)
+{
+    time_t seconds = (time_t)(fl_clock_wall(self->c.clock) / 1000);
+    struct tm local;
+    return localtime_r(&seconds, &local) ? (unsigned)(local.tm_hour * 60 + local.tm_min) : 0;
+}
+
+/* The policy first, before anything is opened; then what an earlier check of this job found. */
+static void check_fit(struct fl_client *self)
+{
+    struct fl_policy_answer policy;
+    bool fresh = !(self->seen.job == self->key.job && self->seen.round == self->key.round);
+    fl_policy_check(self->c.conf, &self->offer, minute_of_day(self), fresh, &policy);
+    fl_compute_abandon(self->c.compute, &self->key);
+    if (policy.verdict != FL_VERDICT_FIT) {
+        memset(&self->answer, 0, sizeof(self->answer));
+        self->fit_known = false;
+        self->answer.verdict = policy.verdict;
+        self->answer.code = policy.code;
+        self->answer.retry_after_ms = policy.retry_after_ms;
+        memcpy(self->answer.reason, policy.reason, sizeof(policy.reason));
+        fl_client_refused(self, policy.code, policy.reason);
+        fl_client_event(self, FL_SESSION_FIT_DONE);
+    } else if (self->fit_known && self->fit_job == self->key.job &&
+               memcmp(self->fit_hash, self->offer.job_hash, FL_HASH_BYTES) == 0) {
+        fl_client_event(self, FL_SESSION_FIT_DONE);
+    } else {
+        self->fit_known = false;
+        fl_client_submit_fit(self);
+    }
+}
+
+static void take_offer(struct fl_client *self, const struct fl_wire *m)
+{
+    if (m->job == 0 || m->round == 0 || m->attempt == 0)
+        return;
+    if (self->has_offer && same_key(&self->key, m) && self->stage != FL_STAGE_IDLE) {
+        fl_client_event(self, FL_SESSION_OFFER_SAME);
+        return;
+    }
+    if (self->key.job != m->job)
+        self->fit_known = false;
+    self->key = (struct fl_attempt){m->job, m->round, m->attempt};
+    self->offer = m->as.offer;
+    self->has_offer = true;
+    reset_attempt(self);
+    fl_log(FL_LOG_INFO, "offer", "a round is offered", FL_U64("job", m->job),
+           FL_STR("name", self->offer.name), FL_U64("round", m->round),
+           FL_U64("attempt", m->attempt));
+    fl_client_event(self, FL_SESSION_OFFER);
+}
+
+/* ---- tasks ---- */
+
+static bool same_task(const struct fl_client *self, const struct fl_wire_task *task)
+{
+    const struct fl_wire_task *own = &self->task;
+    size_t n = task->global_ranks.length;
+    return self->has_task && memcmp(own->start.root, task->start.root, FL_HASH_BYTES) == 0 &&
+           own->global_ranks.length == n &&
+           memcmp(own->global_ranks.data, task->global_ranks.data, n) == 0 &&
+           memcmp(own->site_ranks.data, task->site_ranks.data, n) == 0;
+}
+
+static bool keep_task(struct fl_client *self, const struct fl_wire_task *task)
+{
+    size_t n = task->global_ranks.length;
+    uint8_t *ranks = fl_malloc(2 * n);
+    if (!ranks)
+        return false;
+    memcpy(ranks, task->global_ranks.data, n);
+    memcpy(ranks + n, task->site_ranks.data, n);
+    fl_free(self->task_ranks);
+    self->task_ranks = ranks;
+    self->task = *task;
+    self->task.global_ranks.data = ranks;
+    self->task.site_ranks.data = ranks + n;
+    self->has_task = true;
+    return true;
+}
+
+static void remember_seen(struct fl_client *self, const uint8_t *version_hash)
+{
+    struct fl_error error;
+    self->seen.job = self->key.job;
+    self->seen.round = self->key.round;
+    self->seen.attempt = self->key.attempt;
+    if (version_hash) {
+        memcpy(self->seen.version, version_hash, FL_HASH_BYTES);
+        self->seen.has_version = true;
+    }
+    if (fl_sitestore_save_seen(self->c.store, &self->seen, &error) != FL_OK)
+        fl_log(FL_LOG_ERROR, "disk_failed", error.text);
+}
+
+static void take_task(struct fl_client *self, const struct fl_wire *m)
+{
+    if (!self->has_offer || !same_key(&self->key, m))
+        return;
+    if (same_task(self, &m->as.task)) {
+        if (self->failed)
+            fl_client_event(self, FL_SESSION_WELCOME); /* says again why it failed */
+        else
+            fl_client_event(self, FL_SESSION_TASK_SAME);
+        return;
+    }
+    if (!keep_task(self, &m->as.task))
+        return;
+    self->failed = self->has_collect = false;
+    remember_seen(self, NULL);
+    if (self->stage == FL_STAGE_READY && self->answer.verdict == FL_VERDICT_FIT)
+        fl_client_event(self, FL_SESSION_TASK);
+    /* while FITTING it waits: fl_client_feed_pending() */
+}
+
+/* What came before the check of its offer had ended. */
+void fl_client_feed_pending(struct fl_client *self)
+{
+    if (self->stage == FL_STAGE_READY && self->has_task && !self->failed &&
+        self->answer.verdict == FL_VERDICT_FIT)
+        fl_client_event(self, FL_SESSION_TASK);
+    if (self->stage == FL_STAGE_TRAINED && self->has_collect)
+        fl_client_event(self, FL_SESSION_COLLECT);
+}
+
+static void fetch_start(struct fl_client *self)
+{
+    if (self->start && memcmp(self->start_root, self->task.start.root, FL_HASH_BYTES) == 0) {
+        fl_client_event(self, FL_SESSION_START_HERE);
+        return;
+    }
+    if (self->start_in.fetch &&
+        memcmp(fl_fetch_root(self->start_in.fetch), self->task.start.root, FL_HASH_BYTES) == 0)
+        return;
+    fl_client_incoming_close(&self->start_in);
+    self->start_in.key = self->key;
+    begin_fetch(self, &self->start_in, &self->task.start, self->start_bytes_max);
+}
+
+static bool copy_task_into(struct fl_client *self, struct fl_work *work)
+{
+    size_t n = self->task.global_ranks.length;
+    work->offer = self->offer;
+    work->task = self->task;
+    work->ranks = fl_malloc(2 * n);
+    work->bytes = fl_malloc(self->start_length);
+    if (!work->ranks || !work->bytes)
+        return false;
+    memcpy(work->ranks, self->task_ranks, 2 * n);
+    work->task.global_ranks.data = work->ranks;
+    work->task.site_ranks.data = work->ranks + n;
+    memcpy(work->bytes, self->start, self->start_length);
+    work->length = self->start_length;
+    return true;
+}
+
+static void begin_training(struct fl_client *self)
+{
+    struct fl_work *work = fl_work_new(FL_WORK_TRAIN, self->key);
+    if (!work || !copy_task_into(self, work)) {
+        fl_work_free(work);
+        fl_log(FL_LOG_ERROR, "out_of_memory", "the round cannot begin for lack of memory");
+        return;
+    }
+    fl_compute_submit(self->c.compute, work);
+}
+
+/* ---- updates ---- */
+
+static void take_collect(struct fl_client *self, const struct fl_wire *m)
+{
+    if (!self->has_task || !same_key(&self->key, m))
+        return;
+    size_t n = m->as.collect.tiers.length;
+    uint8_t *tiers = fl_malloc(n);
+    if (!tiers)
+        return;
+    if (n > 0)
+        memcpy(tiers, m->as.collect.tiers.data, n);
+    if (self->stage != FL_STAGE_SEALING && self->stage != FL_STAGE_UPLOADING) {
+        fl_free(self->collect_tiers);
+        self->collect_tiers = tiers;
+        self->collect = m->as.collect;
+        self->collect.tiers.data = tiers;
+        self->has_collect = true;
+    } else {
+        fl_free(tiers); /* what is being sealed or sent in this attempt is final */
+    }
+    fl_client_event(self, FL_SESSION_COLLECT);
+}
+
+static void begin_sealing(struct fl_client *self)
+{
+    struct fl_work *work = fl_work_new(FL_WORK_SEAL, self->key);
+    size_t n = self->collect.tiers.length;
+    bool ok = work && copy_task_into(self, work);
+    if (ok)
+        work->tiers = fl_malloc(n);
+    if (!ok || !work->tiers) {
+        fl_work_free(work);
+        fl_log(FL_LOG_ERROR, "out_of_memory", "the update cannot be sealed for lack of memory");
+        return;
+    }
+    if (n > 0)
+        memcpy(work->tiers, self->collect_tiers, n);
+    work->collect = self->collect;
+    work->collect.tiers.data = work->tiers;
+    fl_compute_submit(self->c.compute, work);
+}
+
+static void take_receipt(struct fl_client *self, const struct fl_wire *m)
+{
+    if (!same_key(&self->key, m))
+        return;
+    if (m->as.receipt.status == FL_RECEIPT_ACCEPTED)
+        fl_log(FL_LOG_INFO, "update_accepted", "the coordinator has the update",
+               FL_U64("job", m->job), FL_U64("round", m->round));
+    else
+        fl_log(FL_LOG_WARN, "update_not_used", m->as.receipt.reason, FL_U64("job", m->job),
+               FL_U64("round", m->round));
+    fl_client_event(self, FL_SESSION_RECEIPT);
+}
+
+/* ---- versions and ends ---- */
+
+static void take_version(struct fl_client *self, const struct fl_wire *m)
+{
+    const struct fl_wire_version *v = &m->as.version;
+    if (!self->has_offer || self->key.job != m->job || v->ranks.length == 0)
+        return;
+    if (self->newest_job == m->job && self->newest_version >= v->version)
+        return;
+    struct fl_incoming *in = &self->version_in;
+    if (in->fetch && in->version.version >= v->version && in->key.job == m->job)
+        return;
+    uint8_t *ranks = fl_malloc(v->ranks.length);
+    if (!ranks)
+        return;
+    memcpy(ranks, v->ranks.data, v->ranks.length);
+    fl_client_incoming_close(in);
+    in->key = (struct fl_attempt){m->job, m->round, m->attempt};
+    in->version = *v;
+    in->ranks = ranks;
+    in->version.ranks.data = ranks;
+    fl_log(FL_LOG_INFO, "round_committed", "a new version of the global adapter",
+           FL_U64("job", m->job), FL_U64("version", v->version), FL_U64("workers", v->workers),
+           FL_NUM("eval_loss_before", v->has_eval ? v->eval_loss : (double)NAN));
+    if (self->key.round <= v->version)
+        fl_client_event(self, FL_SESSION_VERSION);
+    remember_seen(self, v->sha256);
+    begin_fetch(self, in, &v->adapter, self->start_bytes_max);
+}
+
+static void take_job_end(struct fl_client *self, const struct fl_wire *m)
+{
+    static const char *const states[FL_JOB_END_COUNT] = {"done", "failed", "cancelled"};
+    if (!self->has_offer || self->key.job != m->job || self->stage == FL_STAGE_COUNT)
+        return;
+    fl_log(FL_LOG_INFO, "job_end",
+           m->as.job_end.reason[0] ? m->as.job_end.reason : "the job has ended",
+           FL_U64("job", m->job), FL_STR("state", states[m->as.job_end.state]),
+           FL_U64("version", m->as.job_end.version), FL_STR("adapter", self->newest_adapter));
+    fl_client_event(self, FL_SESSION_JOB_END);
+}
+
+/* ---- actions ---- */
+
+static void send_fit(struct fl_client *self)
+{
+    struct fl_wire out = reply(self, self->failed ? FL_WIRE_FAILED : FL_WIRE_FIT);
+    if (self->failed)
+        out.as.failed = self->failure;
+    else
+        out.as.fit = self->answer;
+    (void)!fl_client_send(self, &out);
+}
+
+static void send_trained(struct fl_client *self)
+{
+    struct fl_wire out = reply(self, FL_WIRE_TRAINED);
+    out.as.trained = self->trained;
+    (void)!fl_client_send(self, &out);
+}
+
+static void send_upload(struct fl_client *self)
+{
+    struct fl_wire out = reply(self, FL_WIRE_UPLOAD);
+    out.as.upload.update = self->update;
+    (void)!fl_client_send(self, &out);
+}
+
+static void clean(struct fl_client *self)
+{
+    fl_shelf_remove(self->shelf, self->update.root);
+    memset(&self->update, 0, sizeof(self->update));
+}
+
+static void end_job(struct fl_client *self)
+{
+    struct fl_attempt none = {0};
+    clean(self);
+    reset_attempt(self);
+    fl_compute_abandon(self->c.compute, &none);
+}
+
+static void act(struct fl_client *self, enum fl_session_action action)
+{
+    static void (*const actions[FL_ACTION_COUNT])(struct fl_client *) = {
+        [FL_ACTION_CHECK_FIT] = check_fit,
+        [FL_ACTION_SEND_FIT] = send_fit,
+        [FL_ACTION_FETCH_START] = fetch_start,
+        [FL_ACTION_TRAIN] = begin_training,
+        [FL_ACTION_SEND_TRAINED] = send_trained,
+        [FL_ACTION_SEND_FAILED] = send_fit,
+        [FL_ACTION_SEAL] = begin_sealing,
+        [FL_ACTION_SEND_UPLOAD] = send_upload,
+        [FL_ACTION_CLEAN] = clean,
+        [FL_ACTION_KEEP_VERSION] = clean,
+        [FL_ACTION_END_JOB] = end_job,
+    };
+    if (actions[action])
+        actions[action](self);
+}
+
+void fl_client_event(struct fl_client *self, enum fl_session_event event)
+{
+    enum fl_session_action action;
+    enum fl_stage before = self->stage;
+    if (!fl_session_step(&self->stage, event, &action))
+        return;
+    if (before != self->stage)
+        self->status_dirty = true;
+    act(self, action);
+}
+
+void fl_client_take(struct fl_client *self, const struct fl_wire *m)
+{
+    switch (m->kind) {
+    case FL_WIRE_OFFER:
+        take_offer(self, m);
+        break;
+    case FL_WIRE_TASK:
+        take_task(self, m);
+        break;
+    case FL_WIRE_COLLECT:
+        take_collect(self, m);
+        break;
+    case FL_WIRE_RECEIPT:
+        take_receipt(self, m);
+        break;
+    case FL_WIRE_VERSION:
+        take_version(self, m);
+        break;
+    case FL_WIRE_JOB_END:
+        take_job_end(self, m);
+        break;
+    case FL_WIRE_NEED:
+    case FL_WIRE_PAGE:
+    case FL_WIRE_CHUNK:
+    case FL_WIRE_MISSING:
+        take_bulk(self, m);
+        break;
+    default:
+        break; /* HEARTBEAT needs no answer; the rest is not for a site */
+    }
+}

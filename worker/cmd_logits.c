@@ -1,0 +1,175 @@
+/*
+ * cmd_logits.c - `fedlora-worker logits`: the logits after each of some tokens, as a safetensors
+ * file with one tensor "logits", F32 [tokens, vocab]; for comparisons with other engines.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/cli.h"
+#include "base/fs.h"
+#include "format/safetensors.h"
+#include "worker/commands.h"
+#include "worker/local.h"
+
+#define PROGRAM    "fedlora-worker logits"
+#define TOKENS_MAX 65536
+#define BYTES_MAX  (4ull << 30) /* of the tensor */
+
+struct logits {
+    const char *model, *adapter, *tokens, *out, *compute;
+    uint64_t threads;
+    struct fl_local local;
+    int32_t *ids; /* (count) */
+    uint32_t count;
+    float *values; /* (count, vocab) */
+};
+
+static bool parse(struct logits *l, int argc, char **argv, int *exit_code)
+{
+    const struct fl_option options[] = {
+        {"--model", "PATH", FL_OPTION_STRING, &l->model, 0, 0, NULL, true, NULL,
+         "Hugging Face directory or GGUF file"},
+        {"--tokens", "1,2,3", FL_OPTION_STRING, &l->tokens, 0, 0, NULL, true, NULL,
+         "token ids, at most 65536"},
+        {"--out", "FILE", FL_OPTION_STRING, &l->out, 0, 0, NULL, true, NULL,
+         "the safetensors file to write"},
+        {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &l->adapter, 0, 0, NULL, false, NULL,
+         "adapter to put on the model (default: none)"},
+        {"--compute", "auto|f32|bf16", FL_OPTION_CHOICE, &l->compute, 0, 0, "auto|f32|bf16", false,
+         NULL, "number type of the products (default auto)"},
+        {"--threads", "N", FL_OPTION_U64, &l->threads, 1, 1024, NULL, false, NULL,
+         "processors to use (default all)"},
+    };
+    const struct fl_usage usage = {
+        .program = PROGRAM,
+        .summary = "Write the logits after each token: tensor \"logits\", F32 [tokens, vocab].",
+        .example = PROGRAM " --model model.gguf --tokens 1,2,3 --out logits.safetensors",
+        .options = options,
+        .option_count = sizeof options / sizeof options[0],
+    };
+    return fl_cli_begin(&usage, argc, argv, exit_code);
+}
+
+/* The number between commas at *at, which moves behind it. */
+static bool next_id(const char **at, uint32_t vocab, int32_t *id)
+{
+    char word[16];
+    size_t length = strcspn(*at, ",");
+    uint64_t value = 0;
+    if (length == 0 || length >= sizeof word) {
+        return false;
+    }
+    memcpy(word, *at, length);
+    word[length] = '\0';
+    if (fl_parse_u64(word, 0, vocab - 1, &value) != FL_OK) {
+        return false;
+    }
+    *id = (int32_t)value;
+    *at += length + ((*at)[length] == ',' && (*at)[length + 1] != '\0');
+    return true;
+}
+
+static enum fl_status parse_tokens(struct logits *l, struct fl_error *error)
+{
+    uint32_t vocab = fl_model_config(l->local.model)->vocab;
+    size_t most = 1;
+    for (const char *p = l->tokens; *p; p++) {
+        most += *p == ',';
+    }
+    if (most > TOKENS_MAX) {
+        return fl_fail(error, FL_EUSAGE, "--tokens: more than %d", TOKENS_MAX);
+    }
+    l->ids = fl_calloc(most, sizeof *l->ids);
+    if (!l->ids) {
+        return fl_fail_memory(error);
+    }
+    const char *at = l->tokens;
+    do {
+        if (!next_id(&at, vocab, &l->ids[l->count])) {
+            return fl_fail(error, FL_EUSAGE,
+                           "--tokens: entry %u is no token id from 0 to %u (as in 1,2,3)",
+                           l->count + 1, vocab - 1);
+        }
+        l->count++;
+    } while (*at != '\0');
+    return FL_OK;
+}
+
+static enum fl_status compute(struct logits *l, struct fl_error *error)
+{
+    struct fl_engine *engine = NULL;
+    struct fl_engine_options options = {
+        .threads = (uint32_t)l->threads,
+        .compute = fl_local_compute(l->compute),
+        .max_row_tokens = l->count,
+        .train = FL_TRAIN_NONE,
+    };
+    uint32_t vocab = fl_model_config(l->local.model)->vocab;
+    if ((uint64_t)l->count * vocab * sizeof(float) > BYTES_MAX) {
+        return fl_fail(error, FL_EUSAGE, "--tokens: %u tokens of %u logits are too many", l->count,
+                       vocab);
+    }
+    l->values = fl_calloc((size_t)l->count * vocab, sizeof *l->values);
+    if (!l->values) {
+        return fl_fail_memory(error);
+    }
+    enum fl_status status = fl_engine_create(l->local.model, l->local.adapter, &options, &engine,
+                                             error);
+    if (status == FL_OK) {
+        status = fl_engine_forward_logits(engine, l->ids, l->count, l->values, error);
+    }
+    fl_engine_destroy(&engine);
+    return status;
+}
+
+static enum fl_status save(const struct logits *l, struct fl_error *error)
+{
+    uint32_t vocab = fl_model_config(l->local.model)->vocab;
+    size_t bytes = (size_t)l->count * vocab * sizeof(float);
+    struct fl_tensor_view view = {
+        .name = "logits",
+        .dtype = FL_DTYPE_F32,
+        .rank = 2,
+        .shape = {l->count, vocab},
+        .data = (const uint8_t *)l->values,
+        .bytes = bytes,
+    };
+    struct fl_buf file;
+    fl_buf_init(&file, bytes + (1u << 16));
+    enum fl_status status = fl_safetensors_write(&view, 1, &file, error);
+    if (status == FL_OK) {
+        status = fl_fs_write(l->out, file.data, file.length, 0644, error);
+    }
+    fl_buf_free(&file);
+    return status;
+}
+
+static enum fl_status logits(struct logits *l, struct fl_error *error)
+{
+    enum fl_status status = fl_local_open_model(&l->local, l->model, error);
+    if (status == FL_OK) {
+        status = parse_tokens(l, error);
+    }
+    if (status == FL_OK) {
+        status = fl_local_open_adapter(&l->local, l->adapter, error);
+    }
+    if (status == FL_OK) {
+        status = compute(l, error);
+    }
+    return status == FL_OK ? save(l, error) : status;
+}
+
+int fl_cmd_logits(int argc, char **argv)
+{
+    struct logits l = {.compute = "auto"};
+    struct fl_error error = {0};
+    int exit_code = 0;
+    if (!parse(&l, argc, argv, &exit_code)) {
+        return exit_code;
+    }
+    enum fl_status status = logits(&l, &error);
+    fl_local_close(&l.local);
+    fl_free(l.ids);
+    fl_free(l.values);
+    return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
+}

@@ -1,0 +1,275 @@
+/*
+ * compute.c - the queues and the thread; what a request does is in labour.c.
+ */
+#include "worker/compute.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "worker/labour.h"
+
+struct node {
+    struct node *next;
+    struct fl_work *work;
+    struct fl_work_result *result;
+};
+
+struct queue {
+    struct node *head, **tail;
+};
+
+struct fl_compute {
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    struct queue requests, results;
+    struct fl_labour labour;
+    struct fl_attempt running; /* what the thread works on; job 0: nothing */
+    struct fl_trainer_progress progress;
+    bool ending;
+    int fd;
+};
+
+static void queue_init(struct queue *q)
+{
+    q->head = NULL;
+    q->tail = &q->head;
+}
+
+static void queue_push(struct queue *q, struct node *node)
+{
+    node->next = NULL;
+    *q->tail = node;
+    q->tail = &node->next;
+}
+
+static struct node *queue_pop(struct queue *q)
+{
+    struct node *node = q->head;
+    if (node) {
+        q->head = node->next;
+        if (!q->head)
+            q->tail = &q->head;
+    }
+    return node;
+}
+
+struct fl_work *fl_work_new(enum fl_work_kind kind, struct fl_attempt key)
+{
+    struct fl_work *work = fl_calloc(1, sizeof(*work));
+    if (work) {
+        work->kind = kind;
+        work->key = key;
+    }
+    return work;
+}
+
+void fl_work_free(struct fl_work *work)
+{
+    if (!work)
+        return;
+    fl_free(work->ranks);
+    fl_free(work->bytes);
+    fl_free(work->tiers);
+    fl_free(work);
+}
+
+void fl_work_result_free(struct fl_work_result *result)
+{
+    if (!result)
+        return;
+    fl_object_close(&result->object);
+    fl_free(result);
+}
+
+static void on_progress(void *context, const struct fl_trainer_progress *progress)
+{
+    struct fl_compute *self = context;
+    pthread_mutex_lock(&self->mutex);
+    self->progress = *progress;
+    pthread_mutex_unlock(&self->mutex);
+}
+
+static void ring(const struct fl_compute *self)
+{
+    uint64_t one = 1;
+    while (write(self->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
+/* Wait for a request; NULL: the thread shall end. */
+static struct node *take(struct fl_compute *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    while (!self->requests.head && !self->ending)
+        pthread_cond_wait(&self->wake, &self->mutex);
+    struct node *node = self->ending ? NULL : queue_pop(&self->requests);
+    if (node) {
+        self->running = node->work->key;
+        atomic_store(&self->labour.stop, 0);
+    }
+    pthread_mutex_unlock(&self->mutex);
+    return node;
+}
+
+static void *run(void *context)
+{
+    struct fl_compute *self = context;
+    for (struct node *node = take(self); node; node = take(self)) {
+        fl_labour_do(&self->labour, node->work, node->result);
+        fl_work_free(node->work);
+        node->work = NULL;
+        pthread_mutex_lock(&self->mutex);
+        self->running = (struct fl_attempt){.job = 0};
+        self->progress = (struct fl_trainer_progress){.activity = FL_ACTIVITY_IDLE};
+        queue_push(&self->results, node);
+        pthread_mutex_unlock(&self->mutex);
+        ring(self);
+    }
+    return NULL;
+}
+
+enum fl_status fl_compute_start(const struct fl_siteconf *conf, const struct fl_sitestore *store,
+                                struct fl_trainer *trainer, struct fl_compute **out,
+                                struct fl_error *error)
+{
+    *out = NULL;
+    struct fl_compute *self = fl_calloc(1, sizeof(*self));
+    if (!self)
+        return fl_fail_memory(error);
+    queue_init(&self->requests);
+    queue_init(&self->results);
+    fl_labour_init(&self->labour, conf, store, trainer, on_progress, self);
+    self->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (self->fd < 0) {
+        fl_free(self);
+        return fl_fail_errno(error, errno, "eventfd");
+    }
+    pthread_mutex_init(&self->mutex, NULL);
+    pthread_cond_init(&self->wake, NULL);
+    int failed = pthread_create(&self->thread, NULL, run, self);
+    if (failed) {
+        close(self->fd);
+        fl_free(self);
+        return fl_fail_errno(error, failed, "starting the work thread");
+    }
+    *out = self;
+    return FL_OK;
+}
+
+static void drop_all(struct queue *q)
+{
+    for (struct node *node = queue_pop(q); node; node = queue_pop(q)) {
+        fl_work_free(node->work);
+        fl_work_result_free(node->result);
+        fl_free(node);
+    }
+}
+
+void fl_compute_stop(struct fl_compute **self_pointer)
+{
+    struct fl_compute *self = *self_pointer;
+    if (!self)
+        return;
+    pthread_mutex_lock(&self->mutex);
+    self->ending = true;
+    atomic_store(&self->labour.stop, 1);
+    pthread_cond_signal(&self->wake);
+    pthread_mutex_unlock(&self->mutex);
+    pthread_join(self->thread, NULL);
+    drop_all(&self->requests);
+    drop_all(&self->results);
+    fl_labour_free(&self->labour);
+    pthread_cond_destroy(&self->wake);
+    pthread_mutex_destroy(&self->mutex);
+    close(self->fd);
+    fl_free(self);
+    *self_pointer = NULL;
+}
+
+void fl_compute_set_name(struct fl_compute *self, const char *name)
+{
+    pthread_mutex_lock(&self->mutex);
+    fl_wire_set_text(self->labour.name, sizeof(self->labour.name), name);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+int fl_compute_fd(const struct fl_compute *self)
+{
+    return self->fd;
+}
+
+void fl_compute_submit(struct fl_compute *self, struct fl_work *work)
+{
+    struct node *node = fl_calloc(1, sizeof(*node));
+    struct fl_work_result *result = fl_calloc(1, sizeof(*result));
+    if (!node || !result) {
+        /* the coordinator asks again when nothing comes back */
+        fl_log(FL_LOG_ERROR, "out_of_memory", "a request was dropped for lack of memory");
+        fl_free(node);
+        fl_free(result);
+        fl_work_free(work);
+        return;
+    }
+    node->work = work;
+    node->result = result;
+    result->kind = work->kind;
+    result->key = work->key;
+    pthread_mutex_lock(&self->mutex);
+    queue_push(&self->requests, node);
+    pthread_cond_signal(&self->wake);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+struct fl_work_result *fl_compute_poll(struct fl_compute *self)
+{
+    uint64_t count;
+    (void)!read(self->fd, &count, sizeof(count));
+    pthread_mutex_lock(&self->mutex);
+    struct node *node = queue_pop(&self->results);
+    bool more = self->results.head != NULL;
+    pthread_mutex_unlock(&self->mutex);
+    if (!node)
+        return NULL;
+    if (more)
+        ring(self);
+    struct fl_work_result *result = node->result;
+    fl_free(node);
+    return result;
+}
+
+void fl_compute_abandon(struct fl_compute *self, const struct fl_attempt *keep)
+{
+    struct queue kept;
+    queue_init(&kept);
+    pthread_mutex_lock(&self->mutex);
+    for (struct node *node = queue_pop(&self->requests); node; node = queue_pop(&self->requests)) {
+        if (node->work->kind == FL_WORK_KEEP) { /* a committed version is kept in any case */
+            queue_push(&kept, node);
+            continue;
+        }
+        fl_work_free(node->work);
+        fl_work_result_free(node->result);
+        fl_free(node);
+    }
+    while (kept.head)
+        queue_push(&self->requests, queue_pop(&kept));
+    if (self->running.job && (self->running.job != keep->job || self->running.round != keep->round))
+        atomic_store(&self->labour.stop, 1);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+struct fl_trainer_progress fl_compute_progress(struct fl_compute *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    struct fl_trainer_progress progress = self->progress;
+    pthread_mutex_unlock(&self->mutex);
+    return progress;
+}

@@ -1,0 +1,429 @@
+/* labour.c - see labour.h. */
+#include "worker/labour.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "adapter/algebra.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "crypto/prg.h"
+#include "crypto/sealed.h"
+
+void fl_labour_init(struct fl_labour *self, const struct fl_siteconf *conf,
+                    const struct fl_sitestore *store, struct fl_trainer *trainer,
+                    void (*on_progress)(void *, const struct fl_trainer_progress *),
+                    void *progress_context)
+{
+    memset(self, 0, sizeof(*self));
+    self->conf = conf;
+    self->store = store;
+    self->trainer = *trainer;
+    memset(trainer, 0, sizeof(*trainer));
+    self->on_progress = on_progress;
+    self->progress_context = progress_context;
+}
+
+void fl_labour_free(struct fl_labour *self)
+{
+    fl_trainer_destroy(&self->trainer);
+    fl_inventory_free(&self->targets);
+}
+
+/* ---- fit ---- */
+
+/* A and B at the largest rank that can be, and the header of safetensors. */
+static uint64_t adapter_bytes_max(const struct fl_inventory *targets)
+{
+    uint64_t bytes = 4096;
+    for (uint32_t i = 0; i < targets->count; i++) {
+        const struct fl_module *m = &targets->modules[i];
+        uint64_t rank = m->in < m->out ? m->in : m->out;
+        if (rank > FL_RANK_MAX)
+            rank = FL_RANK_MAX;
+        bytes += 4 * rank * ((uint64_t)m->in + m->out) + 1024;
+    }
+    return bytes < FL_ADAPTER_BYTES_MAX ? bytes : FL_ADAPTER_BYTES_MAX;
+}
+
+static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
+                             struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_buf bytes;
+    struct fl_inventory targets = {0};
+    fl_buf_init(&bytes, FL_ADAPTER_BYTES_MAX);
+    enum fl_status status = self->trainer.fit(self->trainer.context, self->conf, &work->offer,
+                                              &result->fit, error);
+    if (status == FL_OK)
+        status = fl_inventory_select(&result->fit.inventory, work->offer.targets, &targets, error);
+    if (status == FL_OK)
+        status = fl_inventory_encode(&result->fit.inventory, &bytes);
+    if (status == FL_OK)
+        status = fl_object_open_memory(bytes.data, bytes.length, &result->object, error);
+    if (status == FL_OK) {
+        fl_inventory_free(&self->targets);
+        self->targets = targets;
+        result->start_bytes_max = adapter_bytes_max(&targets);
+        self->job = work->key.job;
+        memset(&targets, 0, sizeof(targets));
+    }
+    fl_inventory_free(&targets);
+    fl_inventory_free(&result->fit.inventory);
+    fl_buf_free(&bytes);
+    return status;
+}
+
+/* ---- train ---- */
+
+static uint16_t rank_at(const struct fl_wire_bytes *ranks, uint32_t index)
+{
+    return fl_load_u16(ranks->data + 2 * index);
+}
+
+static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_wire_offer *offer,
+                                  const struct fl_wire_task *task, struct fl_error *error)
+{
+    uint32_t count = self->targets.count;
+    if (task->global_ranks.length != 2 * (size_t)count)
+        return fl_fail(error, FL_EFORMAT, "the task names %zu modules, the job has %u here",
+                       task->global_ranks.length / 2, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fl_module *m = &self->targets.modules[i];
+        uint32_t least = m->in < m->out ? m->in : m->out;
+        uint16_t global = rank_at(&task->global_ranks, i), own = rank_at(&task->site_ranks, i);
+        if (global == 0 || global > least || own == 0 || own > global)
+            return fl_fail(error, FL_EFORMAT, "%s: the task gives rank %u of %u", m->name, own,
+                           global);
+        if (own > offer->rank_max || own > self->conf->max_rank)
+            return fl_fail(error, FL_EREFUSED, "%s: rank %u is above what was offered", m->name,
+                           own);
+    }
+    return FL_OK;
+}
+
+/* An adapter of the targets at the given ranks, A = B = 0, under the job's one scale. */
+static enum fl_status make_shape(const struct fl_labour *self, const struct fl_wire_offer *offer,
+                                 const struct fl_wire_bytes *ranks, struct fl_adapter **out,
+                                 struct fl_error *error)
+{
+    uint32_t *wide = fl_calloc(self->targets.count, sizeof(*wide));
+    if (!wide)
+        return fl_fail_memory(error);
+    for (uint32_t i = 0; i < self->targets.count; i++)
+        wide[i] = rank_at(ranks, i);
+    enum fl_status status = fl_adapter_create(&self->targets, offer->rank_default, offer->alpha,
+                                              wide, out, error);
+    if (status == FL_OK)
+        (*out)->dropout = offer->dropout;
+    fl_free(wide);
+    return status;
+}
+
+static uint64_t data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
+                          uint32_t round)
+{
+    struct fl_prf prf;
+    uint8_t seed[FL_SEED_BYTES];
+    fl_prf_begin_u64(&prf, offer->seed, "fedlora-data-order-v1");
+    fl_prf_text(&prf, self->name);
+    fl_prf_u64(&prf, round);
+    fl_prf_end(&prf, seed);
+    return fl_load_u64(seed);
+}
+
+void fl_work_fingerprint(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
+                         uint8_t out[FL_HASH_BYTES])
+{
+    struct fl_prf prf;
+    static const uint8_t none[FL_SEED_BYTES];
+    fl_prf_begin(&prf, none, "fedlora-delta-v1");
+    fl_prf_bytes(&prf, offer->job_hash, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, offer->manifest, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, task->start.root, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, task->site_ranks.data, task->site_ranks.length);
+    fl_prf_u64(&prf, task->first_step);
+    fl_prf_u64(&prf, (uint64_t)task->train_a | (uint64_t)task->train_b << 1 |
+                         (uint64_t)task->train << 2 | (uint64_t)task->evaluate << 3);
+    fl_prf_end(&prf, out);
+}
+
+static enum fl_status train_anew(struct fl_labour *self, const struct fl_work *work,
+                                 const uint8_t fingerprint[FL_HASH_BYTES],
+                                 struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_adapter *start = NULL;
+    uint16_t *ranks = fl_calloc(self->targets.count, sizeof(*ranks));
+    struct fl_trainer_result done = {0};
+    enum fl_status status = ranks ? FL_OK : fl_fail_memory(error);
+    if (status == FL_OK)
+        status = make_shape(self, &work->offer, &work->task.global_ranks, &start, error);
+    if (status == FL_OK)
+        status = fl_adapter_decode(start, work->bytes, work->length, error);
+    if (status != FL_OK)
+        goto out;
+    for (uint32_t i = 0; i < self->targets.count; i++)
+        ranks[i] = rank_at(&work->task.site_ranks, i);
+    struct fl_trainer_task task = {.conf = self->conf,
+                                   .offer = &work->offer,
+                                   .round = work->key.round,
+                                   .start = start,
+                                   .site_ranks = ranks,
+                                   .train = work->task.train,
+                                   .evaluate = work->task.evaluate,
+                                   .train_a = work->task.train_a,
+                                   .train_b = work->task.train_b,
+                                   .first_step = work->task.first_step,
+                                   .total_steps = work->task.total_steps,
+                                   .data_seed = data_seed(self, &work->offer, work->key.round),
+                                   .on_progress = self->on_progress,
+                                   .context = self->progress_context,
+                                   .stop = &self->stop};
+    status = self->trainer.run(self->trainer.context, &task, &done, error);
+    if (status == FL_OK && done.delta && !fl_adapter_finite(done.delta))
+        status = fl_fail(error, FL_ERANGE, "training gave values that are not finite");
+    if (status != FL_OK)
+        goto out;
+    result->stats =
+        (struct fl_delta_stats){.stats = done.stats, .steps = done.steps, .seconds = done.seconds};
+    status = fl_sitestore_save_delta(self->store, work->key.job, work->key.round, fingerprint,
+                                     done.delta, &result->stats, error);
+out:
+    fl_adapter_destroy(&done.delta);
+    fl_adapter_destroy(&start);
+    fl_free(ranks);
+    return status;
+}
+
+/* The kept delta of this task, if there is one. *delta is NULL in a round that only evaluated. */
+static enum fl_status load_kept(struct fl_labour *self, const struct fl_work *work,
+                                const uint8_t fingerprint[FL_HASH_BYTES], struct fl_adapter **delta,
+                                struct fl_delta_stats *stats, struct fl_error *error)
+{
+    *delta = NULL;
+    enum fl_status status = FL_OK;
+    if (work->task.train)
+        status = make_shape(self, &work->offer, &work->task.site_ranks, delta, error);
+    if (status == FL_OK)
+        status = fl_sitestore_load_delta(self->store, work->key.job, work->key.round, fingerprint,
+                                         *delta, stats, error);
+    if (status != FL_OK)
+        fl_adapter_destroy(delta);
+    return status;
+}
+
+static enum fl_status do_train(struct fl_labour *self, const struct fl_work *work,
+                               struct fl_work_result *result, struct fl_error *error)
+{
+    if (self->job != work->key.job)
+        return fl_fail(error, FL_EINVAL, "the job was not checked here");
+    enum fl_status status = check_ranks(self, &work->offer, &work->task, error);
+    if (status != FL_OK)
+        return status;
+    uint8_t fingerprint[FL_HASH_BYTES];
+    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
+    struct fl_adapter *kept = NULL;
+    status = load_kept(self, work, fingerprint, &kept, &result->stats, error);
+    fl_adapter_destroy(&kept);
+    result->reused = status == FL_OK;
+    return status == FL_ENOTFOUND ? train_anew(self, work, fingerprint, result, error) : status;
+}
+
+/* ---- seal ---- */
+
+static enum fl_status range_of(const struct fl_wire_offer *offer, enum fl_factors factor,
+                               const struct fl_adapter *start, double *out, struct fl_error *error)
+{
+    if (offer->update_range > 0.0) {
+        *out = offer->update_range;
+        return FL_OK;
+    }
+    double own = factor == FL_FACTOR_A ? offer->lr_a : offer->lr_b;
+    return fl_auto_range(offer->optimizer == FL_WIRE_OPTIMIZER_SGD ? FL_RULE_SGD : FL_RULE_ADAMW,
+                         own > 0.0 ? own : offer->lr, offer->steps, offer->weight_decay,
+                         offer->grad_clip, fl_adapter_max_abs(start, factor), out, error);
+}
+
+static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *work,
+                                  struct fl_layout **out, struct fl_error *error)
+{
+    uint32_t count = self->targets.count;
+    uint16_t *ranks = fl_calloc(2 * (size_t)count, sizeof(*ranks));
+    struct fl_adapter *start = NULL;
+    enum fl_factors factors = FL_FACTORS_NONE;
+    double range_a = 1.0, range_b = 1.0;
+    enum fl_status status = ranks ? FL_OK : fl_fail_memory(error);
+    if (status == FL_OK)
+        status = make_shape(self, &work->offer, &work->task.global_ranks, &start, error);
+    if (status == FL_OK)
+        status = fl_adapter_decode(start, work->bytes, work->length, error);
+    if (status != FL_OK)
+        goto out;
+    for (uint32_t i = 0; i < count; i++) {
+        ranks[i] = rank_at(&work->task.global_ranks, i);
+        ranks[count + i] = rank_at(&work->task.site_ranks, i);
+    }
+    if (work->task.train && work->task.train_a) {
+        factors |= FL_FACTOR_A;
+        status = range_of(&work->offer, FL_FACTOR_A, start, &range_a, error);
+    }
+    if (status == FL_OK && work->task.train && work->task.train_b) {
+        factors |= FL_FACTOR_B;
+        status = range_of(&work->offer, FL_FACTOR_B, start, &range_b, error);
+    }
+    if (status == FL_OK)
+        status = fl_layout_create_site(
+            &self->targets, ranks, ranks + count, work->collect.tiers.data,
+            (uint32_t)work->collect.tiers.length, factors, range_a, range_b, out, error);
+out:
+    fl_adapter_destroy(&start);
+    fl_free(ranks);
+    return status;
+}
+
+static enum fl_status write_sealed(struct fl_labour *self, const struct fl_work *work,
+                                   const char *path, const struct fl_buf *plain,
+                                   struct fl_error *error)
+{
+    struct fl_seal_context context = {.purpose = "update",
+                                      .sender = self->name,
+                                      .job = work->key.job,
+                                      .round = work->key.round,
+                                      .attempt = work->key.attempt};
+    struct fl_fs_writer writer;
+    struct fl_sealer *sealer = NULL;
+    enum fl_status status = fl_fs_writer_open(&writer, path, 0600, error);
+    if (status != FL_OK)
+        return status;
+    status = fl_sealer_open(work->collect.sealing_key, &context, fl_entropy_system(),
+                            fl_seal_to_writer(&writer), &sealer, error);
+    if (status == FL_OK)
+        status = fl_sealer_write(sealer, plain->data, plain->length, error);
+    if (status == FL_OK)
+        status = fl_sealer_finish(sealer, error);
+    if (status == FL_OK)
+        status = fl_fs_writer_commit(&writer, error);
+    fl_sealer_close(&sealer);
+    fl_fs_writer_close(&writer);
+    return status;
+}
+
+static enum fl_status encode_and_seal(struct fl_labour *self, const struct fl_work *work,
+                                      const char *path, struct fl_work_result *result,
+                                      struct fl_error *error)
+{
+    uint8_t fingerprint[FL_HASH_BYTES];
+    struct fl_adapter *delta = NULL;
+    struct fl_layout *layout = NULL;
+    struct fl_grid grid;
+    struct fl_buf plain;
+    fl_buf_init(&plain, FL_ADAPTER_BYTES_MAX);
+    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
+    enum fl_status status = load_kept(self, work, fingerprint, &delta, &result->stats, error);
+    if (status == FL_OK)
+        status = make_layout(self, work, &layout, error);
+    if (status == FL_OK)
+        status = fl_grid_init(&grid, work->collect.cohort, work->offer.weight_cap,
+                              work->offer.steps, work->offer.batch_size, work->offer.seq_len);
+    if (status == FL_OK)
+        status = fl_update_encode(layout, &grid, 0, delta, &result->stats.stats, &plain,
+                                  &result->cut, error);
+    if (status == FL_OK)
+        status = write_sealed(self, work, path, &plain, error);
+    result->plain_bytes = plain.length;
+    if (plain.data)
+        sodium_memzero(plain.data, plain.length);
+    fl_buf_free(&plain);
+    fl_layout_destroy(&layout);
+    fl_adapter_destroy(&delta);
+    return status;
+}
+
+static enum fl_status do_seal(struct fl_labour *self, const struct fl_work *work,
+                              struct fl_work_result *result, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    if (self->job != work->key.job)
+        return fl_fail(error, FL_EINVAL, "the job was not checked here");
+    enum fl_status status = fl_sitestore_upload_path(self->store, work->key.job, work->key.round,
+                                                     work->key.attempt, path, error);
+    /* nothing is sealed twice in one attempt: after a restart the same bytes are sent again */
+    if (status == FL_OK && !fl_path_exists(path))
+        status = encode_and_seal(self, work, path, result, error);
+    if (status == FL_OK)
+        status = fl_sha256_file(path, result->sha256, error);
+    if (status == FL_OK)
+        status = fl_object_open_file(path, &result->object, error);
+    return status;
+}
+
+/* ---- keep ---- */
+
+static void write_card(const struct fl_labour *self, const struct fl_work *work, struct fl_buf *out)
+{
+    const char *model = fl_siteconf_model(self->conf, work->offer.model);
+    fl_buf_printf(out,
+                  "---\nlibrary_name: peft\ntags:\n- lora\n- federated\n---\n\n"
+                  "# %s: global adapter, version %u\n\n"
+                  "LoRA adapter for `%s`, averaged over %u sites by fedlora (job %" PRIu64
+                  ", strategy %s). No site's data or own update is in it, only their mean.\n\n"
+                  "- target modules: %s\n- rank %u, alpha %g\n",
+                  work->offer.name, work->version.version, work->offer.model, work->version.workers,
+                  work->key.job, work->offer.strategy, work->offer.targets,
+                  work->offer.rank_default, work->offer.alpha);
+    if (work->version.has_eval)
+        fl_buf_printf(out,
+                      "- held-out loss of the version before it: %.4f over %" PRIu64 " tokens\n",
+                      work->version.eval_loss, work->version.eval_tokens);
+    fl_buf_printf(out,
+                  "\nTry it:\n\n    fedlora-worker generate --model %s --adapter . --prompt TEXT\n",
+                  model ? model : "MODEL");
+}
+
+static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work,
+                              struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_adapter *adapter = NULL;
+    struct fl_buf card;
+    uint8_t sha256[FL_HASH_BYTES];
+    fl_buf_init(&card, 65536);
+    result->version = work->version.version;
+    fl_sha256(work->bytes, work->length, sha256);
+    if (memcmp(sha256, work->version.sha256, FL_HASH_BYTES) != 0)
+        return fl_fail(error, FL_EFORMAT, "version %u has another hash than was announced",
+                       work->version.version);
+    if (self->job != work->key.job || work->version.ranks.length != 2 * (size_t)self->targets.count)
+        return fl_fail(error, FL_EFORMAT, "version %u does not fit the job's modules",
+                       work->version.version);
+    enum fl_status status = make_shape(self, &work->offer, &work->version.ranks, &adapter, error);
+    if (status == FL_OK)
+        status = fl_adapter_decode(adapter, work->bytes, work->length, error);
+    if (status != FL_OK)
+        goto out;
+    fl_wire_set_text(adapter->base_model, sizeof(adapter->base_model), work->offer.model);
+    write_card(self, work, &card);
+    status = fl_sitestore_keep_adapter(self->store, work->key.job, work->version.version, adapter,
+                                       fl_buf_text(&card), self->conf->keep_versions, result->path,
+                                       error);
+    if (status == FL_OK)
+        fl_sitestore_forget(self->store, work->key.job, work->version.version);
+out:
+    fl_buf_free(&card);
+    fl_adapter_destroy(&adapter);
+    return status;
+}
+
+void fl_labour_do(struct fl_labour *self, const struct fl_work *work, struct fl_work_result *result)
+{
+    static enum fl_status (*const kinds[])(struct fl_labour *, const struct fl_work *,
+                                           struct fl_work_result *, struct fl_error *) = {
+        [FL_WORK_FIT] = do_fit,
+        [FL_WORK_TRAIN] = do_train,
+        [FL_WORK_SEAL] = do_seal,
+        [FL_WORK_KEEP] = do_keep,
+    };
+    result->status = kinds[work->kind](self, work, result, &result->error);
+    if (result->status != FL_OK && !result->error.text[0])
+        (void)fl_fail(&result->error, result->status, "%s", fl_status_text(result->status));
+}

@@ -1,0 +1,33 @@
+/*
+ * labour.h - what the work thread does for each kind of request: check an offer, train, seal an
+ * update, keep a version. Runs without threads too (tests, the simulator).
+ * Threads: one; `stop` and `name` may be set from another under compute.c's lock.
+ */
+#ifndef FL_WORKER_LABOUR_H
+#define FL_WORKER_LABOUR_H
+
+#include "worker/compute.h"
+
+struct fl_labour {
+    const struct fl_siteconf *conf;   /* borrowed */
+    const struct fl_sitestore *store; /* borrowed */
+    struct fl_trainer trainer;        /* owned */
+    atomic_int stop;
+    char name[FL_NAME_BYTES];
+    void (*on_progress)(void *context, const struct fl_trainer_progress *progress);
+    void *progress_context;
+    /* the job that fits: its linears that are adapted */
+    uint64_t job;
+    struct fl_inventory targets; /* owned */
+};
+
+void fl_labour_init(struct fl_labour *self, const struct fl_siteconf *conf,
+                    const struct fl_sitestore *store, struct fl_trainer *trainer,
+                    void (*on_progress)(void *, const struct fl_trainer_progress *),
+                    void *progress_context);
+void fl_labour_free(struct fl_labour *self);
+/* Do the work and fill the result, status and error included. */
+void fl_labour_do(struct fl_labour *self, const struct fl_work *work,
+                  struct fl_work_result *result);
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * trainer.h - the seam behind which a site trains: `native` is the engine of this project; another
+ * trainer (a command of the site's, a simulator's stub) stands behind the same two calls.
+ *
+ * A task is: evaluate the starting adapter on held-out rows, then take some optimizer steps on the
+ * prefix of it that this site was given, and hand back the difference.
+ * Threads: a trainer belongs to the work thread; *stop may be set from any thread.
+ */
+#ifndef FL_WORKER_TRAINER_H
+#define FL_WORKER_TRAINER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "adapter/adapter.h"
+#include "adapter/layout.h"
+#include "base/status.h"
+#include "proto/wire.h"
+#include "worker/siteconf.h"
+
+/* What a site finds when it checks an offer. */
+struct fl_trainer_fit {
+    uint8_t manifest[FL_HASH_BYTES];
+    struct fl_inventory inventory;     /* every linear of the base; owned by the caller */
+    uint64_t rows, truncated, dropped; /* training data at the job's seq_len */
+    uint64_t eval_rows;
+    uint64_t memory_bytes; /* estimate for a step of this job */
+};
+
+struct fl_trainer_progress {
+    enum fl_activity activity;
+    uint32_t step, steps;
+    double loss; /* of the last step; stays at the site */
+    double tokens_per_second;
+};
+
+struct fl_trainer_task {
+    const struct fl_siteconf *conf;
+    const struct fl_wire_offer *offer;
+    uint32_t round;
+    const struct fl_adapter *start; /* modules at the round's global ranks */
+    const uint16_t *site_ranks;     /* (start->count): the prefix to train */
+    bool train, evaluate, train_a, train_b;
+    uint64_t first_step, total_steps;
+    uint64_t data_seed; /* PRF(job seed, site name, round) */
+    void (*on_progress)(void *context, const struct fl_trainer_progress *progress);
+    void *context;
+    const atomic_int *stop;
+};
+
+struct fl_trainer_result {
+    struct fl_adapter *delta; /* site ranks, trained minus start; NULL when nothing was trained;
+                                 owned by the caller */
+    struct fl_update_stats stats;
+    uint32_t steps;
+    double seconds; /* of the training steps */
+    double eval_seconds;
+    double train_loss; /* mean of the last step, for the site's own log */
+};
+
+struct fl_trainer {
+    /*
+     * Open the offer's model and data. FL_OK, or why not: FL_ENOTFOUND (no model, no data),
+     * FL_EFORMAT (damaged), FL_EREFUSED (memory limit), with *error filled.
+     */
+    enum fl_status (*fit)(void *context, const struct fl_siteconf *conf,
+                          const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
+                          struct fl_error *error);
+    /* FL_ESTOPPED when *stop was set; FL_ERANGE when a loss or a value is not finite. */
+    enum fl_status (*run)(void *context, const struct fl_trainer_task *task,
+                          struct fl_trainer_result *out, struct fl_error *error);
+    void (*destroy)(void *context);
+    void *context;
+};
+
+/* The engine of this project. Keeps the last model and data open between calls. */
+FL_CHECKED enum fl_status fl_trainer_native(struct fl_trainer *out);
+void fl_trainer_destroy(struct fl_trainer *self);
+
+#endif

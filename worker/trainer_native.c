@@ -1,0 +1,425 @@
+/*
+ * trainer_native.c - the trainer of this project's own engine. The base model and the tokenised
+ * data of the last job stay open between rounds, keyed by what they were opened with.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "adapter/algebra.h"
+#include "base/alloc.h"
+#include "crypto/prg.h"
+#include "format/modelref.h"
+#include "worker/data/dataset.h"
+#include "worker/engine/finetune.h"
+#include "worker/trainer.h"
+
+/* One tokenised data file with its rows as the engine takes them. */
+struct table {
+    char path[FL_PATH_BYTES];
+    uint32_t seq_len;
+    uint64_t keep, seed; /* of an evaluation subset; keep 0: all */
+    struct fl_dataset *data;
+    struct fl_row *rows; /* (count) */
+    size_t count;
+};
+
+struct native {
+    char model_path[FL_PATH_BYTES];
+    struct fl_model *model;
+    struct fl_tokenizer *tokenizer; /* NULL: the model has none; then rows must be input_ids */
+    struct table train, eval;
+};
+
+static void table_close(struct table *self)
+{
+    fl_dataset_close(self->data);
+    fl_free(self->rows);
+    memset(self, 0, sizeof(*self));
+}
+
+static enum fl_status table_rows(struct table *self, struct fl_error *error)
+{
+    self->count = fl_dataset_rows(self->data);
+    self->rows = fl_calloc(self->count, sizeof(*self->rows));
+    if (!self->rows)
+        return fl_fail_memory(error);
+    for (size_t i = 0; i < self->count; i++)
+        self->rows[i] = fl_dataset_row(self->data, i);
+    return FL_OK;
+}
+
+static enum fl_status table_open(struct table *self, const struct native *native, const char *path,
+                                 uint32_t seq_len, uint64_t keep, uint64_t seed,
+                                 struct fl_error *error)
+{
+    if (self->data && strcmp(self->path, path) == 0 && self->seq_len == seq_len &&
+        self->keep == keep && self->seed == seed)
+        return FL_OK;
+    table_close(self);
+    struct fl_dataset_options options = {
+        .seq_len = seq_len, .add_eos = true, .vocab_size = fl_model_config(native->model)->vocab};
+    enum fl_status status = fl_dataset_open(path, native->tokenizer, &options, &self->data, error);
+    if (status == FL_OK && keep)
+        status = fl_dataset_keep(self->data, keep, seed, error);
+    if (status == FL_OK)
+        status = table_rows(self, error);
+    if (status != FL_OK) {
+        table_close(self);
+        return status;
+    }
+    fl_wire_set_text(self->path, sizeof(self->path), path);
+    self->seq_len = seq_len;
+    self->keep = keep;
+    self->seed = seed;
+    return FL_OK;
+}
+
+static void model_close(struct native *self)
+{
+    table_close(&self->train);
+    table_close(&self->eval);
+    fl_tokenizer_close(self->tokenizer);
+    self->tokenizer = NULL;
+    fl_model_close(&self->model);
+    self->model_path[0] = '\0';
+}
+
+static enum fl_status model_open(struct native *self, const char *path, struct fl_error *error)
+{
+    if (self->model && strcmp(self->model_path, path) == 0)
+        return FL_OK;
+    model_close(self);
+    enum fl_status status = fl_model_open(path, &self->model, error);
+    if (status != FL_OK)
+        return status;
+    status = fl_tokenizer_open(path, &self->tokenizer, error);
+    if (status == FL_ENOTFOUND)
+        status = FL_OK; /* rows of token ids need no tokenizer; others are refused when read */
+    if (status != FL_OK)
+        model_close(self);
+    else
+        fl_wire_set_text(self->model_path, sizeof(self->model_path), path);
+    return status;
+}
+
+static enum fl_status open_data(struct native *self, const struct fl_siteconf *conf,
+                                const struct fl_wire_offer *offer, struct fl_error *error)
+{
+    const char *path, *eval;
+    fl_siteconf_data(conf, offer->name, &path, &eval);
+    if (!path[0])
+        return fl_fail(error, FL_ENOTFOUND,
+                       "no training data: set path in [data] or [data.%s] of worker.conf",
+                       offer->name);
+    enum fl_status status = table_open(&self->train, self, path, offer->seq_len, 0, 0, error);
+    if (status != FL_OK || !eval[0] || offer->evaluate_every == 0)
+        return status;
+    return table_open(&self->eval, self, eval, offer->seq_len, offer->evaluate_rows, offer->seed,
+                      error);
+}
+
+static enum fl_compute engine_compute(const struct fl_siteconf *conf,
+                                      const struct fl_wire_offer *offer)
+{
+    static const enum fl_compute map[] = {FL_COMPUTE_AUTO, FL_COMPUTE_F32, FL_COMPUTE_BF16};
+    return map[conf->compute ? conf->compute : (int)offer->compute];
+}
+
+static uint32_t engine_threads(const struct fl_siteconf *conf, const struct fl_wire_offer *offer)
+{
+    uint32_t own = (uint32_t)conf->threads;
+    if (own && offer->threads)
+        return own < offer->threads ? own : offer->threads; /* a site may lower, never raise */
+    return own ? own : offer->threads;
+}
+
+static enum fl_status estimate_memory(const struct native *self, const struct fl_siteconf *conf,
+                                      const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
+                                      struct fl_error *error)
+{
+    struct fl_inventory targets = {0};
+    struct fl_adapter *adapter = NULL;
+    enum fl_status status = fl_inventory_select(fl_model_inventory(self->model), offer->targets,
+                                                &targets, error);
+    if (status == FL_OK)
+        status = fl_adapter_create(&targets, offer->rank_max, offer->alpha, NULL, &adapter, error);
+    if (status != FL_OK)
+        goto out;
+    uint64_t tokens = (uint64_t)offer->batch_size * offer->seq_len;
+    struct fl_engine_options options = {.threads = engine_threads(conf, offer),
+                                        .compute = engine_compute(conf, offer),
+                                        .max_row_tokens = offer->seq_len,
+                                        .max_batch_tokens = tokens > UINT32_MAX ? UINT32_MAX
+                                                                                : (uint32_t)tokens,
+                                        .train = FL_TRAIN_BOTH};
+    out->memory_bytes = fl_engine_memory(self->model, adapter, &options);
+    if (conf->memory_limit && out->memory_bytes > conf->memory_limit)
+        status = fl_fail(error, FL_EREFUSED,
+                         "a step of this job needs about %" PRIu64
+                         " MiB, [train] memory_limit allows %" PRIu64 " MiB",
+                         out->memory_bytes >> 20, conf->memory_limit >> 20);
+out:
+    fl_adapter_destroy(&adapter);
+    fl_inventory_free(&targets);
+    return status;
+}
+
+static enum fl_status copy_inventory(const struct fl_inventory *from, struct fl_inventory *to)
+{
+    to->modules = fl_calloc(from->count, sizeof(*to->modules));
+    if (!to->modules)
+        return FL_ENOMEM;
+    memcpy(to->modules, from->modules, from->count * sizeof(*to->modules));
+    to->count = from->count;
+    return FL_OK;
+}
+
+static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
+                                 const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
+                                 struct fl_error *error)
+{
+    struct native *self = context;
+    memset(out, 0, sizeof(*out));
+    const char *path = fl_siteconf_model(conf, offer->model);
+    if (!path)
+        return fl_fail(error, FL_ENOTFOUND, "no model named '%s' in [models]", offer->model);
+    enum fl_status status = fl_modelref_manifest(path, out->manifest, error);
+    if (status != FL_OK)
+        return status;
+    if (memcmp(out->manifest, offer->manifest, FL_HASH_BYTES) != 0) {
+        char own[FL_HASH_HEX_BYTES], wanted[FL_HASH_HEX_BYTES];
+        fl_hex(out->manifest, FL_HASH_BYTES, own);
+        fl_hex(offer->manifest, FL_HASH_BYTES, wanted);
+        return fl_fail(error, FL_EINVAL, "model '%s' here has manifest %s, the job wants %s",
+                       offer->model, own, wanted);
+    }
+    status = model_open(self, path, error);
+    if (status == FL_OK)
+        status = open_data(self, conf, offer, error);
+    if (status == FL_OK)
+        status = estimate_memory(self, conf, offer, out, error);
+    if (status != FL_OK)
+        return status;
+    const struct fl_dataset_counts *counts = fl_dataset_counts(self->train.data);
+    out->rows = counts->rows;
+    out->truncated = counts->truncated;
+    out->dropped = counts->dropped;
+    out->eval_rows = self->eval.count;
+    status = copy_inventory(fl_model_inventory(self->model), &out->inventory);
+    return status == FL_OK ? FL_OK : fl_fail_memory(error);
+}
+
+/* The first rank rows of A and columns of B, under the same scale. */
+static enum fl_status take_prefix(const struct fl_adapter *start, const uint16_t *ranks,
+                                  struct fl_adapter **out, struct fl_error *error)
+{
+    struct fl_inventory targets = {.modules = fl_calloc(start->count, sizeof(struct fl_module)),
+                                   .count = start->count};
+    uint32_t *wide = fl_calloc(start->count, sizeof(*wide));
+    enum fl_status status = FL_ENOMEM;
+    if (!targets.modules || !wide)
+        goto out;
+    for (uint32_t i = 0; i < start->count; i++) {
+        targets.modules[i] = start->modules[i].module;
+        wide[i] = ranks[i];
+    }
+    status = fl_adapter_create(&targets, start->rank, start->alpha, wide, out, error);
+    if (status != FL_OK)
+        goto out;
+    (*out)->dropout = start->dropout;
+    for (uint32_t i = 0; i < start->count; i++) {
+        const struct fl_lora_module *from = &start->modules[i];
+        struct fl_lora_module *to = &(*out)->modules[i];
+        size_t in = from->module.in, rank = to->rank;
+        assert(rank <= from->rank);
+        memcpy(to->a, from->a, rank * in * sizeof(float));
+        for (size_t row = 0; row < from->module.out; row++)
+            memcpy(to->b + row * rank, from->b + row * from->rank, rank * sizeof(float));
+    }
+out:
+    fl_free(wide);
+    fl_free(targets.modules);
+    return status == FL_ENOMEM ? fl_fail_memory(error) : status;
+}
+
+static void subtract(struct fl_adapter *trained, const struct fl_adapter *before)
+{
+    for (uint32_t i = 0; i < trained->count; i++) {
+        struct fl_lora_module *t = &trained->modules[i];
+        const struct fl_lora_module *b = &before->modules[i];
+        for (size_t k = 0; k < (size_t)t->rank * t->module.in; k++)
+            t->a[k] -= b->a[k];
+        for (size_t k = 0; k < (size_t)t->rank * t->module.out; k++)
+            t->b[k] -= b->b[k];
+    }
+}
+
+static double sum_of_squares(const float *values, size_t count)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sum;
+}
+
+static void scale_values(float *values, size_t count, float factor)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] *= factor;
+}
+
+/* L2 over the whole uploaded delta; limit 0: none. */
+static void clip_delta(struct fl_adapter *delta, double limit)
+{
+    double norm = 0.0;
+    for (uint32_t i = 0; i < delta->count && limit > 0.0; i++) {
+        const struct fl_lora_module *m = &delta->modules[i];
+        norm += sum_of_squares(m->a, (size_t)m->rank * m->module.in);
+        norm += sum_of_squares(m->b, (size_t)m->rank * m->module.out);
+    }
+    norm = __builtin_sqrt(norm);
+    if (limit <= 0.0 || norm <= limit)
+        return;
+    for (uint32_t i = 0; i < delta->count; i++) {
+        struct fl_lora_module *m = &delta->modules[i];
+        scale_values(m->a, (size_t)m->rank * m->module.in, (float)(limit / norm));
+        scale_values(m->b, (size_t)m->rank * m->module.out, (float)(limit / norm));
+    }
+}
+
+static void on_step(void *context, const struct fl_finetune_step *step)
+{
+    const struct fl_trainer_task *task = context;
+    struct fl_trainer_progress progress = {
+        .activity = FL_ACTIVITY_TRAINING,
+        .step = (uint32_t)step->step,
+        .steps = task->offer->steps,
+        .loss = step->loss,
+        .tokens_per_second = step->seconds > 0.0 ? (double)step->tokens / step->seconds : 0.0};
+    if (task->on_progress)
+        task->on_progress(task->context, &progress);
+}
+
+static void fill_options(const struct fl_trainer_task *task, struct fl_finetune_options *o)
+{
+    const struct fl_wire_offer *offer = task->offer;
+    fl_finetune_defaults(o);
+    o->steps = offer->steps;
+    o->batch_size = offer->batch_size;
+    o->lr = offer->lr;
+    o->lr_a = offer->lr_a > 0.0 ? offer->lr_a : offer->lr;
+    o->lr_b = offer->lr_b > 0.0 ? offer->lr_b : offer->lr;
+    o->schedule = (enum fl_schedule)offer->schedule;
+    o->warmup = offer->warmup;
+    o->first_step = task->first_step;
+    o->total_steps = task->total_steps;
+    o->optimizer = offer->optimizer == FL_WIRE_OPTIMIZER_SGD ? FL_OPTIMIZER_SGD
+                                                             : FL_OPTIMIZER_ADAMW;
+    o->weight_decay = offer->weight_decay;
+    o->grad_clip = offer->grad_clip;
+    o->seed = task->data_seed;
+    o->shuffle = offer->shuffle;
+    o->train = (task->train_a ? FL_TRAIN_A : 0u) | (task->train_b ? FL_TRAIN_B : 0u);
+    o->threads = engine_threads(task->conf, offer);
+    o->compute = engine_compute(task->conf, offer);
+}
+
+static enum fl_status evaluate(struct native *self, const struct fl_trainer_task *task,
+                               struct fl_trainer_result *out, struct fl_error *error)
+{
+    if (!task->evaluate || self->eval.count == 0)
+        return FL_OK;
+    struct fl_trainer_progress progress = {.activity = FL_ACTIVITY_EVALUATING};
+    if (task->on_progress)
+        task->on_progress(task->context, &progress);
+    struct fl_evaluate_options options = {.batch_size = task->offer->batch_size,
+                                          .threads = engine_threads(task->conf, task->offer),
+                                          .compute = engine_compute(task->conf, task->offer)};
+    struct fl_evaluation evaluation;
+    enum fl_status status = fl_finetune_evaluate(self->model, task->start, self->eval.rows,
+                                                 self->eval.count, &options, task->stop,
+                                                 &evaluation, error);
+    if (status != FL_OK)
+        return status;
+    out->stats.eval_loss_sum = evaluation.loss_sum;
+    out->stats.eval_tokens = evaluation.scored;
+    out->eval_seconds = evaluation.seconds;
+    return FL_OK;
+}
+
+static enum fl_status train(struct native *self, const struct fl_trainer_task *task,
+                            struct fl_trainer_result *out, struct fl_error *error)
+{
+    struct fl_adapter *before = NULL, *trained = NULL;
+    enum fl_status status = take_prefix(task->start, task->site_ranks, &before, error);
+    if (status == FL_OK && fl_adapter_copy(before, &trained) != FL_OK)
+        status = fl_fail_memory(error);
+    if (status != FL_OK)
+        goto out;
+    struct fl_finetune_options options;
+    fill_options(task, &options);
+    struct fl_finetune_watch watch = {
+        .on_step = on_step, .context = (void *)(uintptr_t)task, .stop = task->stop};
+    struct fl_finetune_result result;
+    status = fl_finetune(self->model, trained, self->train.rows, self->train.count, &options,
+                         &watch, &result, error);
+    if (status != FL_OK)
+        goto out;
+    subtract(trained, before);
+    clip_delta(trained, task->offer->clip_norm);
+    out->stats.weight = result.scored;
+    out->stats.train_loss_sum = result.loss_sum;
+    out->stats.train_tokens = result.scored;
+    out->steps = (uint32_t)result.steps;
+    out->seconds = result.seconds;
+    out->train_loss = result.loss;
+    out->delta = trained;
+    trained = NULL;
+out:
+    fl_adapter_destroy(&trained);
+    fl_adapter_destroy(&before);
+    return status;
+}
+
+static enum fl_status native_run(void *context, const struct fl_trainer_task *task,
+                                 struct fl_trainer_result *out, struct fl_error *error)
+{
+    struct native *self = context;
+    memset(out, 0, sizeof(*out));
+    const char *path = fl_siteconf_model(task->conf, task->offer->model);
+    if (!path)
+        return fl_fail(error, FL_ENOTFOUND, "no model named '%s' in [models]", task->offer->model);
+    enum fl_status status = model_open(self, path, error);
+    if (status == FL_OK)
+        status = open_data(self, task->conf, task->offer, error);
+    if (status == FL_OK)
+        status = evaluate(self, task, out, error);
+    if (status == FL_OK && task->train)
+        status = train(self, task, out, error);
+    return status;
+}
+
+static void native_destroy(void *context)
+{
+    struct native *self = context;
+    model_close(self);
+    fl_free(self);
+}
+
+enum fl_status fl_trainer_native(struct fl_trainer *out)
+{
+    struct native *self = fl_calloc(1, sizeof(*self));
+    if (!self)
+        return FL_ENOMEM;
+    *out = (struct fl_trainer){
+        .fit = native_fit, .run = native_run, .destroy = native_destroy, .context = self};
+    return FL_OK;
+}
+
+void fl_trainer_destroy(struct fl_trainer *self)
+{
+    if (self->destroy)
+        self->destroy(self->context);
+    memset(self, 0, sizeof(*self));
+}
