@@ -108,5 +108,7 @@ FL_CHECKED enum fl_status fl_engine_extend(struct fl_engine *self, const int32_t
                                            float *logits, struct fl_error *error);
 void fl_engine_reset_cache(struct fl_engine *self);
 uint32_t fl_engine_cached(const struct fl_engine *self);
+uint32_t fl_engine_cache_tokens(const struct fl_engine *self); /* its capacity */
+uint32_t fl_engine_vocab(const struct fl_engine *self);
 
 #endif

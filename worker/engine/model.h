@@ -57,7 +57,7 @@ uint64_t fl_model_parameters(const struct fl_model *self);
 struct fl_weight {
     char name[FL_MODULE_NAME_BYTES]; /* "model.layers.0.self_attn.q_proj.weight" */
     enum fl_dtype dtype;
-    uint32_t rows, columns; /* (out, in); a vector is (1, n) */
+    uint32_t rows, columns; /* (out, in); a vector is (1, n), an interleaved one (n, 1) */
     const uint8_t *data;    /* mapped; NULL: this model has no such weight */
     uint32_t interleave;    /* head_dim when each head's rows are stored interleaved, else 0 */
     bool vector;            /* of rank 1 in the file */

@@ -1,0 +1,46 @@
+/*
+ * reference.h - a small random Llama in memory, and the same model computed naively in double
+ * precision straight from the formulas: the trusted side of the engine's tests.
+ */
+#ifndef FL_TESTS_ENGINE_REFERENCE_H
+#define FL_TESTS_ENGINE_REFERENCE_H
+
+#include "worker/engine/engine.h"
+#include "worker/engine/model_internal.h"
+
+/* What to make. Zero means the default in brackets. */
+struct toy_shape {
+    uint32_t hidden, ffn, layers, heads, kv_heads, head_dim, vocab;
+    bool tied, biases;
+    enum fl_rope_kind rope; /* llama3 with factor 4 over 16 positions, linear with factor 3 */
+};
+
+/* GQA 3:1, heads * head_dim != hidden, odd sizes. */
+struct toy_shape toy_default(void);
+
+/* A model whose weights lie in memory that the test process keeps until its end. */
+struct fl_model *toy_model(const struct toy_shape *shape, uint64_t seed);
+/* An adapter on `targets` with random A and B. */
+struct fl_adapter *toy_adapter(const struct fl_model *model, const char *targets, uint32_t rank,
+                               uint64_t seed);
+/* count rows of length first, first + step, ...; every third label is ignored. */
+struct fl_row *toy_rows(const struct fl_model *model, uint32_t count, uint32_t first, uint32_t step,
+                        uint64_t seed);
+
+/* Uniform in [-1, 1). */
+double toy_random(uint64_t *state);
+
+/* logits (n, vocab) in double precision. adapter may be NULL. */
+void reference_logits(const struct fl_model *model, const struct fl_adapter *adapter,
+                      const int32_t *ids, uint32_t n, double *logits);
+/* Sum of losses over the scored positions. */
+double reference_loss(const struct fl_model *model, const struct fl_adapter *adapter,
+                      const struct fl_row *rows, uint32_t count);
+/*
+ * d loss / d value by central differences, value an element of the adapter's A or B (float32; it
+ * is moved by exactly representable steps and put back).
+ */
+double reference_gradient(const struct fl_model *model, struct fl_adapter *adapter,
+                          const struct fl_row *rows, uint32_t count, float *value);
+
+#endif

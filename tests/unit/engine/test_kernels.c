@@ -1,0 +1,213 @@
+/* The elementwise loops against double precision; schedules and sampling. */
+#include "runner.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/engine/kernels.h"
+#include "worker/engine/rope.h"
+#include "worker/engine/sample.h"
+#include "worker/engine/schedule.h"
+
+enum { N = 1027 };
+
+static float x[N], y[N], z[N], w[N];
+
+static void fill(void)
+{
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)sin(i * 1.7) * 3.0f;
+        y[i] = (float)cos(i * 0.9) * 2.0f;
+        w[i] = 1.0f + 0.3f * (float)sin(i * 0.31);
+    }
+}
+
+START_TEST(exponentials_are_right_to_two_ulp_over_their_range)
+{
+    float worst = 0.0f;
+    for (double at = -86.0; at < 86.0; at += 0.0137) {
+        float value = (float)at;
+        (void)fl_exp_sum(&value, 1, 0.0f);
+        const double want = exp((double)(float)at);
+        const float off = (float)fabs((double)value / want - 1.0);
+        worst = off > worst ? off : worst;
+    }
+    ck_assert_float_lt(worst, 2.5e-7f);
+}
+END_TEST
+
+START_TEST(rmsnorm_and_its_gradient_are_right)
+{
+    float inverse, dx[N];
+    fill();
+    memset(dx, 0, sizeof dx);
+    fl_rmsnorm(x, w, 1e-5, 1, N, z, &inverse);
+    double squares = 0.0, inner = 0.0;
+    for (int i = 0; i < N; i++)
+        squares += (double)x[i] * (double)x[i];
+    const double r = 1.0 / sqrt(squares / N + 1e-5);
+    for (int i = 0; i < N; i++) {
+        ck_assert_double_eq_tol((double)z[i], (double)x[i] * r * (double)w[i], 2e-6);
+        inner += (double)y[i] * (double)w[i] * (double)x[i];
+    }
+    fl_rmsnorm_backward(y, x, w, &inverse, 1, N, dx);
+    for (int i = 0; i < N; i++)
+        ck_assert_double_eq_tol(
+            (double)dx[i], r * (double)y[i] * (double)w[i] - (double)x[i] * r * r * r * inner / N,
+            2e-6);
+    fl_rmsnorm_again(x, w, &inverse, 1, N, dx);
+    ck_assert_int_eq(memcmp(dx, z, sizeof z), 0);
+}
+END_TEST
+
+START_TEST(swiglu_and_its_gradient_are_right)
+{
+    float gate[N], up[N];
+    fill();
+    fl_swiglu(x, y, N, z);
+    memcpy(gate, x, sizeof gate);
+    memcpy(up, y, sizeof up);
+    fl_swiglu_backward(w, N, gate, up);
+    for (int i = 0; i < N; i++) {
+        const double a = (double)x[i], s = 1.0 / (1.0 + exp(-a));
+        ck_assert_double_eq_tol((double)z[i], a * s * (double)y[i], 3e-6);
+        ck_assert_double_eq_tol((double)up[i], (double)w[i] * a * s, 3e-6);
+        ck_assert_double_eq_tol((double)gate[i],
+                                (double)w[i] * (double)y[i] * s * (1.0 + a * (1.0 - s)), 3e-6);
+    }
+}
+END_TEST
+
+START_TEST(softmax_sees_only_what_it_may)
+{
+    float again[N];
+    fill();
+    memcpy(z, x, sizeof z);
+    memcpy(again, x, sizeof again);
+    const float lse = fl_softmax_row(z, 1000, N, 0.5f);
+    double total = 0.0, sum = 0.0;
+    for (int i = 0; i < 1000; i++)
+        sum += exp(0.5 * (double)x[i]);
+    ck_assert_double_eq_tol((double)lse, log(sum), 1e-5);
+    fl_softmax_again(again, 1000, N, 0.5f, lse);
+    for (int i = 0; i < N; i++) {
+        total += (double)z[i];
+        ck_assert_double_eq_tol((double)z[i], i < 1000 ? exp(0.5 * (double)x[i]) / sum : 0.0, 1e-8);
+        ck_assert_float_eq_tol(again[i], z[i], 1e-8f);
+    }
+    ck_assert_double_eq_tol(total, 1.0, 1e-5);
+}
+END_TEST
+
+START_TEST(rotation_and_its_backward_undo_each_other)
+{
+    enum { HALF = 32 };
+    const struct fl_rope rope = {.kind = FL_ROPE_DEFAULT, .theta = 10000.0};
+    float cosine[5 * HALF], sine[5 * HALF], v[2 * HALF];
+    fill();
+    fl_rope_table(&rope, 2 * HALF, 5, cosine, sine);
+    memcpy(v, x, sizeof v);
+    fl_rotate(v, cosine + 4 * HALF, sine + 4 * HALF, HALF, 1.0f);
+    ck_assert_float_eq_tol(v[0], x[0] * (float)cos(4.0) - x[HALF] * (float)sin(4.0), 1e-5f);
+    fl_rotate(v, cosine + 4 * HALF, sine + 4 * HALF, HALF, -1.0f);
+    for (int i = 0; i < 2 * HALF; i++)
+        ck_assert_float_eq_tol(v[i], x[i], 1e-5f);
+}
+END_TEST
+
+START_TEST(rope_scalings_follow_their_definitions)
+{
+    float plain[8], scaled[8];
+    const float divisors[8] = {1, 1, 2, 2, 4, 4, 8, 8};
+    struct fl_rope rope = {.kind = FL_ROPE_DEFAULT, .theta = 500.0};
+    fl_rope_frequencies(&rope, 16, plain);
+    ck_assert_float_eq(plain[0], 1.0f);
+    rope.kind = FL_ROPE_LINEAR;
+    rope.factor = 4.0;
+    fl_rope_frequencies(&rope, 16, scaled);
+    ck_assert_float_eq_tol(scaled[3], plain[3] / 4.0f, 1e-7f);
+    rope.kind = FL_ROPE_DEFAULT;
+    rope.divisors = divisors;
+    fl_rope_frequencies(&rope, 16, scaled);
+    ck_assert_float_eq_tol(scaled[7], plain[7] / 8.0f, 1e-8f);
+    rope = (struct fl_rope){FL_ROPE_LLAMA3, 500.0, 8.0, 1.0, 4.0, 32.0, NULL};
+    fl_rope_frequencies(&rope, 16, scaled);
+    ck_assert_float_eq(scaled[0], plain[0]);                     /* wavelength 6.3 < 32 / 4 */
+    ck_assert_float_eq_tol(scaled[7], plain[7] / 8.0f, 1e-8f);   /* longer than 32 */
+    ck_assert(scaled[1] < plain[1] && scaled[1] > plain[1] / 8); /* between */
+}
+END_TEST
+
+START_TEST(dropout_keeps_its_share_and_repeats)
+{
+    float first[N], second[N];
+    int kept = 0;
+    fill();
+    for (int row = 0; row < 20; row++) {
+        fl_dropout(x, 77, (uint64_t)row, 1, N, 0.25, first);
+        fl_dropout(x, 77, (uint64_t)row, 1, N, 0.25, second);
+        ck_assert_int_eq(memcmp(first, second, sizeof first), 0);
+        for (int i = 0; i < N; i++) {
+            kept += first[i] != 0.0f;
+            ck_assert(first[i] == 0.0f || fabsf(first[i] - x[i] / 0.75f) < 1e-6f);
+        }
+    }
+    ck_assert_int_gt(kept, (int)(0.735 * 20 * N));
+    ck_assert_int_lt(kept, (int)(0.765 * 20 * N));
+    fl_dropout(x, 78, 0, 1, N, 0.25, second);
+    fl_dropout(x, 77, 0, 1, N, 0.25, first);
+    ck_assert_int_ne(memcmp(first, second, sizeof first), 0);
+}
+END_TEST
+
+START_TEST(schedules_equal_those_of_transformers)
+{
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_CONSTANT, 0, 0, 10), 1.0);
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_CONSTANT, 1, 4, 10), 0.25);
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_LINEAR, 0, 2, 10), 0.0);
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_LINEAR, 2, 2, 10), 1.0);
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_LINEAR, 6, 2, 10), 0.5);
+    ck_assert_double_eq(fl_schedule_factor(FL_SCHEDULE_LINEAR, 12, 2, 10), 0.0);
+    ck_assert_double_eq_tol(fl_schedule_factor(FL_SCHEDULE_COSINE, 4, 2, 10),
+                            0.5 * (1.0 + cos(acos(-1.0) * 0.25)), 1e-12);
+    ck_assert_double_eq_tol(fl_schedule_factor(FL_SCHEDULE_COSINE, 10, 2, 10), 0.0, 1e-12);
+    enum fl_schedule kind;
+    ck_assert_int_eq(fl_schedule_parse("cosine", &kind), FL_OK);
+    ck_assert_int_eq(kind, FL_SCHEDULE_COSINE);
+    ck_assert_int_eq(fl_schedule_parse("Cosine", &kind), FL_EINVAL);
+}
+END_TEST
+
+START_TEST(sampling_is_greedy_at_zero_and_follows_the_distribution)
+{
+    const float logits[4] = {0.0f, 2.0f, 2.0f, -30.0f};
+    struct fl_sampler greedy = {0.0, 1}, warm = {2.0, 1}, same = {2.0, 1};
+    int seen[4] = {0};
+    ck_assert_int_eq(fl_sample_token(&greedy, logits, 4), 1);
+    for (int i = 0; i < 20000; i++) {
+        const int32_t id = fl_sample_token(&warm, logits, 4);
+        ck_assert_int_eq(fl_sample_token(&same, logits, 4), id);
+        seen[id]++;
+    }
+    const double e = exp(1.0), total = 1.0 + 2.0 * e;
+    ck_assert_double_eq_tol(seen[0] / 20000.0, 1.0 / total, 0.01);
+    ck_assert_double_eq_tol(seen[1] / 20000.0, e / total, 0.015);
+    ck_assert_int_eq(seen[3], 0);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_test(tc, exponentials_are_right_to_two_ulp_over_their_range);
+    tcase_add_test(tc, rmsnorm_and_its_gradient_are_right);
+    tcase_add_test(tc, swiglu_and_its_gradient_are_right);
+    tcase_add_test(tc, softmax_sees_only_what_it_may);
+    tcase_add_test(tc, rotation_and_its_backward_undo_each_other);
+    tcase_add_test(tc, rope_scalings_follow_their_definitions);
+    tcase_add_test(tc, dropout_keeps_its_share_and_repeats);
+    tcase_add_test(tc, schedules_equal_those_of_transformers);
+    tcase_add_test(tc, sampling_is_greedy_at_zero_and_follows_the_distribution);
+}
+
+FL_TEST_MAIN("kernels", add_tests)

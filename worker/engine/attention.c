@@ -1,0 +1,154 @@
+/* attention.c - see attention.h. */
+#include "worker/engine/attention.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "worker/engine/kernels.h"
+
+enum { BLOCK = FL_ATTENTION_BLOCK, LINE = 16 };
+
+size_t fl_attention_strip_floats(size_t keys)
+{
+    size_t padded = (keys + LINE - 1) / LINE * LINE;
+    return 2 * (size_t)BLOCK * padded;
+}
+
+static float *my_strip(const struct fl_work *work)
+{
+    return work->strips + (size_t)omp_get_thread_num() * work->strip_floats;
+}
+
+/* One head of one row; pointers at its first token. */
+struct head {
+    const float *q, *k, *v;           /* leading dimension lq; k and v lk */
+    const float *o, *d_o, *known_lse; /* backward reads these */
+    float *out, *dq, *dk, *dv;
+    float *lse; /* forward writes it, NULL: not wanted; every `heads` floats */
+    size_t lq, lk, dim, heads;
+    size_t tokens, past;
+    float scale;
+};
+
+static void head_forward(const struct head *h, float *strip)
+{
+    for (size_t i = 0; i < h->tokens; i += BLOCK) {
+        size_t n = h->tokens - i < BLOCK ? h->tokens - i : BLOCK;
+        size_t keys = h->past + i + n; /* that the block's last query sees */
+        fl_gemm_nt(n, keys, h->dim, 1.0f, h->q + i * h->lq, h->lq, h->k, h->lk, 0.0f, strip, keys);
+        for (size_t t = 0; t < n; t++) {
+            float lse = fl_softmax_row(strip + t * keys, h->past + i + t + 1, keys, h->scale);
+            if (h->lse)
+                h->lse[(i + t) * h->heads] = lse;
+        }
+        fl_gemm_nn(n, h->dim, keys, 1.0f, strip, keys, h->v, h->lk, 0.0f, h->out + i * h->lq,
+                   h->lq);
+    }
+}
+
+/* Adds to dk and dv (several query heads share them), writes dq. */
+static void head_backward(const struct head *h, float *strip)
+{
+    for (size_t i = 0; i < h->tokens; i += BLOCK) {
+        size_t n = h->tokens - i < BLOCK ? h->tokens - i : BLOCK;
+        size_t keys = i + n;
+        float *p = strip, *d = strip + n * keys; /* (n, keys) each */
+        const float *q = h->q + i * h->lq, *d_o = h->d_o + i * h->lq, *o = h->o + i * h->lq;
+        fl_gemm_nt(n, keys, h->dim, 1.0f, q, h->lq, h->k, h->lk, 0.0f, p, keys);
+        fl_gemm_nt(n, keys, h->dim, 1.0f, d_o, h->lq, h->v, h->lk, 0.0f, d, keys);
+        for (size_t t = 0; t < n; t++) {
+            float delta = fl_dot(d_o + t * h->lq, o + t * h->lq, h->dim);
+            fl_softmax_again(p + t * keys, i + t + 1, keys, h->scale,
+                             h->known_lse[(i + t) * h->heads]);
+            fl_softmax_backward(p + t * keys, d + t * keys, keys, delta, h->scale);
+        }
+        fl_gemm_tn(keys, h->dim, n, 1.0f, p, keys, d_o, h->lq, 1.0f, h->dv, h->lk);
+        fl_gemm_nn(n, h->dim, keys, 1.0f, d, keys, h->k, h->lk, 0.0f, h->dq + i * h->lq, h->lq);
+        fl_gemm_tn(keys, h->dim, n, 1.0f, d, keys, q, h->lq, 1.0f, h->dk, h->lk);
+    }
+}
+
+static struct head head_shape(const struct fl_attention *shape, const struct fl_span *span)
+{
+    return (struct head){.lq = (size_t)shape->heads * shape->head_dim,
+                         .lk = (size_t)shape->kv_heads * shape->head_dim,
+                         .dim = shape->head_dim,
+                         .heads = shape->heads,
+                         .tokens = span->tokens,
+                         .past = span->past,
+                         .scale = (float)(1.0 / sqrt((double)shape->head_dim))};
+}
+
+void fl_attention_forward(const struct fl_work *work, const struct fl_attention *shape,
+                          const struct fl_span *spans, size_t count, const float *q, const float *k,
+                          const float *v, float *o, float *lse)
+{
+    const size_t group = shape->heads / shape->kv_heads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)work->threads)
+    for (size_t task = 0; task < count * shape->heads; task++) {
+        const struct fl_span *span = &spans[task / shape->heads];
+        const size_t j = task % shape->heads, g = j / group;
+        struct head h = head_shape(shape, span);
+        h.q = q + span->first * h.lq + j * h.dim;
+        h.k = k + span->first * h.lk + g * h.dim;
+        h.v = v + span->first * h.lk + g * h.dim;
+        h.out = o + span->first * h.lq + j * h.dim;
+        h.lse = lse ? lse + span->first * h.heads + j : NULL;
+        head_forward(&h, my_strip(work));
+    }
+}
+
+static void clear(float *x, size_t rows, size_t columns, size_t ld)
+{
+    for (size_t t = 0; t < rows; t++)
+        memset(x + t * ld, 0, columns * sizeof *x);
+}
+
+void fl_attention_backward(const struct fl_work *work, const struct fl_attention *shape,
+                           const struct fl_span *spans, size_t count, const float *q,
+                           const float *k, const float *v, const float *o, const float *lse,
+                           const float *d_o, float *dq, float *dk, float *dv)
+{
+    const size_t group = shape->heads / shape->kv_heads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)work->threads)
+    for (size_t task = 0; task < count * shape->kv_heads; task++) {
+        const struct fl_span *span = &spans[task / shape->kv_heads];
+        const size_t g = task % shape->kv_heads;
+        struct head h = head_shape(shape, span);
+        const size_t kv = span->first * h.lk + g * h.dim;
+        h.k = k + kv;
+        h.v = v + kv;
+        h.dk = dk + kv;
+        h.dv = dv + kv;
+        clear(h.dk, h.tokens, h.dim, h.lk);
+        clear(h.dv, h.tokens, h.dim, h.lk);
+        for (size_t j = g * group; j < (g + 1) * group; j++) {
+            const size_t at = span->first * h.lq + j * h.dim;
+            h.q = q + at;
+            h.o = o + at;
+            h.d_o = d_o + at;
+            h.dq = dq + at;
+            h.known_lse = lse + span->first * h.heads + j;
+            head_backward(&h, my_strip(work));
+        }
+    }
+}
+
+void fl_attention_rotate(const struct fl_work *work, const struct fl_span *spans, size_t count,
+                         uint32_t heads, uint32_t head_dim, const float *cosine, const float *sine,
+                         float sign, float *x)
+{
+    const size_t half = head_dim / 2, width = (size_t)heads * head_dim;
+#pragma omp parallel num_threads((int)work->threads)
+    for (size_t r = 0; r < count; r++) {
+        const struct fl_span *span = &spans[r];
+#pragma omp for schedule(static) nowait
+        for (size_t t = 0; t < span->tokens; t++) {
+            float *token = x + (span->first + t) * width;
+            const size_t at = (span->past + t) * half;
+            for (uint32_t j = 0; j < heads; j++)
+                fl_rotate(token + (size_t)j * head_dim, cosine + at, sine + at, half, sign);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+/* collect.c - every weight of a model by its Hugging Face name, shapes held against the
+ * configuration; the blocks and the inventory that follow from them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "worker/engine/model_internal.h"
+
+static const char *const LINEARS[FL_LINEAR_COUNT] = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+/* (out, in) of one linear kind. */
+static void linear_shape(const struct fl_model_config *c, enum fl_linear_kind kind, uint32_t *out,
+                         uint32_t *in)
+{
+    const uint32_t wq = c->heads * c->head_dim, wk = c->kv_heads * c->head_dim;
+    const uint32_t outs[FL_LINEAR_COUNT] = {wq, wk, wk, c->hidden, c->ffn, c->ffn, c->hidden};
+    *out = outs[kind];
+    *in = kind == FL_LINEAR_O ? wq : kind == FL_LINEAR_DOWN ? c->ffn : c->hidden;
+}
+
+/* What collecting one model needs at every step. */
+struct collector {
+    struct fl_model *model;
+    fl_tensor_finder find;
+    struct fl_error *error;
+};
+
+/* The tensor `name` of exactly this shape becomes weights[*index]; rows = 0: a vector. */
+static enum fl_status collect(const struct collector *c, uint32_t rows, uint32_t columns,
+                              const char *name, uint32_t *index)
+{
+    struct fl_model *m = c->model;
+    struct fl_tensor_view view;
+    enum fl_status status = c->find(m, name, &view, c->error);
+    if (status)
+        return status;
+    const bool vector = rows == 0;
+    const bool right = vector ? view.rank == 1 && view.shape[0] == columns
+                              : view.rank == 2 && view.shape[0] == rows && view.shape[1] == columns;
+    if (!right)
+        return fl_fail(c->error, FL_EFORMAT, "%s: its shape does not fit the configuration", name);
+    if (!fl_dtype_is_float(view.dtype) || columns % fl_dtype_block_values(view.dtype) != 0)
+        return fl_fail(c->error, FL_EFORMAT, "%s: its stored type is not supported", name);
+    struct fl_weight *w = &m->weights[m->weight_count];
+    *w = (struct fl_weight){.dtype = view.dtype,
+                            .rows = vector ? 1 : rows,
+                            .columns = columns,
+                            .data = view.data,
+                            .vector = vector};
+    (void)snprintf(w->name, sizeof w->name, "%s", name);
+    *index = m->weight_count++;
+    return FL_OK;
+}
+
+/* A vector, and its values as float32 in the model's own block. */
+static enum fl_status collect_vector(const struct collector *c, uint32_t n, uint32_t interleave,
+                                     const char *name, const float **out)
+{
+    struct fl_model *m = c->model;
+    uint32_t index;
+    enum fl_status status = collect(c, 0, n, name, &index);
+    if (status)
+        return status;
+    struct fl_weight *w = &m->weights[index];
+    if (interleave) {
+        w->interleave = interleave;
+        w->rows = n;
+        w->columns = 1;
+    }
+    float *values = m->vectors + m->vector_used;
+    m->vector_used += n;
+    fl_weight_widen(w, 0, w->rows, values);
+    *out = values;
+    return FL_OK;
+}
+
+static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
+                                     enum fl_linear_kind kind)
+{
+    struct fl_model *m = c->model;
+    struct fl_block *block = &m->blocks[layer];
+    struct fl_module *module = &m->inventory.modules[m->inventory.count++];
+    char name[FL_MODULE_NAME_BYTES];
+    module->layer = layer;
+    linear_shape(&m->config, kind, &module->out, &module->in);
+    (void)snprintf(module->name, sizeof module->name, "model.layers.%u.%s", layer, LINEARS[kind]);
+    (void)snprintf(name, sizeof name, "model.layers.%u.%s.weight", layer, LINEARS[kind]);
+    enum fl_status status = collect(c, module->out, module->in, name, &block->linears[kind]);
+    if (status)
+        return status;
+    const bool rotated = kind == FL_LINEAR_Q || kind == FL_LINEAR_K;
+    const uint32_t interleave = m->interleaved && rotated ? m->config.head_dim : 0;
+    m->weights[block->linears[kind]].interleave = interleave;
+    if (!m->biases[kind])
+        return FL_OK;
+    (void)snprintf(name, sizeof name, "model.layers.%u.%s.bias", layer, LINEARS[kind]);
+    return collect_vector(c, module->out, interleave, name, &block->bias[kind]);
+}
+
+static enum fl_status collect_block(const struct collector *c, uint32_t layer)
+{
+    struct fl_block *block = &c->model->blocks[layer];
+    const uint32_t d = c->model->config.hidden;
+    char name[FL_MODULE_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", layer);
+    enum fl_status status = collect_vector(c, d, 0, name, &block->norm1);
+    (void)snprintf(name, sizeof name, "model.layers.%u.post_attention_layernorm.weight", layer);
+    if (!status)
+        status = collect_vector(c, d, 0, name, &block->norm2);
+    for (enum fl_linear_kind k = 0; !status && k < FL_LINEAR_COUNT; k++)
+        status = collect_linear(c, layer, k);
+    return status;
+}
+
+static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
+{
+    const struct fl_model_config *c = &m->config;
+    size_t vectors = c->hidden, weights = 3;
+    for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++) {
+        uint32_t out, in;
+        linear_shape(c, k, &out, &in);
+        vectors += m->biases[k] ? (size_t)out * c->layers : 0;
+    }
+    vectors += 2 * (size_t)c->hidden * c->layers;
+    weights += (size_t)c->layers * (2 + 2 * FL_LINEAR_COUNT);
+    m->weights = fl_calloc(weights, sizeof *m->weights);
+    m->blocks = fl_calloc(c->layers, sizeof *m->blocks);
+    m->vectors = fl_calloc_aligned(vectors, sizeof *m->vectors);
+    m->inventory.modules = fl_calloc((size_t)c->layers * FL_LINEAR_COUNT,
+                                     sizeof *m->inventory.modules);
+    return m->weights && m->blocks && m->vectors && m->inventory.modules ? FL_OK
+                                                                         : fl_fail_memory(error);
+}
+
+/* The head is the embedding when the model says so, or when the file holds no head of its own. */
+static enum fl_status collect_head(const struct collector *c)
+{
+    struct fl_model *m = c->model;
+    m->head = 0;
+    if (m->config.tied)
+        return FL_OK;
+    enum fl_status status = collect(c, m->config.vocab, m->config.hidden, "lm_head.weight",
+                                    &m->head);
+    if (status != FL_ENOTFOUND)
+        return status;
+    m->config.tied = true;
+    return FL_OK;
+}
+
+enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
+                                struct fl_error *error)
+{
+    const struct collector c = {self, find, error};
+    const struct fl_model_config *config = &self->config;
+    uint32_t index;
+    enum fl_status status = allocate(self, error);
+    if (!status)
+        status = collect(&c, config->vocab, config->hidden, "model.embed_tokens.weight", &index);
+    for (uint32_t l = 0; !status && l < config->layers; l++)
+        status = collect_block(&c, l);
+    if (!status)
+        status = collect_vector(&c, config->hidden, 0, "model.norm.weight", &self->norm);
+    if (!status)
+        status = collect_head(&c);
+    if (status == FL_ENOTFOUND) /* a missing tensor makes the file bad, not the path */
+        status = error->status = FL_EFORMAT;
+    return status;
+}

@@ -1,0 +1,83 @@
+/* head.c - see head.h. */
+#include "worker/engine/head.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "worker/engine/kernels.h"
+
+/* Rows of x at the targets, and their norm. */
+static void gather(const struct fl_work *work, const struct fl_head *head, const float *x,
+                   const struct fl_target *targets, size_t count)
+{
+    const size_t d = head->hidden;
+#pragma omp parallel for schedule(static) num_threads((int)work->threads)
+    for (size_t i = 0; i < count; i++) {
+        memcpy(head->gathered + i * d, x + targets[i].position * d, d * sizeof *x);
+        fl_rmsnorm(head->gathered + i * d, head->norm, head->epsilon, 1, d, head->z + i * d,
+                   head->inverse + i);
+    }
+}
+
+/* losses[i] of each row; with `gradients` the logits become softmax - onehot. */
+static void cross_entropy(const struct fl_work *work, const struct fl_head *head,
+                          const struct fl_target *targets, size_t count, int gradients)
+{
+    const size_t vocab = head->vocab;
+#pragma omp parallel for schedule(static) num_threads((int)work->threads)
+    for (size_t i = 0; i < count; i++) {
+        float *row = head->logits + i * vocab;
+        const size_t label = (size_t)targets[i].label;
+        const float shift = fl_max(row, vocab), right = row[label];
+        double sum = gradients ? fl_exp_sum(row, vocab, shift) : fl_exp_sum_only(row, vocab, shift);
+        head->losses[i] = log(sum) + (double)shift - (double)right;
+        if (gradients) {
+            fl_scale(row, vocab, (float)(1.0 / sum));
+            row[label] -= 1.0f;
+        }
+    }
+}
+
+static void scatter(const struct fl_work *work, const struct fl_head *head,
+                    const struct fl_target *targets, size_t count, float *dx)
+{
+    const size_t d = head->hidden;
+#pragma omp parallel for schedule(static) num_threads((int)work->threads)
+    for (size_t i = 0; i < count; i++)
+        fl_rmsnorm_backward(head->dz + i * d, head->gathered + i * d, head->norm, head->inverse + i,
+                            1, d, dx + targets[i].position * d);
+}
+
+double fl_head_loss(const struct fl_work *work, const struct fl_head *head, const float *x,
+                    const struct fl_target *targets, size_t count, float *dx)
+{
+    double total = 0.0;
+    for (size_t first = 0; first < count; first += head->chunk) {
+        size_t n = count - first < head->chunk ? count - first : head->chunk;
+        gather(work, head, x, targets + first, n);
+        fl_weight_multiply(work, head->weight, head->z, n, head->logits, head->vocab, 0);
+        cross_entropy(work, head, targets + first, n, dx != NULL);
+        for (size_t i = 0; i < n; i++)
+            total += head->losses[i];
+        if (!dx)
+            continue;
+        fl_weight_multiply_back(work, head->weight, head->logits, head->vocab, n, head->dz, 0);
+        scatter(work, head, targets + first, n, dx);
+    }
+    return total;
+}
+
+void fl_head_logits(const struct fl_work *work, const struct fl_head *head, const float *x,
+                    size_t count, float *logits)
+{
+    const size_t d = head->hidden;
+    for (size_t first = 0; first < count; first += head->chunk) {
+        size_t n = count - first < head->chunk ? count - first : head->chunk;
+        for (size_t i = 0; i < n; i++)
+            fl_rmsnorm(x + (first + i) * d, head->norm, head->epsilon, 1, d, head->z + i * d,
+                       head->inverse + i);
+        fl_weight_multiply(work, head->weight, head->z, n, logits + first * head->vocab,
+                           head->vocab, 0);
+    }
+}

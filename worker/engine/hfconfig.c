@@ -1,0 +1,184 @@
+/*
+ * hfconfig.c - config.json of a Hugging Face directory, in both dialects: rope_theta with
+ * rope_scaling (through transformers 4) and rope_parameters (transformers 5).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "worker/engine/model_internal.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 20 };
+
+/* Members that would change the numbers and that are not built: refused unless absent or this. */
+static const struct {
+    const char *key, *only;
+} FIXED[] = {{"hidden_act", "silu"}, {"quantization_config", NULL}, {"layer_types", NULL}};
+
+static enum fl_status bad(struct fl_error *error, const char *path, const char *key)
+{
+    return fl_fail(error, FL_EFORMAT, "%s: %s is not what it must be", path, key);
+}
+
+static enum fl_status refuse_unbuilt(const json_t *root, const char *path, struct fl_error *error)
+{
+    for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++) {
+        const json_t *value = json_object_get(root, FIXED[i].key);
+        if (!value || json_is_null(value))
+            continue;
+        const char *text = json_string_value(value);
+        if (!FIXED[i].only || !text || strcmp(text, FIXED[i].only) != 0)
+            return fl_fail(error, FL_EFORMAT, "%s: %s = %s is not supported", path, FIXED[i].key,
+                           text ? text : "(an object)");
+    }
+    return FL_OK;
+}
+
+static enum fl_status read_architecture(struct fl_model_config *c, const json_t *root,
+                                        const char *path, struct fl_error *error)
+{
+    static const char *const KNOWN[] = {"LlamaForCausalLM", "MistralForCausalLM"};
+    static const char *const TYPES[] = {"llama", "mistral"};
+    const char *name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
+    const char *type = json_string_value(json_object_get(root, "model_type"));
+    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
+        if (name ? strcmp(name, KNOWN[i]) == 0 : type && strcmp(type, TYPES[i]) == 0) {
+            (void)snprintf(c->architecture, sizeof c->architecture, "%s", KNOWN[i]);
+            return FL_OK;
+        }
+    }
+    return fl_fail(error, FL_EFORMAT,
+                   "%s: architecture %s is not supported (LlamaForCausalLM and "
+                   "MistralForCausalLM are)",
+                   path,
+                   name   ? name
+                   : type ? type
+                          : "(none)");
+}
+
+static enum fl_status read_sizes(struct fl_model_config *c, const json_t *root, const char *path,
+                                 struct fl_error *error)
+{
+    const struct {
+        const char *key;
+        uint32_t fallback, *out;
+    } fields[] = {{"hidden_size", 0, &c->hidden},
+                  {"intermediate_size", 0, &c->ffn},
+                  {"num_hidden_layers", 0, &c->layers},
+                  {"num_attention_heads", 0, &c->heads},
+                  {"num_key_value_heads", 0, &c->kv_heads},
+                  {"head_dim", 0, &c->head_dim},
+                  {"vocab_size", 0, &c->vocab},
+                  {"max_position_embeddings", 0, &c->max_positions}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fl_json_u32(root, fields[i].key, fields[i].fallback, fields[i].out))
+            return bad(error, path, fields[i].key);
+    if (!c->kv_heads)
+        c->kv_heads = c->heads;
+    if (!c->head_dim && c->heads && c->hidden % c->heads == 0)
+        c->head_dim = c->hidden / c->heads;
+    const bool mistral = strcmp(c->architecture, "MistralForCausalLM") == 0;
+    const json_t *window = json_object_get(root, "sliding_window");
+    if (mistral && !window)
+        c->sliding_window = 4096; /* MistralConfig's default */
+    else if (mistral && fl_json_u32(root, "sliding_window", 0, &c->sliding_window))
+        return bad(error, path, "sliding_window");
+    if (fl_json_double(root, "rms_norm_eps", 1e-6, &c->norm_epsilon))
+        return bad(error, path, "rms_norm_eps");
+    return FL_OK;
+}
+
+/* An id, or the first of a list of ids; -1 when absent. */
+static enum fl_status read_id(const json_t *root, const char *key, int32_t *out)
+{
+    const json_t *value = json_object_get(root, key);
+    *out = -1;
+    if (json_is_array(value))
+        value = json_array_get(value, 0);
+    if (!value || json_is_null(value))
+        return FL_OK;
+    if (!json_is_integer(value) || json_integer_value(value) < -1 ||
+        json_integer_value(value) > FL_VOCAB_MAX)
+        return FL_EFORMAT;
+    *out = (int32_t)json_integer_value(value);
+    return FL_OK;
+}
+
+static enum fl_status read_flags(struct fl_model *self, const json_t *root, const char *path,
+                                 struct fl_error *error)
+{
+    bool attention = false, mlp = false;
+    if (fl_json_bool(root, "tie_word_embeddings", false, &self->config.tied))
+        return bad(error, path, "tie_word_embeddings");
+    if (fl_json_bool(root, "attention_bias", false, &attention))
+        return bad(error, path, "attention_bias");
+    if (fl_json_bool(root, "mlp_bias", false, &mlp))
+        return bad(error, path, "mlp_bias");
+    for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
+        self->biases[k] = k <= FL_LINEAR_O ? attention : mlp;
+    if (read_id(root, "bos_token_id", &self->config.bos_id))
+        return bad(error, path, "bos_token_id");
+    if (read_id(root, "eos_token_id", &self->config.eos_id))
+        return bad(error, path, "eos_token_id");
+    return FL_OK;
+}
+
+static enum fl_status rope_kind(const char *text, enum fl_rope_kind *out)
+{
+    static const char *const NAMES[] = {"default", "linear", "llama3"};
+    for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        if (strcmp(text, NAMES[i]) == 0) {
+            *out = (enum fl_rope_kind)i;
+            return FL_OK;
+        }
+    }
+    return FL_ENOTFOUND;
+}
+
+static enum fl_status read_rope(struct fl_rope *rope, const json_t *root, const char *path,
+                                struct fl_error *error)
+{
+    const json_t *scaling = json_object_get(root, "rope_parameters");
+    if (!json_is_object(scaling))
+        scaling = json_object_get(root, "rope_scaling");
+    const char *type = NULL;
+    double theta, partial, partial_root;
+    if (fl_json_double(root, "rope_theta", 10000.0, &theta) ||
+        fl_json_double(root, "partial_rotary_factor", 1.0, &partial_root))
+        return bad(error, path, "rope_theta");
+    if (fl_json_string(scaling, "rope_type", NULL, &type) ||
+        (!type && fl_json_string(scaling, "type", "default", &type)))
+        return bad(error, path, "rope_type");
+    if (rope_kind(type, &rope->kind))
+        return fl_fail(error, FL_EFORMAT, "%s: rope type %s is not supported", path, type);
+    if (fl_json_double(scaling, "rope_theta", theta, &rope->theta) ||
+        fl_json_double(scaling, "partial_rotary_factor", partial_root, &partial) ||
+        fl_json_double(scaling, "factor", 1.0, &rope->factor) ||
+        fl_json_double(scaling, "low_freq_factor", 1.0, &rope->low) ||
+        fl_json_double(scaling, "high_freq_factor", 4.0, &rope->high) ||
+        fl_json_double(scaling, "original_max_position_embeddings", 0.0, &rope->original_positions))
+        return bad(error, path, "rope scaling");
+    if (partial != 1.0)
+        return fl_fail(error, FL_EFORMAT, "%s: partial_rotary_factor is not supported", path);
+    return FL_OK;
+}
+
+enum fl_status fl_model_read_config(struct fl_model *self, const char *path, struct fl_error *error)
+{
+    json_t *root = NULL;
+    enum fl_status status = fl_json_load(path, CONFIG_BYTES_MAX, &root, error);
+    if (!status && !json_is_object(root))
+        status = fl_fail(error, FL_EFORMAT, "%s: it is not a JSON object", path);
+    if (!status)
+        status = read_architecture(&self->config, root, path, error);
+    if (!status)
+        status = refuse_unbuilt(root, path, error);
+    if (!status)
+        status = read_sizes(&self->config, root, path, error);
+    if (!status)
+        status = read_flags(self, root, path, error);
+    if (!status)
+        status = read_rope(&self->rope, root, path, error);
+    json_decref(root);
+    return status ? status : fl_model_check_config(self, path, error);
+}

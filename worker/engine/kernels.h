@@ -1,0 +1,88 @@
+/*
+ * kernels.h - the elementwise loops of the engine, each forward beside its backward. Serial: the
+ * caller gives every thread its own rows. Compiled for several x86-64 levels and chosen at load
+ * time; every reduction has a fixed order, so a build repeats its bytes on one machine.
+ *
+ * exp is our own polynomial (relative error below 2 ulp, arguments clamped to +-87), because the C
+ * library's does not vectorise.
+ * Threads: pure functions.
+ */
+#ifndef FL_ENGINE_KERNELS_H
+#define FL_ENGINE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * RMSNorm of rows: y = x * inverse * w, inverse = 1 / sqrt(mean(x x) + epsilon).
+ * x, y (rows, n); w (n); inverse (rows) is kept for the backward pass.
+ */
+void fl_rmsnorm(const float *x, const float *w, double epsilon, size_t rows, size_t n, float *y,
+                float *inverse);
+/* The same from a known inverse: y = x * inverse * w. */
+void fl_rmsnorm_again(const float *x, const float *w, const float *inverse, size_t rows, size_t n,
+                      float *y);
+/*
+ * dx += inverse (dy w) - x inverse^3 mean(dy w x); the weight w is frozen and has no gradient.
+ * dy, x, dx (rows, n); inverse (rows).
+ */
+void fl_rmsnorm_backward(const float *dy, const float *x, const float *w, const float *inverse,
+                         size_t rows, size_t n, float *dx);
+
+/* h = gate sigmoid(gate) up, elementwise over n values. */
+void fl_swiglu(const float *gate, const float *up, size_t n, float *h);
+/* gate becomes d gate and up becomes d up, from dh (n). */
+void fl_swiglu_backward(const float *dh, size_t n, float *gate, float *up);
+
+/*
+ * One row of causal attention: s (total) scores, the first `valid` of them seen. They become
+ * softmax(scale * s), the rest 0. Returns log sum exp(scale * s) over the seen.
+ */
+float fl_softmax_row(float *s, size_t valid, size_t total, float scale);
+/* s becomes exp(scale * s - lse) where seen, else 0: the same probabilities again. */
+void fl_softmax_again(float *s, size_t valid, size_t total, float scale, float lse);
+/* ds: d becomes p (d - delta) scale; p, d (total). */
+void fl_softmax_backward(const float *p, float *d, size_t total, float delta, float scale);
+
+/* Largest of n values, n >= 1. */
+float fl_max(const float *x, size_t n);
+/* sum of exp(x - shift); x itself becomes exp(x - shift). */
+double fl_exp_sum(float *x, size_t n, float shift);
+/* The same sum, x left alone. */
+double fl_exp_sum_only(const float *x, size_t n, float shift);
+void fl_scale(float *x, size_t n, float factor);
+float fl_dot(const float *x, const float *y, size_t n);
+double fl_sum_squares(const float *x, size_t n);
+/* y += x */
+void fl_add(const float *x, size_t n, float *y);
+/* Every row of y (rows, n) += bias (n). */
+void fl_add_rows(const float *bias, size_t rows, size_t n, float *y);
+
+/*
+ * Rotary embedding of one head, Hugging Face's pairs (i, i + half):
+ * x_i' = x_i cos - x_{i+half} sin, x_{i+half}' = x_{i+half} cos + x_i sin.
+ * cosine, sine (half). Backward is the same with sign = -1.
+ */
+void fl_rotate(float *x, const float *cosine, const float *sine, size_t half, float sign);
+
+/*
+ * Inverted dropout with a counter-based mask, so that it can be repeated: element (row, i) is kept
+ * when hash(key, row * n + i) >= p. y = x keep / (1 - p). x, y (rows, n); may be the same.
+ */
+void fl_dropout(const float *x, uint64_t key, uint64_t first_row, size_t rows, size_t n, double p,
+                float *y);
+
+/* AdamW on n values (float32, PyTorch's order); see optimizer.h. */
+struct fl_adamw {
+    float decay;        /* 1 - lr wd */
+    float rate1;        /* 1 - beta1 */
+    float beta2, rate2; /* rate2 = 1 - beta2 */
+    float step;         /* lr / (1 - beta1^t) */
+    float correction;   /* sqrt(1 - beta2^t) */
+    float epsilon;
+    float gradient; /* factor of the gradient: clipping / divisor */
+};
+void fl_adamw_update(const struct fl_adamw *c, const float *g, size_t n, float *p, float *m,
+                     float *v);
+
+#endif

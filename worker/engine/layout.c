@@ -1,0 +1,173 @@
+/* layout.c - see layout.h. */
+#include "worker/engine/layout.h"
+
+enum {
+    LINE_BYTES = 64,
+    DEFAULT_BATCH_TOKENS = 512,
+    PANEL_FLOATS = 2u << 20,   /* 8 MB of widened weight */
+    NARROW_ROWS = 64,          /* rows of W a thread needs at least when tokens are few */
+    LOGITS_FLOATS = 13u << 20, /* of one chunk of the head */
+    CHUNK_MIN = 16,
+    CHUNK_MAX = 512
+};
+
+struct arena {
+    uint8_t *base; /* NULL while counting */
+    size_t used;
+};
+
+static void *take(struct arena *arena, size_t count, size_t size)
+{
+    void *at = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (count * size + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+    return at;
+}
+
+static float *floats(struct arena *arena, size_t count)
+{
+    return take(arena, count, sizeof(float));
+}
+
+static size_t clamp(size_t value, size_t low, size_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static size_t widest_in(const struct fl_engine *self)
+{
+    const struct fl_model_config *c = &self->model->config;
+    size_t wq = (size_t)c->heads * c->head_dim, widest = c->hidden;
+    widest = wq > widest ? wq : widest;
+    return c->ffn > widest ? c->ffn : widest;
+}
+
+static size_t keys_max(const struct fl_engine *self)
+{
+    const struct fl_engine_options *o = &self->options;
+    return o->cache_tokens > o->max_row_tokens ? o->cache_tokens : o->max_row_tokens;
+}
+
+void fl_engine_sizes(struct fl_engine *self)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const size_t row = self->options.max_row_tokens, wanted = self->options.max_batch_tokens;
+    const size_t widest = widest_in(self), threads = self->work.threads;
+    self->batch = wanted ? wanted : DEFAULT_BATCH_TOKENS;
+    self->batch = self->batch < row ? row : self->batch;
+    self->layers = c->layers;
+    self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim};
+    self->work.panel_floats = PANEL_FLOATS;
+    if (self->work.panel_floats < threads * NARROW_ROWS * widest)
+        self->work.panel_floats = threads * NARROW_ROWS * widest;
+    self->work.strip_floats = fl_attention_strip_floats(keys_max(self));
+    self->head.weight = &self->model->weights[self->model->head];
+    self->head.norm = self->model->norm;
+    self->head.epsilon = c->norm_epsilon;
+    self->head.hidden = c->hidden;
+    self->head.vocab = c->vocab;
+    self->head.chunk = clamp(LOGITS_FLOATS / c->vocab, CHUNK_MIN, CHUNK_MAX);
+    self->head.chunk = self->head.chunk < self->batch ? self->head.chunk : self->batch;
+}
+
+static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_slot *slot)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const size_t t = self->batch, d = c->hidden;
+    const size_t wq = (size_t)c->heads * c->head_dim, wk = (size_t)c->kv_heads * c->head_dim;
+    struct fl_slot s = {
+        .x = floats(arena, t * d),
+        .q = floats(arena, t * wq),
+        .k = floats(arena, t * wk),
+        .v = floats(arena, t * wk),
+        .ctx = floats(arena, t * wq),
+        .mid = floats(arena, t * d),
+        .gate = floats(arena, t * c->ffn),
+        .up = floats(arena, t * c->ffn),
+        .lse = floats(arena, t * c->heads),
+        .inverse1 = floats(arena, t),
+        .inverse2 = floats(arena, t),
+    };
+    for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++)
+        s.u[i] = floats(arena, t * self->max_rank);
+    if (arena->base)
+        *slot = s;
+}
+
+static void layout_scratch(struct fl_engine *self, struct arena *arena)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const size_t t = self->batch, d = c->hidden, chunk = self->head.chunk;
+    const size_t heads = 2 * ((size_t)c->heads + c->kv_heads) * c->head_dim;
+    const bool training = self->options.train != FL_TRAIN_NONE;
+    self->work.panel = floats(arena, self->work.panel_floats);
+    self->work.strips = floats(arena, self->work.strip_floats * self->work.threads);
+    if (training && self->adapter->dropout > 0.0)
+        self->work.dropped = floats(arena, t * widest_in(self));
+    self->head.logits = floats(arena, chunk * c->vocab);
+    self->head.z = floats(arena, chunk * d);
+    self->head.dz = floats(arena, chunk * d);
+    self->head.gathered = floats(arena, chunk * d);
+    self->head.inverse = floats(arena, chunk);
+    self->head.losses = take(arena, chunk, sizeof(double));
+    self->x = floats(arena, t * d);
+    self->n = floats(arena, t * d);
+    self->dx = floats(arena, training ? t * d : 0);
+    self->dn = floats(arena, training ? t * d : 0);
+    self->wide = floats(arena, t * (heads > c->ffn ? heads : c->ffn));
+    self->v = floats(arena, training ? t * self->max_rank : 0);
+    self->cosine = floats(arena, keys_max(self) * c->head_dim / 2);
+    self->sine = floats(arena, keys_max(self) * c->head_dim / 2);
+    self->spans = take(arena, t, sizeof *self->spans);
+    self->targets = take(arena, t, sizeof *self->targets);
+}
+
+static void layout_cache(struct fl_engine *self, struct arena *arena)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const size_t floats_each = (size_t)self->options.cache_tokens * c->kv_heads * c->head_dim;
+    for (uint32_t l = 0; floats_each && l < self->layers; l++) {
+        float *k = floats(arena, floats_each), *v = floats(arena, floats_each);
+        if (arena->base) {
+            self->blocks[l].cache_k = k;
+            self->blocks[l].cache_v = v;
+        }
+    }
+}
+
+static void layout_gradients(struct fl_engine *self, struct arena *arena)
+{
+    const struct fl_adapter *adapter = self->adapter;
+    const uint32_t count = adapter && self->options.train ? adapter->count : 0;
+    self->gradients = take(arena, count, sizeof *self->gradients);
+    const size_t begin = arena->used;
+    self->gradient_data = floats(arena, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fl_lora_module *m = &adapter->modules[i];
+        struct fl_gradient g = {0};
+        if (self->options.train & FL_TRAIN_A)
+            g.a = floats(arena, (size_t)m->rank * m->module.in);
+        if (self->options.train & FL_TRAIN_B)
+            g.b = floats(arena, (size_t)m->rank * m->module.out);
+        if (arena->base)
+            self->gradients[i] = g;
+    }
+    self->gradient_floats = (arena->used - begin) / sizeof(float);
+}
+
+size_t fl_engine_layout(struct fl_engine *self, void *base)
+{
+    struct arena arena = {base, 0};
+    const uint32_t own = self->layers - self->lowest; /* blocks with activations of their own */
+    const uint32_t slots = own + (self->lowest > 0);
+    self->blocks = take(&arena, self->layers, sizeof *self->blocks);
+    self->slots = take(&arena, slots, sizeof *self->slots);
+    for (uint32_t i = 0; i < slots; i++)
+        layout_slot(self, &arena, base ? &self->slots[i] : NULL);
+    for (uint32_t l = 0; base && l < self->layers; l++)
+        self->blocks[l] = (struct fl_engine_block){
+            .slot = &self->slots[l < self->lowest ? own : l - self->lowest]};
+    layout_scratch(self, &arena);
+    layout_cache(self, &arena);
+    layout_gradients(self, &arena);
+    return arena.used;
+}

@@ -1,0 +1,114 @@
+/* model.c - see model.h: the parts that both file forms share. */
+#include "worker/engine/model.h"
+
+#include <math.h>
+
+#include "base/alloc.h"
+#include "worker/engine/model_internal.h"
+
+enum { HEAD_DIM_MAX = 1024 };
+
+const struct fl_model_config *fl_model_config(const struct fl_model *self)
+{
+    return &self->config;
+}
+
+const struct fl_inventory *fl_model_inventory(const struct fl_model *self)
+{
+    return &self->inventory;
+}
+
+uint64_t fl_model_parameters(const struct fl_model *self)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < self->weight_count; i++)
+        total += (uint64_t)self->weights[i].rows * self->weights[i].columns;
+    return total;
+}
+
+uint32_t fl_model_weight_count(const struct fl_model *self)
+{
+    return self->weight_count;
+}
+
+const struct fl_weight *fl_model_weight(const struct fl_model *self, uint32_t index)
+{
+    return index < self->weight_count ? &self->weights[index] : NULL;
+}
+
+const struct fl_weight *fl_model_module_weight(const struct fl_model *self, uint32_t index)
+{
+    if (index >= self->inventory.count)
+        return NULL;
+    const struct fl_block *block = &self->blocks[index / FL_LINEAR_COUNT];
+    return &self->weights[block->linears[index % FL_LINEAR_COUNT]];
+}
+
+static bool within(uint32_t value, uint32_t low, uint32_t high)
+{
+    return value >= low && value <= high;
+}
+
+enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,
+                                     struct fl_error *error)
+{
+    const struct fl_model_config *c = &self->config;
+    const struct fl_rope *r = &self->rope;
+    if (!within(c->hidden, 1, FL_DIM_MAX) || !within(c->ffn, 1, FL_DIM_MAX) ||
+        !within(c->layers, 1, FL_LAYERS_MAX) || !within(c->vocab, 1, FL_VOCAB_MAX) ||
+        !within(c->heads, 1, FL_DIM_MAX) || !within(c->kv_heads, 1, c->heads) ||
+        !within(c->head_dim, 2, HEAD_DIM_MAX) || (uint64_t)c->heads * c->head_dim > FL_DIM_MAX ||
+        c->layers * FL_LINEAR_COUNT > FL_MODULES_MAX)
+        return fl_fail(error, FL_EFORMAT, "%s: a size in the configuration is out of range", path);
+    if (c->heads % c->kv_heads != 0)
+        return fl_fail(error, FL_EFORMAT, "%s: %u key heads do not divide %u heads", path,
+                       c->kv_heads, c->heads);
+    if (c->head_dim % 2 != 0)
+        return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
+    if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0) || !(r->theta > 0.0) ||
+        !isfinite(r->theta))
+        return fl_fail(error, FL_EFORMAT, "%s: norm epsilon or rope theta is out of range", path);
+    if (r->kind != FL_ROPE_DEFAULT && !(r->factor > 0.0 && isfinite(r->factor)))
+        return fl_fail(error, FL_EFORMAT, "%s: the rope factor is out of range", path);
+    if (r->kind == FL_ROPE_LLAMA3 &&
+        !(r->low > 0.0 && r->high > r->low && r->original_positions > 0.0))
+        return fl_fail(error, FL_EFORMAT, "%s: the llama3 rope settings make no sense", path);
+    return FL_OK;
+}
+
+static void free_parts(struct fl_model *self)
+{
+    fl_inventory_free(&self->inventory);
+    fl_free(self->weights);
+    fl_free(self->blocks);
+    fl_free(self->vectors);
+    fl_free(self->divisors);
+    fl_safetensors_close(&self->tensors);
+    fl_gguf_close(&self->gguf);
+}
+
+void fl_model_close(struct fl_model **self)
+{
+    if (!*self)
+        return;
+    free_parts(*self);
+    fl_free(*self);
+    *self = NULL;
+}
+
+enum fl_status fl_model_open(const char *path, struct fl_model **out, struct fl_error *error)
+{
+    *out = NULL;
+    struct fl_model *self = fl_calloc(1, sizeof *self);
+    if (!self)
+        return fl_fail_memory(error);
+    self->config.bos_id = self->config.eos_id = -1;
+    enum fl_status status = fl_path_is_directory(path) ? fl_model_open_hf(self, path, error)
+                                                       : fl_model_open_gguf(self, path, error);
+    if (status) {
+        fl_model_close(&self);
+        return status;
+    }
+    *out = self;
+    return FL_OK;
+}

@@ -1,0 +1,67 @@
+/* model_internal.h - what an opened model holds; for the files of this room only. */
+#ifndef FL_ENGINE_MODEL_INTERNAL_H
+#define FL_ENGINE_MODEL_INTERNAL_H
+
+#include "base/fs.h"
+#include "format/gguf.h"
+#include "format/safetensors.h"
+#include "worker/engine/model.h"
+#include "worker/engine/rope.h"
+
+/* The linears of a block, in the inventory's order. */
+enum fl_linear_kind {
+    FL_LINEAR_Q,
+    FL_LINEAR_K,
+    FL_LINEAR_V,
+    FL_LINEAR_O,
+    FL_LINEAR_GATE,
+    FL_LINEAR_UP,
+    FL_LINEAR_DOWN,
+    FL_LINEAR_COUNT
+};
+
+/* One transformer block; indices into fl_model.weights, vectors as float32. */
+struct fl_block {
+    uint32_t linears[FL_LINEAR_COUNT];
+    const float *bias[FL_LINEAR_COUNT]; /* (out), NULL: none */
+    const float *norm1, *norm2;         /* (hidden): input and post-attention layer norm */
+};
+
+struct fl_model {
+    struct fl_model_config config;
+    struct fl_rope rope;
+    struct fl_inventory inventory; /* layers * FL_LINEAR_COUNT entries */
+    struct fl_weight *weights;     /* owned; weights[0] is the embedding */
+    uint32_t weight_count;
+    uint32_t head;           /* index of the output head in weights: 0 when tied */
+    struct fl_block *blocks; /* (layers), owned */
+    const float *norm;       /* (hidden): final norm */
+    float *vectors;          /* owned: every norm and bias as float32 */
+    size_t vector_used;
+    bool interleaved;               /* q and k rows of each head are stored interleaved (GGUF) */
+    float *divisors;                /* owned: GGUF's rope_freqs, NULL: none */
+    bool biases[FL_LINEAR_COUNT];   /* which linears have one */
+    struct fl_safetensors *tensors; /* Hugging Face */
+    struct fl_gguf *gguf;           /* or GGUF */
+};
+
+/* How one source finds a tensor by its Hugging Face name. FL_ENOTFOUND: it has none of it. */
+typedef enum fl_status (*fl_tensor_finder)(const struct fl_model *self, const char *name,
+                                           struct fl_tensor_view *out, struct fl_error *error);
+
+/* Fill config, rope, biases and open the mapping; the weights follow with fl_model_collect(). */
+FL_CHECKED enum fl_status fl_model_open_hf(struct fl_model *self, const char *directory,
+                                           struct fl_error *error);
+FL_CHECKED enum fl_status fl_model_open_gguf(struct fl_model *self, const char *path,
+                                             struct fl_error *error);
+/* config.json at path into config, rope and biases, checked. */
+FL_CHECKED enum fl_status fl_model_read_config(struct fl_model *self, const char *path,
+                                               struct fl_error *error);
+/* Hold the configuration against its bounds and against itself. */
+FL_CHECKED enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,
+                                                struct fl_error *error);
+/* Find every weight through `find`, with shapes checked; build blocks and inventory. */
+FL_CHECKED enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
+                                           struct fl_error *error);
+
+#endif

@@ -1,0 +1,33 @@
+/* weight.c - frozen matrices in their stored type, row by row to float32 in Hugging Face's order.
+ */
+#include <assert.h>
+
+#include "worker/engine/model_internal.h"
+
+/*
+ * Where Hugging Face's row `row` lies in the file. GGUF stores each head's rows interleaved (pairs
+ * (2i, 2i + 1) rotate together); Hugging Face's pairs are (i, i + half).
+ */
+static size_t stored_row(const struct fl_weight *self, size_t row)
+{
+    const size_t d = self->interleave;
+    if (!d)
+        return row;
+    const size_t in_head = row % d, half = d / 2;
+    const size_t within = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
+    return row - in_head + within;
+}
+
+void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t count, float *out)
+{
+    const size_t columns = self->columns;
+    const size_t row_bytes = fl_dtype_row_bytes(self->dtype, columns);
+    assert(self->data && first + (uint64_t)count <= self->rows);
+    if (!self->interleave) {
+        fl_dtype_widen(self->dtype, self->data + first * row_bytes, count * columns, out);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        fl_dtype_widen(self->dtype, self->data + stored_row(self, first + i) * row_bytes, columns,
+                       out + i * columns);
+}
