@@ -13,8 +13,10 @@
 
 #include "net/zmq_transport.h"
 
-#define FL_ENDPOINT_BYTES     272
-#define FL_ZMQ_HWM            16    /* frames queued per peer and direction in ZeroMQ */
+#define FL_ENDPOINT_BYTES 272
+#define FL_ZMQ_HWM        16 /* frames queued per peer and direction in ZeroMQ */
+/* ZMQ_MAXMSGSIZE counts what CURVE adds: "\7MESSAGE", nonce (8), flags (1), tag (16) */
+#define FL_ZMQ_CURVE_BYTES    33
 #define FL_ZMQ_PEERS_MAX      4096  /* default of peers_max */
 #define FL_ZMQ_PARK_RETRY_MS  2     /* ROUTER can't say when a peer takes frames again */
 #define FL_ZMQ_DROP_LINGER_MS 250   /* from drop() to shutdown(): a GOODBYE leaves meanwhile */

@@ -70,7 +70,8 @@ static void close_sockets(struct fl_zmq_link *self)
 
 static enum fl_status set_dealer(struct fl_zmq_link *self, struct fl_error *error)
 {
-    const int64_t frame_max = self->curve ? FL_FRAME_BYTES_MAX : FL_CONTROL_REPLY_BYTES_MAX;
+    const int64_t frame_max = self->curve ? FL_FRAME_BYTES_MAX + FL_ZMQ_CURVE_BYTES
+                                          : FL_CONTROL_REPLY_BYTES_MAX;
     const int ipv6 = self->ipv6;
     static const struct fl_zmq_option retry[] = {{ZMQ_RECONNECT_IVL, 500},
                                                  {ZMQ_RECONNECT_IVL_MAX, BACKOFF_MAX_MS},

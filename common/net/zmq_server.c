@@ -415,7 +415,8 @@ static enum fl_status set_curve(const struct fl_server_config *config, enum fl_p
 static enum fl_status set_router(enum fl_port port, const char *endpoint, void *router,
                                  struct fl_error *error)
 {
-    static const int64_t frame_max[FL_PORT_COUNT] = {[FL_PORT_SESSION] = FL_FRAME_BYTES_MAX,
+    static const int64_t frame_max[FL_PORT_COUNT] = {[FL_PORT_SESSION] = FL_FRAME_BYTES_MAX +
+                                                                         FL_ZMQ_CURVE_BYTES,
                                                      [FL_PORT_JOIN] = JOIN_FRAME_BYTES_MAX,
                                                      [FL_PORT_CONTROL] = 1 << 20};
     static const struct fl_zmq_option options[] = {
