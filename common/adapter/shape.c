@@ -12,7 +12,8 @@
 static enum fl_status create_like(const struct fl_adapter *self, const uint16_t *ranks,
                                   struct fl_adapter **out)
 {
-    struct fl_inventory targets = {fl_calloc(self->count, sizeof *targets.modules), self->count};
+    struct fl_inventory targets = {.modules = fl_calloc(self->count, sizeof *targets.modules),
+                                   .count = self->count};
     uint32_t *wide = fl_calloc(self->count, sizeof *wide);
     enum fl_status status = FL_ENOMEM;
     struct fl_error error;

@@ -20,7 +20,7 @@ static struct fl_module modules[MODULES] = {
     {.name = "model.layers.0.self_attn.q_proj", .out = 5, .in = 6, .layer = 0},
     {.name = "model.layers.1.self_attn.v_proj", .out = 4, .in = 3, .layer = 1},
 };
-static const struct fl_inventory targets = {modules, MODULES};
+static const struct fl_inventory targets = {.modules = modules, .count = MODULES};
 /* (sites, modules) */
 static const uint16_t site_ranks[SITES][MODULES] = {{2, 3}, {4, 3}, {4, 1}};
 static const uint16_t global_ranks[MODULES] = {4, 3};
@@ -154,7 +154,7 @@ START_TEST(a_direction_that_nobody_trains_has_no_tier)
 {
     static uint16_t ranks[2] = {2, 2}, global[1] = {4};
     struct fl_rank_plan plan = {2, 1, ranks, global};
-    struct fl_inventory one = {modules, 1};
+    struct fl_inventory one = {.modules = modules, .count = 1};
     struct fl_layout *layout;
     struct fl_error error;
 

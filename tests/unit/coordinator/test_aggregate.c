@@ -21,7 +21,7 @@ static struct fl_module modules[MODULES] = {
     {.name = "model.layers.0.self_attn.q_proj", .out = 9, .in = 7, .layer = 0},
     {.name = "model.layers.1.self_attn.v_proj", .out = 5, .in = 7, .layer = 1},
 };
-static const struct fl_inventory targets = {modules, MODULES};
+static const struct fl_inventory targets = {.modules = modules, .count = MODULES};
 static const uint64_t weights[SITES] = {512, 100, 333};
 
 /* Everything of one round. */

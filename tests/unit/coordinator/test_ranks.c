@@ -29,7 +29,7 @@ static struct fl_module modules[3] = {
     {.name = "model.layers.3.self_attn.q_proj", .out = 64, .in = 64, .layer = 3},
     {.name = "model.layers.9.self_attn.v_proj", .out = 6, .in = 64, .layer = 9},
 };
-static const struct fl_inventory targets = {modules, 3};
+static const struct fl_inventory targets = {.modules = modules, .count = 3};
 
 START_TEST(the_smallest_matching_entry_counts_else_the_default)
 {
