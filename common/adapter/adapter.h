@@ -1,6 +1,7 @@
 /*
- * adapter.h - a LoRA adapter in memory: a list of named modules, each with A, B, rank and alpha, and
- * its reading and writing as a PEFT directory (format/peft.h) or as the safetensors bytes alone.
+ * adapter.h - a LoRA adapter in memory: a list of named modules, each with A, B, rank and alpha,
+ * and its reading and writing as a PEFT directory (format/peft.h) or as the safetensors bytes
+ * alone.
  *
  * Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, section 4.1:
  * y = x W^T + s (x A^T) B^T, s = alpha / r (alpha / sqrt(r) with rsLoRA). Matrices are row-major
@@ -29,6 +30,7 @@ struct fl_module {
 struct fl_inventory {
     struct fl_module *modules; /* owned */
     uint32_t count;            /* 1..FL_MODULES_MAX */
+    uint32_t layers;           /* transformer blocks of the base; 0: not known */
 };
 
 void fl_inventory_free(struct fl_inventory *self);
@@ -55,10 +57,11 @@ struct fl_lora_module {
 struct fl_adapter {
     struct fl_lora_module *modules; /* owned; in the inventory's order */
     uint32_t count;
-    uint32_t rank;      /* the config's r (a module may differ: rank_pattern) */
-    double alpha;       /* the config's lora_alpha */
+    uint32_t layers; /* transformer blocks of the base; 0: not known */
+    uint32_t rank;   /* the config's r (a module may differ: rank_pattern) */
+    double alpha;    /* the config's lora_alpha */
     bool use_rslora;
-    double dropout;     /* of the LoRA branch while training, 0 <= p < 1 */
+    double dropout;       /* of the LoRA branch while training, 0 <= p < 1 */
     char base_model[256]; /* base_model_name_or_path; may be empty */
 };
 

@@ -1,0 +1,63 @@
+/*
+ * peft.h - adapter_config.json of a PEFT LoRA adapter, read and written as PEFT does, and the
+ * tensor keys of adapter_model.safetensors.
+ *
+ * Absent keys take PEFT's defaults; unknown keys are passed over as PEFT does; keys that change the
+ * mathematics and are not built here are refused by name.
+ * Source: huggingface/peft, LoraConfig; formats in its save_pretrained().
+ * Threads: a config belongs to one thread at a time.
+ */
+#ifndef FL_FORMAT_PEFT_H
+#define FL_FORMAT_PEFT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/status.h"
+
+#define FL_PEFT_CONFIG           "adapter_config.json"
+#define FL_PEFT_WEIGHTS          "adapter_model.safetensors"
+#define FL_PEFT_CONFIG_BYTES_MAX (8u << 20)
+
+struct fl_peft_config {
+    uint32_t r;
+    double lora_alpha, lora_dropout;
+    bool use_rslora;
+    char base_model[256];
+    /* owned references; rank_pattern and alpha_pattern are objects or NULL, target_modules an
+       array of names or a string (a regular expression) */
+    json_t *target_modules, *rank_pattern, *alpha_pattern;
+};
+
+/* Defaults; free in any case. */
+void fl_peft_config_init(struct fl_peft_config *self);
+void fl_peft_config_free(struct fl_peft_config *self);
+
+/* Read DIR/adapter_config.json. FL_ENOTFOUND, FL_EFORMAT with the key. Frees on failure. */
+FL_CHECKED enum fl_status fl_peft_config_load(const char *directory, struct fl_peft_config *out,
+                                              struct fl_error *error);
+/* Append the file as PEFT writes it: every field, sorted, indented by 2. */
+FL_CHECKED enum fl_status fl_peft_config_print(const struct fl_peft_config *self,
+                                               struct fl_buf *out);
+
+/*
+ * Rank and alpha of one module: the first pattern key k whose regular expression "(.*\.)?(k)$"
+ * matches the name, else the defaults. FL_EFORMAT: a pattern that can't be read.
+ */
+FL_CHECKED enum fl_status fl_peft_module_rank(const struct fl_peft_config *self, const char *module,
+                                              uint32_t *rank, struct fl_error *error);
+FL_CHECKED enum fl_status fl_peft_module_alpha(const struct fl_peft_config *self,
+                                               const char *module, double *alpha,
+                                               struct fl_error *error);
+
+/* "base_model.model." + module + ".lora_A.weight" (factor 'A' or 'B') into key (bytes long). */
+void fl_peft_key(const char *module, char factor, char *key, size_t bytes);
+/*
+ * Take a key apart: module (bytes long) and factor. Also the older form with ".default" inside.
+ * false: not the key of a LoRA A or B of a linear.
+ */
+bool fl_peft_parse_key(const char *key, char *module, size_t bytes, char *factor);
+
+#endif
