@@ -5,12 +5,14 @@ hard texts with them.
 usage: make_tokenizer.py tests/golden/tokenizer         (needs tokenizers; deterministic)
 
 Writes NAME/tokenizer.json, NAME/tokenizer_config.json and NAME.cases.jsonl, a line a text:
-{"text", "ids" (with the template), "bare" (without), "plain" (specials as text, no template)}.
+{"text", "ids" (with the template), "bare" (without), "plain" (specials as text, no template)};
+also smollm.gguf and llama3.gguf, the same vocabularies as a GGUF file carries them (needs gguf).
 """
 import json
 import os
 import sys
 
+import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers import processors, trainers
 
@@ -123,6 +125,30 @@ def finish(name, tok):
     return data
 
 
+def write_gguf(path, data, pre):
+    """Flags of added tokens have no place in the format: the flagged ones become unused tokens."""
+    vocab, added_ids = data["model"]["vocab"], {t["id"]: t for t in data["added_tokens"]}
+    texts = {i: t for t, i in vocab.items()}
+    texts.update({i: t["content"] for i, t in added_ids.items()})
+    flagged = {i for i, t in added_ids.items() if t["lstrip"] or t["rstrip"] or t["single_word"]}
+    kinds = [5 if i in flagged else 3 if i in added_ids and added_ids[i]["special"] else 4 if i in added_ids else 1
+             for i in range(len(texts))]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([texts[i] for i in range(len(texts))])
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(m) for m in data["model"]["merges"]])
+    ids = {t["content"]: t["id"] for t in data["added_tokens"]}
+    writer.add_bos_token_id(ids["<|im_start|>"])
+    writer.add_eos_token_id(ids["<|im_end|>"])
+    writer.add_eot_token_id(ids["<|endoftext|>"])
+    writer.add_chat_template("{% for m in messages %}<|im_start|>{{ m.role }}...{% endfor %}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
 def main():
     out = sys.argv[1]
     for name, tok in build().items():
@@ -135,6 +161,8 @@ def main():
         with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
             json.dump({"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "special": True},
                        "chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}...{% endfor %}"}, f)
+        if name in ("smollm", "llama3"):
+            write_gguf(os.path.join(out, name + ".gguf"), data, {"llama3": "llama-bpe"}.get(name, name))
         with open(os.path.join(out, name + ".cases.jsonl"), "w", encoding="utf-8") as f:
             for text in TEXTS:
                 tok.encode_special_tokens = False

@@ -1,0 +1,190 @@
+/* Files and directories as rows, with everything counted. */
+#include "worker/data/dataset.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "runner.h"
+
+#define GOLDEN FL_TEST_SOURCE_DIR "/golden/tokenizer/"
+
+static struct fl_error error;
+static char directory[FL_PATH_BYTES];
+static const struct fl_dataset_options OPTIONS = {.seq_len = 4, .vocab_size = 100};
+
+static void set_up(void)
+{
+    fl_test_directory(directory);
+}
+
+static void write_file(const char *name, const char *text)
+{
+    char path[FL_PATH_BYTES];
+    fl_assert_ok(fl_path_join(path, directory, name, &error), &error);
+    fl_assert_ok(fl_fs_write(path, text, strlen(text), 0644, &error), &error);
+}
+
+static enum fl_status open_file(const char *name, struct fl_tokenizer *tokenizer,
+                                const struct fl_dataset_options *options, struct fl_dataset **out)
+{
+    char path[FL_PATH_BYTES];
+    fl_assert_ok(fl_path_join(path, directory, name, &error), &error);
+    return fl_dataset_open(path, tokenizer, options, out, &error);
+}
+
+static void row_is(const struct fl_dataset *set, size_t index, const int32_t *ids, uint32_t length)
+{
+    struct fl_row row = fl_dataset_row(set, index);
+    ck_assert_uint_eq(row.length, length);
+    ck_assert_int_eq(memcmp(row.ids, ids, length * sizeof *ids), 0);
+}
+
+START_TEST(rows_are_cut_dropped_and_counted)
+{
+    struct fl_dataset *set;
+    write_file("a.jsonl", "\xEF\xBB\xBF{\"input_ids\":[1,2,3]}\r\n\n   \n"
+                          "{\"input_ids\":[1,2,3,4,5,6]}\n"
+                          "{\"input_ids\":[7]}\n{\"input_ids\":[]}\n"
+                          "{\"input_ids\":[1,2,3],\"labels\":[1,-100,-100]}\n"
+                          "{\"input_ids\":[1,2,3,4,5],\"labels\":[-100,-100,-100,-100,5]}\n"
+                          "{\"input_ids\":[4,5,6],\"labels\":[4,-100,6]}");
+    fl_assert_ok(open_file("a.jsonl", NULL, &OPTIONS, &set), &error);
+    const struct fl_dataset_counts *counts = fl_dataset_counts(set);
+    ck_assert_uint_eq(counts->rows, 3);
+    ck_assert_uint_eq(counts->truncated, 1);
+    ck_assert_uint_eq(counts->dropped, 4);
+    ck_assert_uint_eq(counts->bad, 0);
+    ck_assert_uint_eq(counts->tokens, 3 + 4 + 3);
+    ck_assert_uint_eq(counts->scored_tokens, 2 + 3 + 1);
+    row_is(set, 0, (const int32_t[]){1, 2, 3}, 3);
+    row_is(set, 1, (const int32_t[]){1, 2, 3, 4}, 4);
+    row_is(set, 2, (const int32_t[]){4, 5, 6}, 3);
+    ck_assert_int_eq(fl_dataset_row(set, 2).labels[1], FL_IGNORE);
+    ck_assert_int_eq(fl_dataset_row(set, 2).labels[2], 6);
+    fl_dataset_close(set);
+}
+END_TEST
+
+START_TEST(a_broken_line_stops_with_its_number_or_is_counted)
+{
+    struct fl_dataset *set;
+    struct fl_dataset_options options = OPTIONS;
+    write_file("b.jsonl", "{\"input_ids\":[1,2]}\n\n{broken\n{\"input_ids\":[500]}\n");
+    ck_assert_int_eq(open_file("b.jsonl", NULL, &options, &set), FL_EFORMAT);
+    ck_assert_ptr_null(set);
+    ck_assert_ptr_nonnull(strstr(error.text, "b.jsonl:3: not valid JSON"));
+    ck_assert_int_eq(fl_exit_code(error.status), 3);
+    options.skip_bad_rows = true;
+    fl_assert_ok(open_file("b.jsonl", NULL, &options, &set), &error);
+    ck_assert_uint_eq(fl_dataset_counts(set)->bad, 2);
+    ck_assert_uint_eq(fl_dataset_rows(set), 1);
+    fl_dataset_close(set);
+}
+END_TEST
+
+START_TEST(a_text_file_is_cut_into_consecutive_rows)
+{
+    struct fl_tokenizer *tokenizer;
+    struct fl_dataset *set;
+    struct fl_ids ids = {0};
+    const char *text = "The quick brown fox jumps over the lazy dog.\r\n";
+    fl_assert_ok(fl_tokenizer_open(GOLDEN "gpt2", &tokenizer, &error), &error);
+    write_file("c.txt", text);
+    struct fl_dataset_options options = {.seq_len = 5, .add_eos = true};
+    fl_assert_ok(open_file("c.txt", tokenizer, &options, &set), &error);
+    fl_assert_ok(fl_tokenizer_encode(tokenizer, text, strlen(text), 0, &ids, &error), &error);
+    size_t at = 0;
+    for (size_t i = 0; i < fl_dataset_rows(set); i++) {
+        struct fl_row row = fl_dataset_row(set, i);
+        row_is(set, i, ids.ids + at, row.length);
+        at += row.length;
+    }
+    ck_assert_uint_ge(at + 1, ids.count); /* a last row of one token scores nothing */
+    ck_assert_uint_eq(fl_dataset_counts(set)->truncated, 0);
+    fl_ids_free(&ids);
+    fl_dataset_close(set);
+    ck_assert_int_eq(open_file("c.txt", NULL, &options, &set), FL_EINVAL);
+    fl_tokenizer_close(tokenizer);
+}
+END_TEST
+
+START_TEST(a_directory_is_read_in_the_order_of_its_names)
+{
+    struct fl_dataset *set;
+    write_file("2.jsonl", "{\"input_ids\":[3,4]}\n");
+    write_file("1.jsonl", "{\"input_ids\":[1,2]}\n");
+    write_file("0.csv", "not data");
+    write_file(".hidden.jsonl", "not data");
+    fl_assert_ok(fl_dataset_open(directory, NULL, &OPTIONS, &set, &error), &error);
+    ck_assert_uint_eq(fl_dataset_rows(set), 2);
+    row_is(set, 0, (const int32_t[]){1, 2}, 2);
+    row_is(set, 1, (const int32_t[]){3, 4}, 2);
+    fl_dataset_close(set);
+}
+END_TEST
+
+START_TEST(nothing_to_learn_from_is_refused)
+{
+    struct fl_dataset *set;
+    struct fl_dataset_options options = OPTIONS;
+    ck_assert_int_eq(fl_dataset_open(directory, NULL, &options, &set, &error), FL_EFORMAT);
+    write_file("e.jsonl", "\n\n");
+    ck_assert_int_eq(open_file("e.jsonl", NULL, &options, &set), FL_EFORMAT);
+    write_file("f.jsonl", "{\"input_ids\":[1]}");
+    ck_assert_int_eq(open_file("f.jsonl", NULL, &options, &set), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "1 dropped"));
+    ck_assert_int_eq(open_file("none.jsonl", NULL, &options, &set), FL_ENOTFOUND);
+    options.seq_len = 1;
+    ck_assert_int_eq(open_file("f.jsonl", NULL, &options, &set), FL_EINVAL);
+}
+END_TEST
+
+static struct fl_dataset *hundred_rows(void)
+{
+    struct fl_buf text;
+    struct fl_dataset *set;
+    fl_buf_init(&text, 1 << 16);
+    for (int i = 0; i < 100; i++)
+        fl_buf_printf(&text, "{\"input_ids\":[%d,1]}\n", i);
+    write_file("h.jsonl", fl_buf_text(&text));
+    fl_buf_free(&text);
+    fl_assert_ok(open_file("h.jsonl", NULL, &OPTIONS, &set), &error);
+    return set;
+}
+
+START_TEST(a_seeded_subset_is_the_same_every_time)
+{
+    struct fl_dataset *sets[3];
+    uint8_t hashes[3][FL_HASH_BYTES];
+    for (int i = 0; i < 3; i++) {
+        sets[i] = hundred_rows();
+        fl_assert_ok(fl_dataset_keep(sets[i], 10, i < 2 ? 7 : 8, &error), &error);
+        ck_assert_uint_eq(fl_dataset_counts(sets[i])->rows, 10);
+        ck_assert_uint_eq(fl_dataset_counts(sets[i])->scored_tokens, 10);
+        for (size_t r = 1; r < 10; r++)
+            ck_assert_int_gt(fl_dataset_row(sets[i], r).ids[0],
+                             fl_dataset_row(sets[i], r - 1).ids[0]);
+        fl_dataset_hash(sets[i], hashes[i]);
+    }
+    ck_assert_int_eq(memcmp(hashes[0], hashes[1], FL_HASH_BYTES), 0);
+    ck_assert_int_ne(memcmp(hashes[0], hashes[2], FL_HASH_BYTES), 0);
+    fl_assert_ok(fl_dataset_keep(sets[0], 1000, 1, &error), &error);
+    ck_assert_uint_eq(fl_dataset_rows(sets[0]), 10);
+    ck_assert_int_eq(fl_dataset_keep(sets[0], 0, 1, &error), FL_EINVAL);
+    for (int i = 0; i < 3; i++)
+        fl_dataset_close(sets[i]);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, set_up, NULL);
+    tcase_add_test(tc, rows_are_cut_dropped_and_counted);
+    tcase_add_test(tc, a_broken_line_stops_with_its_number_or_is_counted);
+    tcase_add_test(tc, a_text_file_is_cut_into_consecutive_rows);
+    tcase_add_test(tc, a_directory_is_read_in_the_order_of_its_names);
+    tcase_add_test(tc, nothing_to_learn_from_is_refused);
+    tcase_add_test(tc, a_seeded_subset_is_the_same_every_time);
+}
+FL_TEST_MAIN("data dataset", add_tests)
