@@ -13,7 +13,8 @@ static enum fl_status create_like(const struct fl_adapter *self, const uint16_t 
                                   struct fl_adapter **out)
 {
     struct fl_inventory targets = {.modules = fl_calloc(self->count, sizeof *targets.modules),
-                                   .count = self->count};
+                                   .count = self->count,
+                                   .layers = self->layers};
     uint32_t *wide = fl_calloc(self->count, sizeof *wide);
     enum fl_status status = FL_ENOMEM;
     struct fl_error error;
