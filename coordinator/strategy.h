@@ -1,6 +1,6 @@
 /*
  * strategy.h - what a round trains, and how the adapter of one version becomes the start of the
- * next round. One table; DESIGN section 5.
+ * next round. One table.
  *
  *   alternating  B, then A, alternately; between rounds B A is re-factored so that the frozen
  *                factor is orthonormal. Exact.

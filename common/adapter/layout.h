@@ -12,7 +12,7 @@
  * Bytes of an update (little-endian): "FLUPDT01", u64 D, u64 scalar count, scalars (u64 each),
  * vector (u32 each). Scalars: the weight once for each tier the site is in (0 for the others), then
  * those of enum fl_scalar. The sum over sites has the same form; sum_sha256 is the SHA-256 of it.
- * Source: reference: raFLoRA (per-direction weights), Bonawitz et al. (the ring).
+ * Sources: raFLoRA, arXiv 2602.13486 (weights per direction); Bonawitz et al., CCS 2017 (the ring).
  * Threads: a layout is read-only after creation; a reader belongs to one thread.
  */
 #ifndef FL_ADAPTER_LAYOUT_H

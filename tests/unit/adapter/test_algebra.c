@@ -188,7 +188,7 @@ END_TEST
 
 START_TEST(averaging_factors_apart_misses_their_covariance)
 {
-    /* sum w B A - Bbar Abar = sum w (B - Bbar)(A - Abar): reference, section 1.0 */
+    /* sum w B A - Bbar Abar = sum w (B - Bbar)(A - Abar) */
     static const double w[3] = {0.5, 0.3, 0.2};
     struct sample sites[3], mean, apart;
     double ideal[OUT * IN] = {0}, naive[OUT * IN], covariance[OUT * IN] = {0}, p[OUT * IN];
