@@ -75,10 +75,11 @@ static enum fl_status set_dealer(struct fl_zmq_link *self, struct fl_error *erro
     const int ipv6 = self->ipv6;
     static const struct fl_zmq_option retry[] = {{ZMQ_RECONNECT_IVL, 500},
                                                  {ZMQ_RECONNECT_IVL_MAX, BACKOFF_MAX_MS},
-                                                 {ZMQ_CONNECT_TIMEOUT, 10000}};
+                                                 {ZMQ_CONNECT_TIMEOUT, 10000},
+                                                 {ZMQ_SNDHWM, 4 * FL_ZMQ_HWM}};
     enum fl_status status = fl_zmq_set_common(self->dealer, error);
     if (status == FL_OK)
-        status = fl_zmq_set_options(self->dealer, retry, 3, error);
+        status = fl_zmq_set_options(self->dealer, retry, 4, error);
     if (status == FL_OK &&
         (zmq_setsockopt(self->dealer, ZMQ_IPV6, &ipv6, sizeof(ipv6)) != 0 ||
          zmq_setsockopt(self->dealer, ZMQ_MAXMSGSIZE, &frame_max, sizeof(frame_max)) != 0))
@@ -287,8 +288,15 @@ static enum fl_status link_send(struct fl_link *base, const void *frame, size_t 
         return FL_ENOTFOUND;
     if (length > FL_FRAME_BYTES_MAX && self->curve)
         return FL_ERANGE;
-    if (zmq_send(self->dealer, frame, length, ZMQ_DONTWAIT) >= 0)
-        return FL_OK;
+    for (int tries = 0; tries < 2; tries++) {
+        if (zmq_send(self->dealer, frame, length, ZMQ_DONTWAIT) >= 0)
+            return FL_OK;
+        int events; /* asking makes the socket take note of what its peer has read */
+        size_t size = sizeof(events);
+        const int code = errno;
+        (void)zmq_getsockopt(self->dealer, ZMQ_EVENTS, &events, &size);
+        errno = code;
+    }
     if (errno != EAGAIN && errno != EINTR)
         return FL_ENOTFOUND;
     self->wants_drained = true;

@@ -131,8 +131,8 @@ static void assert_arrived(struct rig *rig)
     ck_assert_uint_eq(fl_fetch_progress(rig->fetch), rig->size);
 }
 
-static const uint64_t sizes[] = {
-    0, 1, FL_CHUNK_BYTES - 1, FL_CHUNK_BYTES, FL_CHUNK_BYTES + 1, 20u << 20};
+static const uint64_t sizes[] = {0,       1, FL_CHUNK_BYTES - 1, FL_CHUNK_BYTES, FL_CHUNK_BYTES + 1,
+                                 5u << 20};
 
 START_TEST(an_object_of_any_size_arrives) /* _i: which size */
 {
@@ -142,17 +142,6 @@ START_TEST(an_object_of_any_size_arrives) /* _i: which size */
     ck_assert_int_eq(run(&rig, good_network, UINT32_MAX), FL_FETCH_DONE);
     assert_arrived(&rig);
     ck_assert_uint_eq(rig.sent, (sizes[_i] + FL_CHUNK_BYTES - 1) / FL_CHUNK_BYTES);
-    rig_close(&rig);
-}
-END_TEST
-
-START_TEST(an_object_of_several_pages_arrives)
-{
-    struct rig rig;
-    rig_open(&rig, (uint64_t)FL_CHUNK_BYTES * 1001 + 5);
-    fl_assert_ok(rig_fetch(&rig, NULL), &error);
-    ck_assert_int_eq(run(&rig, good_network, UINT32_MAX), FL_FETCH_DONE);
-    assert_arrived(&rig);
     rig_close(&rig);
 }
 END_TEST
@@ -167,7 +156,7 @@ static unsigned bad_network(unsigned n, struct fl_chunk_message *message)
 START_TEST(lost_and_repeated_messages_cost_time_only)
 {
     struct rig rig;
-    rig_open(&rig, 30 * FL_CHUNK_BYTES + 77);
+    rig_open(&rig, 20 * FL_CHUNK_BYTES + 77);
     fl_assert_ok(rig_fetch(&rig, NULL), &error);
     ck_assert_int_eq(run(&rig, bad_network, UINT32_MAX), FL_FETCH_DONE);
     assert_arrived(&rig);
@@ -178,7 +167,7 @@ END_TEST
 START_TEST(credit_grows_with_what_arrives_and_never_exceeds_sixteen)
 {
     struct rig rig;
-    rig_open(&rig, 100 * FL_CHUNK_BYTES);
+    rig_open(&rig, 50 * FL_CHUNK_BYTES);
     fl_assert_ok(rig_fetch(&rig, NULL), &error);
     struct fl_fetch_effects effects;
     struct fl_chunk_message m;
@@ -214,9 +203,9 @@ START_TEST(a_restart_asks_only_for_what_is_not_there)
     struct rig rig;
     char part[FL_PATH_BYTES], done[FL_PATH_BYTES + 8];
     part_path(part);
-    rig_open(&rig, 40 * FL_CHUNK_BYTES + 100);
+    rig_open(&rig, 12 * FL_CHUNK_BYTES + 100);
     fl_assert_ok(rig_fetch(&rig, part), &error);
-    run(&rig, good_network, 25);
+    run(&rig, good_network, 8);
     ck_assert_int_eq(fl_fetch_state(rig.fetch), FL_FETCH_CHUNKS);
     fl_fetch_close(&rig.fetch); /* as after a crash: nothing but the file is left */
     fl_serve_clear(rig.serve);
@@ -227,7 +216,7 @@ START_TEST(a_restart_asks_only_for_what_is_not_there)
     rig.sent = 0;
     fl_assert_ok(rig_fetch(&rig, part), &error);
     ck_assert_int_eq(run(&rig, good_network, UINT32_MAX), FL_FETCH_DONE);
-    ck_assert_uint_eq(rig.sent, 41 - 25 + 1);
+    ck_assert_uint_eq(rig.sent, 13 - 8 + 1);
 
     struct fl_buf bytes;
     (void)snprintf(done, sizeof(done), "%s.done", part);
@@ -478,7 +467,6 @@ END_TEST
 static void add_tests(TCase *tc)
 {
     tcase_add_loop_test(tc, an_object_of_any_size_arrives, 0, 6);
-    tcase_add_test(tc, an_object_of_several_pages_arrives);
     tcase_add_test(tc, lost_and_repeated_messages_cost_time_only);
     tcase_add_test(tc, credit_grows_with_what_arrives_and_never_exceeds_sixteen);
     tcase_add_test(tc, a_restart_asks_only_for_what_is_not_there);
