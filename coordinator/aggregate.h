@@ -61,9 +61,9 @@ struct fl_aggregate_result {
 
 /*
  * start: the adapter that the sites were given (fl_strategy_start), at the plan's global ranks.
- * *out: start + the mean update (NULL is allowed where the layout trains nothing). FL_EFORMAT: a
- * sum beyond the guard bits; FL_ERANGE: too many cut values, *error names the range to set (result
- * is filled); FL_EINVAL: no site, shapes.
+ * *out: start + the mean update; where the layout trains nothing it is NULL, and start and out may
+ * be NULL too. FL_EFORMAT: a sum beyond the guard bits; FL_ERANGE: too many cut values, *error
+ * names the range to set (result is filled); FL_EINVAL: no site, shapes.
  */
 FL_CHECKED enum fl_status fl_aggregate_finish(struct fl_aggregate *self,
                                               const struct fl_adapter *start,
