@@ -1,0 +1,604 @@
+/*
+ * conduct.c - runs the job: steps the round, commits, carries out effects, takes up results.
+ *
+ * Invariant: self->round is what the database holds; the step is made in the second buffer and the
+ * two change places only after the commit.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "coordinator/server_internal.h"
+#include "coordinator/strategy.h"
+#include "crypto/sealed.h"
+
+static void finish_start(struct fl_chore *chore, void *context);
+static void finish_sum(struct fl_chore *chore, void *context);
+
+bool fl_conduct_is_current(const struct fl_server *self, const struct fl_wire *message)
+{
+    return self->job.id && message->job == (uint64_t)self->job.id &&
+           message->round == self->round->round && message->attempt == self->round->attempt;
+}
+
+static enum fl_job_state job_state(const struct fl_round *round)
+{
+    switch (round->state) {
+    case FL_ROUND_DONE:
+        return FL_JOB_DONE;
+    case FL_ROUND_FAILED:
+        return FL_JOB_FAILED;
+    case FL_ROUND_PAUSED:
+        return FL_JOB_PAUSED;
+    case FL_ROUND_IDLE:
+        return round->cancelled ? FL_JOB_CANCELLED : FL_JOB_QUEUED;
+    default:
+        return FL_JOB_RUNNING;
+    }
+}
+
+/* ---- start of a round ---- */
+
+static int by_id(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The ids of some members in order, and their names; both new. */
+static enum fl_status list_members(const struct fl_server *self, bool only_trained,
+                                   uint32_t **sites, char (**names)[FL_NAME_BYTES], uint32_t *count)
+{
+    const struct fl_round *round = self->round;
+    *sites = fl_calloc(round->count + 1, sizeof **sites);
+    *names = fl_calloc(round->count + 1, sizeof **names);
+    *count = 0;
+    if (!*sites || !*names) {
+        fl_free(*sites);
+        fl_free(*names);
+        return FL_ENOMEM;
+    }
+    for (uint32_t i = 0; i < round->count; i++) {
+        const struct fl_member *m = &round->members[i];
+        if (m->cohort && (!only_trained || (m->trained && !m->failed)))
+            (*sites)[(*count)++] = m->site;
+    }
+    qsort(*sites, *count, sizeof **sites, by_id);
+    for (uint32_t i = 0; i < *count; i++) {
+        const struct fl_site *site = fl_roster_by_id(self->desk->roster, (*sites)[i]);
+        (void)snprintf((*names)[i], FL_NAME_BYTES, "%s", site ? site->name : "");
+    }
+    return FL_OK;
+}
+
+void fl_conduct_begin_start(struct fl_server *self)
+{
+    struct fl_error error;
+    struct fl_start_work *work = fl_calloc(1, sizeof *work);
+    struct fl_round_input failed = {.event = FL_EVENT_STORAGE_FAILED, .reason = "out of memory"};
+    if (!work || list_members(self, false, &work->sites, &work->names, &work->count) != FL_OK) {
+        fl_free(work);
+        fl_conduct(self, &failed);
+        return;
+    }
+    work->chore.run = fl_work_start;
+    work->chore.finish = finish_start;
+    work->facts = self->facts;
+    work->facts->references++;
+    work->round = self->round->round;
+    work->attempt = self->round->attempt;
+    work->has_previous = fl_registry_get(self->desk->store, self->job.id, work->round - 1,
+                                         &work->previous, &error) == FL_OK;
+    fl_mill_submit(self->mill, &work->chore);
+}
+
+static bool same_root(const uint8_t *a, const uint8_t *b)
+{
+    return memcmp(a, b, FL_HASH_BYTES) == 0;
+}
+
+/* A start adapter may be a version, byte for byte: it stays while either needs it. */
+static void drop_from_shelf(struct fl_server *self, const uint8_t *root, const uint8_t *instead)
+{
+    if (same_root(root, instead) || same_root(root, self->version_roots[0]) ||
+        same_root(root, self->version_roots[1]))
+        return;
+    fl_shelf_remove(self->shelf, root);
+}
+
+void fl_conduct_shelve_start(struct fl_server *self, struct fl_object **object)
+{
+    if (self->has_start)
+        drop_from_shelf(self, self->start_root, fl_object_root(*object));
+    memcpy(self->start_root, fl_object_root(*object), FL_HASH_BYTES);
+    self->has_start = fl_shelf_put(self->shelf, object) == FL_OK;
+}
+
+static enum fl_status keep_attempt(struct fl_server *self, void *context, struct fl_error *error)
+{
+    struct fl_start_work *work = context;
+    enum fl_status status = FL_OK;
+    if (!work->has_previous) {
+        work->previous.created_ms = fl_clock_wall(self->desk->clock);
+        fl_wire_set_text(work->previous.strategy, sizeof work->previous.strategy,
+                         fl_strategy_info((enum fl_strategy)self->facts->spec->strategy)->name);
+        status = fl_registry_put(self->desk->store, &work->previous, error);
+    }
+    if (status == FL_OK)
+        status = fl_queue_set_attempt(self->desk->store, self->job.id, work->round, work->attempt,
+                                      &self->attempt, error);
+    return status;
+}
+
+void fl_conduct_set_attempt(struct fl_server *self, struct fl_attempt_row *from)
+{
+    if (self->has_attempt)
+        fl_attempt_row_free(&self->attempt);
+    self->attempt = *from;
+    memset(from, 0, sizeof *from);
+    self->has_attempt = true;
+}
+
+static bool is_storage(enum fl_status status)
+{
+    return status == FL_EIO || status == FL_ENOSPC || status == FL_ENOMEM;
+}
+
+static void started(struct fl_server *self, struct fl_start_work *work)
+{
+    bool configuring = self->round->state == FL_ROUND_CONFIGURE;
+    struct fl_round_input input = {.event = FL_EVENT_CONFIGURED};
+    if (work->status != FL_OK) {
+        fl_log(FL_LOG_ERROR, "configure_failed", work->error.text, FL_I64("job", self->job.id),
+               FL_U64("round", work->round));
+        input.event = is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
+                                               : FL_EVENT_CONFIGURE_FAILED;
+        input.reason = work->error.text;
+        fl_conduct(self, &input);
+        return;
+    }
+    fl_conduct_shelve_start(self, &work->object);
+    if (!configuring)
+        return;
+    fl_conduct_set_attempt(self, &work->attempt_row);
+    fl_conduct_also(self, &input, keep_attempt, work);
+}
+
+static void finish_start(struct fl_chore *chore, void *context)
+{
+    struct fl_start_work *work = (struct fl_start_work *)chore;
+    struct fl_server *self = context;
+    if (self && work->facts == self->facts && work->round == self->round->round &&
+        work->attempt == self->round->attempt)
+        started(self, work);
+    fl_start_work_free(work);
+}
+
+/* ---- collecting ---- */
+
+static enum fl_status make_layout(struct fl_server *self, struct fl_stage *stage,
+                                  const uint32_t *cohort, uint32_t cohort_count,
+                                  struct fl_error *error)
+{
+    const struct fl_job_spec *spec = self->facts->spec;
+    struct fl_rank_plan plan = {0};
+    uint32_t *rows = fl_calloc(stage->count + 1, sizeof *rows);
+    if (!rows)
+        return fl_fail_memory(error);
+    for (uint32_t i = 0, k = 0; i < cohort_count && k < stage->count; i++) {
+        if (cohort[i] == stage->sites[k])
+            rows[k++] = i;
+    }
+    enum fl_factors factors = fl_round_only_evaluates(self->round)
+                                  ? FL_FACTORS_NONE
+                                  : fl_strategy_factors((enum fl_strategy)spec->strategy,
+                                                        stage->round);
+    enum fl_status status = fl_rank_plan_select(&self->attempt.plan, rows, stage->count, &plan);
+    if (status == FL_OK)
+        status = fl_layout_create(&self->facts->targets, &plan, factors, self->attempt.range_a,
+                                  self->attempt.range_b, &stage->layout, error);
+    else
+        (void)fl_fail(error, status, "the rank plan does not fit the cohort");
+    if (status == FL_OK)
+        status = fl_job_grid(spec, stage->count, &stage->grid);
+    fl_rank_plan_free(&plan);
+    fl_free(rows);
+    return status;
+}
+
+void fl_conduct_make_stage(struct fl_server *self)
+{
+    struct fl_error error = {FL_OK, "out of memory"};
+    uint32_t *cohort = NULL, cohort_count = 0;
+    char(*names)[FL_NAME_BYTES] = NULL;
+    struct fl_stage *stage = fl_calloc(1, sizeof *stage);
+    if (self->stage || !self->has_attempt || !stage) {
+        fl_free(stage);
+        return;
+    }
+    stage->references = 1;
+    stage->facts = self->facts;
+    stage->facts->references++;
+    stage->round = self->round->round;
+    stage->attempt = self->round->attempt;
+    enum fl_status status = list_members(self, false, &cohort, &names, &cohort_count);
+    if (status == FL_OK) {
+        fl_free(names);
+        status = list_members(self, true, &stage->sites, &stage->names, &stage->count);
+    }
+    if (status == FL_OK)
+        status = make_layout(self, stage, cohort, cohort_count, &error);
+    fl_free(cohort);
+    if (status != FL_OK) {
+        fl_log(FL_LOG_ERROR, "layout_failed", error.text);
+        fl_stage_release(stage);
+        return;
+    }
+    stage->sealed_bytes = fl_sealed_size(fl_layout_update_bytes(stage->layout));
+    self->stage = stage;
+}
+
+/* ---- the sum and its commit ---- */
+
+static struct fl_sum_work *make_sum(struct fl_server *self, struct fl_error *error)
+{
+    struct fl_sum_work *work = fl_calloc(1, sizeof *work);
+    if (!work)
+        return NULL;
+    work->chore.run = fl_work_sum;
+    work->chore.finish = finish_sum;
+    work->stage = self->stage;
+    work->stage->references++;
+    work->positions = fl_calloc(self->stage->count + 1, sizeof *work->positions);
+    enum fl_status status = fl_queue_attempt(self->desk->store, self->job.id, self->round->round,
+                                             self->round->attempt, &work->attempt_row, error);
+    if (!work->positions || status != FL_OK) {
+        fl_sum_work_free(work);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < self->stage->count; i++) {
+        const struct fl_member *m = fl_round_find(self->round, self->stage->sites[i]);
+        if (m && m->uploaded && !m->failed)
+            work->positions[work->count++] = i;
+    }
+    return work;
+}
+
+static void begin_sum(struct fl_server *self)
+{
+    struct fl_error error = {FL_OK, "out of memory"};
+    if (self->summing)
+        return;
+    fl_conduct_make_stage(self);
+    struct fl_sum_work *work = self->stage ? make_sum(self, &error) : NULL;
+    if (!work) {
+        struct fl_round_input failed = {.event = FL_EVENT_STORAGE_FAILED, .reason = error.text};
+        fl_log(FL_LOG_ERROR, "aggregate_delayed", error.text);
+        fl_conduct(self, &failed);
+        return;
+    }
+    self->summing = true;
+    fl_mill_submit(self->mill, &work->chore);
+}
+
+static enum fl_status keep_version(struct fl_server *self, void *context, struct fl_error *error)
+{
+    struct fl_sum_work *work = context;
+    enum fl_status status = FL_OK;
+    uint32_t before = work->stage->round - 1;
+    if (work->stage->round <= work->stage->facts->spec->rounds) {
+        work->version.created_ms = fl_clock_wall(self->desk->clock);
+        status = fl_registry_put(self->desk->store, &work->version, error);
+    }
+    if (status == FL_OK && isfinite(work->result.eval_loss) && work->result.eval_tokens > 0)
+        status = fl_registry_set_eval(self->desk->store, self->job.id, before,
+                                      work->result.eval_loss, work->result.eval_tokens, error);
+    return status;
+}
+
+static void log_commit(struct fl_server *self, const struct fl_sum_work *work)
+{
+    struct fl_error error;
+    char sha256[FL_HASH_HEX_BYTES];
+    fl_hex(work->version.sha256, FL_HASH_BYTES, sha256);
+    const struct fl_field fields[] = {FL_I64("job", self->job.id),
+                                      FL_U64("round", work->stage->round),
+                                      FL_U64("workers", work->result.sites),
+                                      FL_NUM("train_loss", work->result.train_loss),
+                                      FL_NUM("eval_loss", work->result.eval_loss),
+                                      FL_STR("sha256", work->version.rank_count ? sha256 : NULL),
+                                      {.kind = FL_FIELD_END}};
+    fl_log_fields(FL_LOG_INFO, "round_committed", "a round is committed", fields);
+    (void)!fl_desk_audit(self->desk, "round_committed", fields, &error);
+}
+
+static void commit(struct fl_server *self)
+{
+    struct fl_sum_work *work = self->sum;
+    if (!work) { /* the process that had the result died: sum again */
+        begin_sum(self);
+        return;
+    }
+    struct fl_round_input input = {.event = FL_EVENT_COMMITTED};
+    log_commit(self, work);
+    fl_conduct_also(self, &input, keep_version, work);
+}
+
+/* The newest two versions stay on the shelf. */
+static void shelve_result(struct fl_server *self, struct fl_object **object)
+{
+    uint8_t oldest[FL_HASH_BYTES];
+    if (same_root(self->version_roots[0], fl_object_root(*object)))
+        return;
+    memcpy(oldest, self->version_roots[1], FL_HASH_BYTES);
+    memcpy(self->version_roots[1], self->version_roots[0], FL_HASH_BYTES);
+    memcpy(self->version_roots[0], fl_object_root(*object), FL_HASH_BYTES);
+    drop_from_shelf(self, oldest, self->start_root);
+    if (fl_shelf_put(self->shelf, object) != FL_OK)
+        fl_log(FL_LOG_WARN, "shelf_failed", "a version cannot be offered yet");
+}
+
+static void summed(struct fl_server *self, struct fl_sum_work *work)
+{
+    struct fl_round_input input = {.event = FL_EVENT_AGGREGATED, .reason = NULL};
+    if (work->status != FL_OK) {
+        fl_log(FL_LOG_ERROR, "aggregate_failed", work->error.text, FL_I64("job", self->job.id),
+               FL_U64("round", work->stage->round), FL_U64("attempt", work->stage->attempt));
+        input.event = is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
+                                               : FL_EVENT_AGGREGATE_FAILED;
+        input.reason = work->error.text;
+        fl_conduct(self, &input);
+        return;
+    }
+    if (work->object)
+        shelve_result(self, &work->object);
+    if (self->sum)
+        fl_sum_work_free(self->sum);
+    self->sum = work;
+    if (self->round->state == FL_ROUND_COMMIT)
+        commit(self);
+    else
+        fl_conduct(self, &input);
+}
+
+static void finish_sum(struct fl_chore *chore, void *context)
+{
+    struct fl_sum_work *work = (struct fl_sum_work *)chore;
+    struct fl_server *self = context;
+    if (self)
+        self->summing = false;
+    if (self && work->stage == self->stage &&
+        (self->round->state == FL_ROUND_AGGREGATE || self->round->state == FL_ROUND_COMMIT))
+        summed(self, work);
+    if (!self || self->sum != work)
+        fl_sum_work_free(work);
+}
+
+/* ---- the ends of attempts, rounds and jobs ---- */
+
+static void end_attempt(struct fl_server *self, uint32_t round, uint32_t attempt)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    for (uint32_t i = 0; i < self->seat_count; i++)
+        fl_seat_stop_fetch(self->seats[i]);
+    if (self->sum)
+        fl_sum_work_free(self->sum);
+    self->sum = NULL;
+    fl_stage_release(self->stage);
+    self->stage = NULL;
+    if (self->has_attempt)
+        fl_attempt_row_free(&self->attempt);
+    self->has_attempt = false;
+    enum fl_status status = fl_store_path(self->desk->store, path, &error, "spool/%lld/%u-%u",
+                                          (long long)self->job.id, round, attempt);
+    if (status == FL_OK)
+        status = fl_store_remove(path, &error);
+    if (status != FL_OK)
+        fl_log(FL_LOG_WARN, "spool_kept", error.text);
+}
+
+static void announce(struct fl_server *self, uint32_t number)
+{
+    struct fl_error error;
+    struct fl_version *version = fl_calloc(1, sizeof *version);
+    if (number > self->facts->spec->rounds || !version) {
+        fl_free(version); /* the evaluation behind the last round makes no version */
+        return;
+    }
+    if (fl_registry_get(self->desk->store, self->job.id, number, version, &error) == FL_OK)
+        fl_send_version_to_all(self, version);
+    fl_free(version);
+}
+
+/* Results that the job row carries follow the database. */
+static void reread_job(struct fl_server *self)
+{
+    struct fl_error error;
+    struct fl_job job;
+    if (fl_queue_get(self->desk->store, self->job.id, &job, &error) == FL_OK)
+        self->job = job;
+}
+
+void fl_conduct_drop_job(struct fl_server *self)
+{
+    for (uint32_t i = 0; i < self->seat_count; i++)
+        fl_seat_stop_fetch(self->seats[i]);
+    if (self->sum)
+        fl_sum_work_free(self->sum);
+    self->sum = NULL;
+    fl_stage_release(self->stage);
+    self->stage = NULL;
+    if (self->has_attempt)
+        fl_attempt_row_free(&self->attempt);
+    self->has_attempt = false;
+    fl_job_facts_release(self->facts);
+    self->facts = NULL;
+    memset(&self->job, 0, sizeof self->job);
+    self->job.base_loss = (double)NAN;
+    self->parked_count = 0;
+    self->next_look_ms = 0;
+}
+
+static void end_job(struct fl_server *self)
+{
+    struct fl_error error;
+    reread_job(self);
+    const struct fl_field fields[] = {FL_I64("job", self->job.id),
+                                      FL_STR("state", fl_job_state_name(self->job.state)),
+                                      FL_STR("reason", self->job.reason),
+                                      {.kind = FL_FIELD_END}};
+    fl_log_fields(self->job.state == FL_JOB_DONE ? FL_LOG_INFO : FL_LOG_WARN, "job_ended",
+                  "a job ended", fields);
+    (void)!fl_desk_audit(self->desk, "job_ended", fields, &error);
+    if (self->job.state != FL_JOB_PAUSED) {
+        for (uint32_t i = 0; i < self->seat_count; i++) {
+            const struct fl_member *m = fl_round_find(self->round, self->seats[i]->site);
+            if (self->seats[i]->live && m)
+                fl_send_job_end(self, self->seats[i], &self->job);
+        }
+        if (fl_queue_clean(self->desk->store, self->job.id, &error) != FL_OK)
+            fl_log(FL_LOG_WARN, "clean_failed", error.text);
+    }
+    self->busy_until_ms = fl_server_now(self) + 2000;
+    fl_conduct_drop_job(self);
+}
+
+/* ---- the step ---- */
+
+static void copy_round(struct fl_round *to, const struct fl_round *from)
+{
+    memcpy(to, from, offsetof(struct fl_round, members) + from->count * sizeof from->members[0]);
+}
+
+void fl_conduct_send_all(struct fl_server *self)
+{
+    for (uint32_t i = 0; i < self->seat_count; i++)
+        fl_send_due(self, self->seats[i]);
+}
+
+static void log_step(const struct fl_server *self, const struct fl_round *before,
+                     const struct fl_round_input *input)
+{
+    const struct fl_round *after = self->round;
+    if (before->state == after->state)
+        return;
+    fl_log(FL_LOG_INFO, "round_state", fl_round_state_name(after->state),
+           FL_I64("job", self->job.id), FL_U64("round", after->round),
+           FL_U64("attempt", after->attempt), FL_STR("from", fl_round_state_name(before->state)),
+           FL_STR("on", fl_round_event_name(input->event)), FL_STR("reason", after->reason));
+}
+
+/* round, attempt: those before the step. */
+static void carry_out(struct fl_server *self, uint32_t effects, uint32_t round, uint32_t attempt,
+                      const struct fl_round_input *input)
+{
+    if (effects & FL_EFFECT_NEXT) {
+        reread_job(self);
+        announce(self, round);
+    }
+    if (effects & (FL_EFFECT_NEXT | FL_EFFECT_ABANDON))
+        end_attempt(self, round, attempt);
+    if (effects & FL_EFFECT_END) {
+        end_job(self);
+        return;
+    }
+    if (effects & FL_EFFECT_COLLECT)
+        fl_conduct_make_stage(self);
+    if (effects & FL_EFFECT_SEND_ALL)
+        fl_conduct_send_all(self);
+    else if (effects & FL_EFFECT_SEND_SITE) {
+        struct fl_seat *seat = fl_seat_of(self, input->site);
+        if (seat)
+            fl_send_due(self, seat);
+    }
+    if (effects & FL_EFFECT_CONFIGURE)
+        fl_conduct_begin_start(self);
+    if (effects & FL_EFFECT_AGGREGATE)
+        begin_sum(self);
+    if (effects & FL_EFFECT_COMMIT)
+        commit(self);
+}
+
+static enum fl_status persist(struct fl_server *self, fl_also also, void *context,
+                              struct fl_error *error)
+{
+    struct fl_store *store = self->desk->store;
+    enum fl_status status = fl_store_begin(store, error);
+    if (status != FL_OK)
+        return status;
+    if (also)
+        status = also(self, context, error);
+    if (status == FL_OK)
+        status = fl_queue_save(store, self->job.id, job_state(self->next), self->next,
+                               fl_clock_wall(self->desk->clock), error);
+    if (status == FL_OK)
+        return fl_store_commit(store, error);
+    fl_store_rollback(store);
+    return status;
+}
+
+/* Keep an event that could not be committed. Results of work have their own way back. */
+static void park(struct fl_server *self, const struct fl_round_input *input,
+                 const struct fl_error *error)
+{
+    fl_log(FL_LOG_ERROR, "commit_failed", error->text,
+           FL_STR("on", fl_round_event_name(input->event)));
+    if (input->event == FL_EVENT_CONFIGURED || input->event == FL_EVENT_AGGREGATED ||
+        input->event == FL_EVENT_COMMITTED) {
+        struct fl_round_input failed = {.event = FL_EVENT_STORAGE_FAILED, .reason = error->text};
+        fl_conduct(self, &failed);
+        return;
+    }
+    if (input->event == FL_EVENT_TICK || self->parked_count == FL_PARKED_MAX)
+        return; /* time passes again; sites repeat what is not answered */
+    struct fl_parked *parked = &self->parked[self->parked_count++];
+    parked->input = *input;
+    (void)snprintf(parked->reason, sizeof parked->reason, "%s", input->reason ? input->reason : "");
+    parked->input.reason = NULL;
+    self->parked_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
+}
+
+void fl_conduct_also(struct fl_server *self, const struct fl_round_input *input, fl_also also,
+                     void *context)
+{
+    struct fl_error error;
+    if (!self->job.id)
+        return;
+    copy_round(self->next, self->round);
+    uint32_t effects = fl_round_step(self->next, input, fl_server_now(self));
+    if (effects & FL_EFFECT_PERSIST && persist(self, also, context, &error) != FL_OK) {
+        park(self, input, &error);
+        return;
+    }
+    struct fl_round *before = self->round;
+    self->round = self->next;
+    self->next = before;
+    log_step(self, before, input);
+    carry_out(self, effects, before->round, before->attempt, input);
+}
+
+void fl_conduct(struct fl_server *self, const struct fl_round_input *input)
+{
+    fl_conduct_also(self, input, NULL, NULL);
+}
+
+void fl_conduct_site(struct fl_server *self, enum fl_round_event event, uint32_t site)
+{
+    const struct fl_round_input input = {.event = event, .site = site};
+    fl_conduct(self, &input);
+}
+
+void fl_conduct_note_refusal(struct fl_server *self, uint32_t site, enum fl_refusal code,
+                             bool permanent, const char *reason)
+{
+    struct fl_error error;
+    struct fl_refusal_row row = {.site = site, .code = code, .permanent = permanent};
+    fl_wire_set_text(row.reason, sizeof row.reason, reason);
+    if (fl_queue_refuse(self->desk->store, self->job.id, &row, fl_clock_wall(self->desk->clock),
+                        &error) != FL_OK)
+        fl_log(FL_LOG_WARN, "store_failed", error.text);
+}

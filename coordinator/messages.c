@@ -1,0 +1,319 @@
+/* messages.c - what the coordinator says to sites about the running job. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "coordinator/server_internal.h"
+#include "coordinator/strategy.h"
+
+static struct fl_wire about_job(const struct fl_server *self, enum fl_wire_kind kind)
+{
+    return (struct fl_wire){.kind = kind,
+                            .job = (uint64_t)self->job.id,
+                            .round = self->round->round,
+                            .attempt = self->round->attempt};
+}
+
+/* The largest rank that this site may be given in any round. */
+static uint32_t rank_limit(const struct fl_job_spec *spec, const char *worker)
+{
+    uint32_t most = fl_rank_schedule_largest(&spec->ranks);
+    for (uint32_t i = 0; i < spec->ranks.count; i++) {
+        const struct fl_rank_rule *rule = &spec->ranks.rules[i];
+        if (rule->kind == FL_RANK_WORKER && strcmp(rule->worker, worker) == 0 && rule->rank < most)
+            most = rule->rank;
+    }
+    return most;
+}
+
+static void fill_training(const struct fl_job_spec *spec, struct fl_wire_offer *offer)
+{
+    offer->steps = (uint32_t)spec->steps;
+    offer->batch_size = (uint32_t)spec->batch_size;
+    offer->seq_len = (uint32_t)spec->seq_len;
+    offer->lr = spec->lr;
+    offer->lr_a = spec->lr_a;
+    offer->lr_b = spec->lr_b;
+    offer->schedule = (enum fl_wire_schedule)spec->schedule;
+    offer->warmup = spec->warmup;
+    offer->weight_decay = spec->weight_decay;
+    offer->grad_clip = spec->grad_clip;
+    offer->shuffle = spec->shuffle;
+    offer->compute = (enum fl_wire_compute)spec->compute;
+    offer->threads = (uint32_t)spec->threads;
+    offer->optimizer = (enum fl_wire_optimizer)spec->optimizer;
+}
+
+static void send_offer(struct fl_server *self, struct fl_seat *seat)
+{
+    const struct fl_job_spec *spec = self->facts->spec;
+    struct fl_wire message = about_job(self, FL_WIRE_OFFER);
+    struct fl_wire_offer *offer = &message.as.offer;
+    (void)snprintf(offer->name, sizeof offer->name, "%s", spec->name);
+    (void)snprintf(offer->model, sizeof offer->model, "%s", spec->model);
+    if (fl_unhex(spec->model_sha256, offer->manifest, sizeof offer->manifest) != FL_OK)
+        memset(offer->manifest, 0, sizeof offer->manifest); /* the job's check excludes it */
+    (void)snprintf(offer->strategy, sizeof offer->strategy, "%s",
+                   fl_strategy_info((enum fl_strategy)spec->strategy)->name);
+    offer->rounds = (uint32_t)spec->rounds;
+    offer->seed = spec->seed;
+    (void)snprintf(offer->targets, sizeof offer->targets, "%s", spec->targets);
+    offer->alpha = spec->alpha;
+    offer->rank_default = (uint32_t)spec->ranks.fallback;
+    offer->rank_max = rank_limit(spec, seat->name);
+    offer->dropout = spec->dropout;
+    fill_training(spec, offer);
+    offer->min_workers = (uint32_t)spec->min_workers;
+    offer->secure_aggregation = spec->secure_aggregation;
+    offer->update_range = spec->update_range;
+    offer->clip_norm = spec->clip_norm;
+    offer->weight_cap = spec->weight_cap;
+    offer->evaluate_every = (uint32_t)spec->eval_every;
+    offer->evaluate_rows = (uint32_t)spec->eval_rows;
+    memcpy(offer->job_hash, self->job.sha256, sizeof offer->job_hash);
+    offer->liveness_ms = (uint32_t)spec->liveness_timeout;
+    fl_seat_send(self, seat, &message);
+}
+
+static void store_ranks(const uint16_t *ranks, uint32_t count, uint8_t *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        out[2 * i] = (uint8_t)(ranks[i] & 0xff);
+        out[2 * i + 1] = (uint8_t)(ranks[i] >> 8);
+    }
+}
+
+/* The row of a site in the attempt's plan: cohort members in the order of their ids. */
+static uint32_t plan_row(const struct fl_round *round, uint32_t site)
+{
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < round->count; i++)
+        row += round->members[i].cohort && round->members[i].site < site;
+    return row;
+}
+
+static void fill_task(const struct fl_server *self, struct fl_wire_task *task)
+{
+    const struct fl_job_spec *spec = self->facts->spec;
+    uint32_t round = self->round->round;
+    bool only = fl_round_only_evaluates(self->round);
+    enum fl_factors factors = only ? FL_FACTORS_NONE
+                                   : fl_strategy_factors((enum fl_strategy)spec->strategy, round);
+    memcpy(task->start.root, self->attempt.start_root, FL_HASH_BYTES);
+    task->start.size = self->attempt.start_bytes;
+    task->version = round - 1;
+    memcpy(task->version_hash, self->attempt.version_hash, FL_HASH_BYTES);
+    task->train_a = (factors & FL_FACTOR_A) != 0;
+    task->train_b = (factors & FL_FACTOR_B) != 0;
+    task->train = !only;
+    task->evaluate = spec->eval_every > 0 && (only || (round - 1) % spec->eval_every == 0);
+    task->total_steps = spec->rounds * spec->steps;
+    task->first_step = only ? task->total_steps : (round - 1) * spec->steps;
+}
+
+static void send_task(struct fl_server *self, struct fl_seat *seat)
+{
+    const struct fl_rank_plan *plan = &self->attempt.plan;
+    uint32_t row = plan_row(self->round, seat->site);
+    if (!self->has_attempt || row >= plan->sites)
+        return;
+    size_t bytes = 2 * (size_t)plan->modules;
+    uint8_t *ranks = fl_malloc(2 * bytes);
+    if (!ranks) {
+        seat->owed = true;
+        return;
+    }
+    store_ranks(plan->global, plan->modules, ranks);
+    store_ranks(plan->ranks + (size_t)row * plan->modules, plan->modules, ranks + bytes);
+    struct fl_wire message = about_job(self, FL_WIRE_TASK);
+    fill_task(self, &message.as.task);
+    message.as.task.global_ranks = (struct fl_wire_bytes){ranks, bytes};
+    message.as.task.site_ranks = (struct fl_wire_bytes){ranks + bytes, bytes};
+    fl_seat_send(self, seat, &message);
+    fl_free(ranks);
+}
+
+static void send_collect(struct fl_server *self, struct fl_seat *seat)
+{
+    if (!self->stage)
+        return;
+    uint32_t position = fl_stage_position(self->stage, seat->site);
+    if (position == UINT32_MAX)
+        return;
+    struct fl_wire message = about_job(self, FL_WIRE_COLLECT);
+    message.as.collect.cohort = self->stage->count;
+    message.as.collect.tiers = (struct fl_wire_bytes){
+        fl_layout_site_tiers(self->stage->layout, position), self->stage->layout->tier_count};
+    memcpy(message.as.collect.sealing_key, self->job.sealing_key,
+           sizeof message.as.collect.sealing_key);
+    fl_seat_send(self, seat, &message);
+}
+
+void fl_send_receipt(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *about,
+                     enum fl_receipt status, const char *reason)
+{
+    struct fl_wire message = {.kind = FL_WIRE_RECEIPT,
+                              .job = about->job,
+                              .round = about->round,
+                              .attempt = about->attempt};
+    message.as.receipt.status = status;
+    fl_wire_set_text(message.as.receipt.reason, sizeof message.as.receipt.reason, reason);
+    fl_seat_send(self, seat, &message);
+}
+
+void fl_send_due(struct fl_server *self, struct fl_seat *seat)
+{
+    if (!self->job.id || !seat->live)
+        return;
+    struct fl_wire about = about_job(self, FL_WIRE_RECEIPT);
+    switch (fl_round_due(self->round, seat->site)) {
+    case FL_DUE_OFFER:
+        send_offer(self, seat);
+        break;
+    case FL_DUE_TASK:
+        send_task(self, seat);
+        break;
+    case FL_DUE_COLLECT:
+        send_collect(self, seat);
+        break;
+    case FL_DUE_RECEIPT:
+        fl_send_receipt(self, seat, &about, FL_RECEIPT_ACCEPTED, "");
+        break;
+    case FL_DUE_NOTHING:
+        break;
+    }
+}
+
+/* ---- versions and the end ---- */
+
+/* The loss that stands for a version: of the version before it, which this round measured. */
+static void fill_eval(struct fl_server *self, const struct fl_version *version,
+                      struct fl_wire_version *out)
+{
+    struct fl_error error;
+    double loss = self->job.base_loss;
+    uint64_t tokens = self->job.base_tokens;
+    if (version->version > 1) {
+        struct fl_version *before = fl_calloc(1, sizeof *before);
+        loss = (double)NAN;
+        if (before && fl_registry_get(self->desk->store, version->job, version->version - 1, before,
+                                      &error) == FL_OK) {
+            loss = before->eval_loss;
+            tokens = before->eval_tokens;
+        }
+        fl_free(before);
+    }
+    out->has_eval = isfinite(loss) && tokens > 0;
+    out->eval_loss = out->has_eval ? loss : 0.0;
+    out->eval_tokens = out->has_eval ? tokens : 0;
+}
+
+/* The object must be on the shelf before it is announced. */
+static bool shelve_version(struct fl_server *self, const struct fl_version *version)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    struct fl_object *object = NULL;
+    if (fl_shelf_find(self->shelf, version->root))
+        return true;
+    enum fl_status status = fl_registry_path(self->desk->store, version->job, version->version,
+                                             path, &error);
+    if (status == FL_OK)
+        status = fl_object_open_file(path, &object, &error);
+    if (status == FL_OK)
+        status = fl_shelf_put(self->shelf, &object);
+    fl_object_close(&object);
+    if (status != FL_OK)
+        fl_log(FL_LOG_ERROR, "version_unreadable", error.text);
+    return status == FL_OK;
+}
+
+void fl_send_version(struct fl_server *self, struct fl_seat *seat, const struct fl_version *version)
+{
+    struct fl_error error;
+    struct fl_job_spec *spec = NULL;
+    uint8_t *ranks = fl_malloc(2 * (size_t)version->rank_count);
+    if (!ranks || !shelve_version(self, version)) {
+        fl_free(ranks);
+        return;
+    }
+    store_ranks(version->ranks, version->rank_count, ranks);
+    struct fl_wire message = {.kind = FL_WIRE_VERSION,
+                              .job = (uint64_t)version->job,
+                              .round = version->round,
+                              .attempt = 1};
+    struct fl_wire_version *out = &message.as.version;
+    out->version = version->version;
+    memcpy(out->adapter.root, version->root, FL_HASH_BYTES);
+    out->adapter.size = version->bytes;
+    memcpy(out->sha256, version->sha256, FL_HASH_BYTES);
+    out->ranks = (struct fl_wire_bytes){ranks, 2 * (size_t)version->rank_count};
+    out->workers = version->workers;
+    fill_eval(self, version, out);
+    if (fl_queue_spec(self->desk->store, version->job, &spec, &error) == FL_OK)
+        out->last = version->version == spec->rounds;
+    fl_seat_send(self, seat, &message);
+    fl_free(spec);
+    fl_free(ranks);
+}
+
+void fl_send_version_to_all(struct fl_server *self, const struct fl_version *version)
+{
+    for (uint32_t i = 0; i < self->seat_count; i++) {
+        struct fl_seat *seat = self->seats[i];
+        const struct fl_member *m = fl_round_find(self->round, seat->site);
+        if (seat->live && m && m->answer != FL_ANSWER_REFUSED)
+            fl_send_version(self, seat, version);
+    }
+}
+
+static enum fl_wire_job_end end_of(enum fl_job_state state)
+{
+    if (state == FL_JOB_DONE)
+        return FL_JOB_END_DONE;
+    return state == FL_JOB_CANCELLED ? FL_JOB_END_CANCELLED : FL_JOB_END_FAILED;
+}
+
+static uint32_t newest_version(struct fl_server *self, int64_t job, struct fl_version **out)
+{
+    struct fl_error error;
+    *out = fl_calloc(1, sizeof **out);
+    if (*out && fl_registry_newest(self->desk->store, job, *out, &error) == FL_OK)
+        return (*out)->version;
+    fl_free(*out);
+    *out = NULL;
+    return 0;
+}
+
+void fl_send_job_end(struct fl_server *self, struct fl_seat *seat, const struct fl_job *job)
+{
+    struct fl_version *newest;
+    struct fl_wire message = {.kind = FL_WIRE_JOB_END,
+                              .job = (uint64_t)job->id,
+                              .round = job->round,
+                              .attempt = job->attempt};
+    message.as.job_end.state = end_of(job->state);
+    message.as.job_end.version = newest_version(self, job->id, &newest);
+    fl_wire_set_text(message.as.job_end.reason, sizeof message.as.job_end.reason, job->reason);
+    fl_seat_send(self, seat, &message);
+    fl_free(newest);
+}
+
+void fl_send_missed(struct fl_server *self, struct fl_seat *seat, const struct fl_wire_hello *hello)
+{
+    struct fl_error error;
+    struct fl_job job;
+    struct fl_version *newest;
+    if (hello->last_job == 0 || hello->last_job > INT64_MAX ||
+        fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error) != FL_OK)
+        return;
+    uint32_t version = newest_version(self, job.id, &newest);
+    if (version > 0 && (!hello->has_last_version ||
+                        memcmp(hello->last_version, newest->sha256, FL_HASH_BYTES) != 0))
+        fl_send_version(self, seat, newest);
+    fl_free(newest);
+    if (job.state == FL_JOB_DONE || job.state == FL_JOB_FAILED || job.state == FL_JOB_CANCELLED)
+        fl_send_job_end(self, seat, &job);
+}

@@ -1,0 +1,751 @@
+/*
+ * round.c - the table of the round and the function that walks it.
+ *
+ * Invariants: enter() alone assigns the state; a version is entered once a round; a row's guard
+ * looks only at the value itself and the time.
+ */
+#include "coordinator/round.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define E(event) (1u << FL_EVENT_##event)
+
+/* The events that change who may still finish. */
+#define MEMBERS                                                                                    \
+    (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(TRAINED) | E(SITE_FAILED) | E(UPLOADED) | E(TICK))
+#define ANSWERS  (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(FIT) | E(REFUSED) | E(DEFERRED) | E(TICK))
+#define PRESENCE (E(ONLINE) | E(OFFLINE))
+
+typedef bool (*guard_function)(const struct fl_round *, int64_t now_ms);
+
+enum move { /* what happens to round, attempt and breaks on the way */
+            MOVE_STAY,
+            MOVE_ON,
+            MOVE_RETRY, /* another attempt that nobody is to blame for */
+            MOVE_BREAK, /* another attempt after a broken one */
+            MOVE_NEXT   /* the next round */
+};
+
+struct row {
+    enum fl_round_state from;
+    uint32_t events;
+    guard_function guard; /* NULL: always */
+    enum fl_round_state to;
+    enum move move;
+    uint32_t effects;
+    const char *reason; /* where the event brings none */
+};
+
+static uint32_t count_members(const struct fl_round *self, bool (*test)(const struct fl_member *))
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < self->count; i++)
+        n += test(&self->members[i]);
+    return n;
+}
+
+static bool is_online(const struct fl_member *m)
+{
+    return m->online && !m->revoked;
+}
+
+static bool is_fit(const struct fl_member *m)
+{
+    return is_online(m) && m->answer == FL_ANSWER_FIT;
+}
+
+static bool is_candidate(const struct fl_member *m)
+{
+    return !m->revoked && m->answer != FL_ANSWER_REFUSED;
+}
+
+static bool is_refusing(const struct fl_member *m)
+{
+    return !m->revoked && m->answer == FL_ANSWER_REFUSED;
+}
+
+static bool is_silent(const struct fl_member *m)
+{
+    return is_online(m) && m->answer == FL_ANSWER_NONE;
+}
+
+static bool is_missing(const struct fl_member *m)
+{
+    return m->seen && !m->online && is_candidate(m);
+}
+
+static bool is_cohort(const struct fl_member *m)
+{
+    return m->cohort;
+}
+
+static bool is_trained(const struct fl_member *m)
+{
+    return m->cohort && m->trained && !m->failed;
+}
+
+static bool is_uploaded(const struct fl_member *m)
+{
+    return is_trained(m) && m->uploaded;
+}
+
+static bool may_train(const struct fl_member *m)
+{
+    return m->cohort && !m->failed && !m->revoked;
+}
+
+static bool may_upload(const struct fl_member *m)
+{
+    return is_trained(m) && !m->revoked;
+}
+
+static bool is_revoked_cohort(const struct fl_member *m)
+{
+    return m->cohort && m->revoked;
+}
+
+uint32_t fl_round_cohort(const struct fl_round *self)
+{
+    return count_members(self, is_cohort);
+}
+
+uint32_t fl_round_trained(const struct fl_round *self)
+{
+    return count_members(self, is_trained);
+}
+
+uint32_t fl_round_uploaded(const struct fl_round *self)
+{
+    return count_members(self, is_uploaded);
+}
+
+uint32_t fl_round_online(const struct fl_round *self)
+{
+    return count_members(self, is_online);
+}
+
+bool fl_round_only_evaluates(const struct fl_round *self)
+{
+    return self->round > self->rules.rounds;
+}
+
+bool fl_round_active(const struct fl_round *self)
+{
+    return self->state >= FL_ROUND_SELECT && self->state <= FL_ROUND_COMMIT;
+}
+
+/* ---- guards ---- */
+
+static bool overdue(const struct fl_round *self, int64_t now_ms)
+{
+    return now_ms >= self->deadline_ms;
+}
+
+/* Refusals leave too few sites. Without any refusal more sites may still enrol. */
+static bool too_few_left(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return count_members(self, is_refusing) > 0 &&
+           count_members(self, is_candidate) < self->rules.min_workers;
+}
+
+static bool enough_fit(const struct fl_round *self)
+{
+    return count_members(self, is_fit) >= self->rules.min_workers;
+}
+
+static bool selected(const struct fl_round *self, int64_t now_ms)
+{
+    return self->begun && enough_fit(self) &&
+           (count_members(self, is_silent) == 0 || overdue(self, now_ms));
+}
+
+static bool waited_too_long(const struct fl_round *self, int64_t now_ms)
+{
+    return now_ms - self->entered_at_ms >= self->rules.wait_timeout_ms;
+}
+
+/* The evaluation behind the last round is worth a short wait only. */
+static bool give_up_evaluation(const struct fl_round *self, int64_t now_ms)
+{
+    return fl_round_only_evaluates(self) && (overdue(self, now_ms) || too_few_left(self, now_ms) ||
+                                             self->breaks >= FL_ROUND_BREAKS_MAX);
+}
+
+static bool cohort_revoked(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return count_members(self, is_revoked_cohort) > 0;
+}
+
+/* A site whose session ended a moment ago still counts: connections break and return. */
+static bool is_live(const struct fl_round *self, const struct fl_member *m, int64_t now_ms)
+{
+    return m->online || now_ms - m->gone_at_ms < self->rules.liveness_timeout_ms;
+}
+
+static bool trained(const struct fl_round *self, int64_t now_ms)
+{
+    if (fl_round_trained(self) < self->rules.min_workers)
+        return false;
+    if (overdue(self, now_ms))
+        return true;
+    for (uint32_t i = 0; i < self->count; i++) {
+        const struct fl_member *m = &self->members[i];
+        if (may_train(m) && !m->trained && is_live(self, m, now_ms))
+            return false;
+    }
+    return true;
+}
+
+static bool trained_secure(const struct fl_round *self, int64_t now_ms)
+{
+    return self->rules.secure && trained(self, now_ms);
+}
+
+static bool collected(const struct fl_round *self, int64_t now_ms)
+{
+    if (fl_round_uploaded(self) < self->rules.min_workers)
+        return false;
+    if (overdue(self, now_ms))
+        return true;
+    for (uint32_t i = 0; i < self->count; i++) {
+        const struct fl_member *m = &self->members[i];
+        if (may_upload(m) && !m->uploaded && is_live(self, m, now_ms))
+            return false;
+    }
+    return true;
+}
+
+static bool collected_secure(const struct fl_round *self, int64_t now_ms)
+{
+    return self->rules.secure && collected(self, now_ms);
+}
+
+static bool train_hopeless(const struct fl_round *self, int64_t now_ms)
+{
+    return count_members(self, may_train) < self->rules.min_workers || overdue(self, now_ms);
+}
+
+static bool collect_hopeless(const struct fl_round *self, int64_t now_ms)
+{
+    return count_members(self, may_upload) < self->rules.min_workers || overdue(self, now_ms);
+}
+
+static bool last_break(const struct fl_round *self)
+{
+    return self->breaks + 1 >= FL_ROUND_BREAKS_MAX && !fl_round_only_evaluates(self);
+}
+
+static bool last_break_guard(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return last_break(self);
+}
+
+static bool train_ends_it(const struct fl_round *self, int64_t now_ms)
+{
+    return last_break(self) && train_hopeless(self, now_ms);
+}
+
+static bool collect_ends_it(const struct fl_round *self, int64_t now_ms)
+{
+    return last_break(self) && collect_hopeless(self, now_ms);
+}
+
+static bool is_last(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return self->round > self->rules.rounds ||
+           (self->round == self->rules.rounds && !self->rules.final_round);
+}
+
+/* ---- the table ---- */
+
+#define SELECT_AGAIN (FL_EFFECT_PERSIST | FL_EFFECT_ABANDON)
+#define ENDED        (FL_EFFECT_PERSIST | FL_EFFECT_END)
+#define BROKEN       (ENDED | FL_EFFECT_ABANDON)
+#define KEEP         (FL_EFFECT_PERSIST | FL_EFFECT_SEND_SITE)
+#define TOO_FEW      "too few sites could finish the round"
+#define REVOKED_ONE  "a site of the round was revoked"
+
+#define BREAKS(state_, hopeless, ends)                                                             \
+    {FL_ROUND_##state_, MEMBERS,      cohort_revoked, FL_ROUND_SELECT,                             \
+     MOVE_RETRY,        SELECT_AGAIN, REVOKED_ONE},                                                \
+        {FL_ROUND_##state_, MEMBERS, ends, FL_ROUND_PAUSED, MOVE_ON, BROKEN, TOO_FEW},             \
+    {                                                                                              \
+        FL_ROUND_##state_, MEMBERS, hopeless, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, TOO_FEW   \
+    }
+
+#define CANCELS(state_)                                                                            \
+    {                                                                                              \
+        FL_ROUND_##state_, E(CANCEL), NULL, FL_ROUND_IDLE, MOVE_ON, BROKEN, "cancelled"            \
+    }
+
+/* clang-format off */
+static const struct row table[] = {
+    {FL_ROUND_IDLE, E(START), NULL, FL_ROUND_SELECT, MOVE_ON, FL_EFFECT_PERSIST, NULL},
+    {FL_ROUND_IDLE, PRESENCE | E(REVOKED), NULL, FL_ROUND_IDLE, MOVE_STAY, 0, NULL},
+
+    {FL_ROUND_SELECT, ANSWERS, give_up_evaluation, FL_ROUND_DONE, MOVE_ON, ENDED, NULL},
+    {FL_ROUND_SELECT, ANSWERS, too_few_left, FL_ROUND_FAILED, MOVE_ON, ENDED,
+     "refusals leave too few sites"},
+    {FL_ROUND_SELECT, ANSWERS, selected, FL_ROUND_CONFIGURE, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_CONFIGURE, NULL},
+    {FL_ROUND_SELECT, E(TICK), waited_too_long, FL_ROUND_FAILED, MOVE_ON, ENDED,
+     "too few sites came within wait_timeout"},
+    {FL_ROUND_SELECT, ANSWERS, NULL, FL_ROUND_SELECT, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
+    CANCELS(SELECT),
+
+    {FL_ROUND_CONFIGURE, E(CONFIGURED), NULL, FL_ROUND_TRAIN, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_CONFIGURE, E(CONFIGURE_FAILED), NULL, FL_ROUND_FAILED, MOVE_ON, BROKEN, NULL},
+    {FL_ROUND_CONFIGURE, E(REVOKED), cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
+     REVOKED_ONE},
+    {FL_ROUND_CONFIGURE, E(STORAGE_FAILED), NULL, FL_ROUND_CONFIGURE, MOVE_STAY, 0, NULL},
+    {FL_ROUND_CONFIGURE, E(TICK), overdue, FL_ROUND_CONFIGURE, MOVE_STAY, FL_EFFECT_CONFIGURE,
+     NULL},
+    {FL_ROUND_CONFIGURE, PRESENCE | E(REVOKED) | E(SITE_FAILED), NULL, FL_ROUND_CONFIGURE,
+     MOVE_STAY, 0, NULL},
+    CANCELS(CONFIGURE),
+
+    {FL_ROUND_TRAIN, MEMBERS, cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
+     REVOKED_ONE},
+    {FL_ROUND_TRAIN, MEMBERS, trained_secure, FL_ROUND_KEYS, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_TRAIN, MEMBERS, trained, FL_ROUND_COLLECT, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
+    BREAKS(TRAIN, train_hopeless, train_ends_it),
+    {FL_ROUND_TRAIN, E(TRAINED) | E(SITE_FAILED), NULL, FL_ROUND_TRAIN, MOVE_STAY,
+     FL_EFFECT_PERSIST, NULL},
+    {FL_ROUND_TRAIN, MEMBERS & ~E(UPLOADED), NULL, FL_ROUND_TRAIN, MOVE_STAY, FL_EFFECT_SEND_SITE,
+     NULL},
+    CANCELS(TRAIN),
+
+    BREAKS(KEYS, collect_hopeless, collect_ends_it),
+    {FL_ROUND_KEYS, E(KEYS_COMPLETE), NULL, FL_ROUND_SHARES, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_KEYS, MEMBERS, NULL, FL_ROUND_KEYS, MOVE_STAY, KEEP, NULL},
+    CANCELS(KEYS),
+
+    BREAKS(SHARES, collect_hopeless, collect_ends_it),
+    {FL_ROUND_SHARES, E(SHARES_COMPLETE), NULL, FL_ROUND_COLLECT, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_SHARES, MEMBERS, NULL, FL_ROUND_SHARES, MOVE_STAY, KEEP, NULL},
+    CANCELS(SHARES),
+
+    {FL_ROUND_COLLECT, MEMBERS, cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
+     REVOKED_ONE},
+    {FL_ROUND_COLLECT, MEMBERS, collected_secure, FL_ROUND_UNMASK, MOVE_ON,
+     KEEP | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_COLLECT, MEMBERS, collected, FL_ROUND_AGGREGATE, MOVE_ON,
+     KEEP | FL_EFFECT_AGGREGATE, NULL},
+    BREAKS(COLLECT, collect_hopeless, collect_ends_it),
+    {FL_ROUND_COLLECT, E(UPLOADED) | E(SITE_FAILED), NULL, FL_ROUND_COLLECT, MOVE_STAY, KEEP,
+     NULL},
+    {FL_ROUND_COLLECT, MEMBERS, NULL, FL_ROUND_COLLECT, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
+    CANCELS(COLLECT),
+
+    BREAKS(UNMASK, collect_hopeless, collect_ends_it),
+    {FL_ROUND_UNMASK, E(UNMASKED), NULL, FL_ROUND_AGGREGATE, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_AGGREGATE, NULL},
+    {FL_ROUND_UNMASK, MEMBERS, NULL, FL_ROUND_UNMASK, MOVE_STAY, KEEP, NULL},
+    CANCELS(UNMASK),
+
+    {FL_ROUND_AGGREGATE, E(AGGREGATED), NULL, FL_ROUND_COMMIT, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_COMMIT, NULL},
+    {FL_ROUND_AGGREGATE, E(AGGREGATE_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN,
+     NULL},
+    {FL_ROUND_AGGREGATE, E(AGGREGATE_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN,
+     NULL},
+    {FL_ROUND_AGGREGATE, E(REVOKED), cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
+     REVOKED_ONE},
+    {FL_ROUND_AGGREGATE, E(STORAGE_FAILED), NULL, FL_ROUND_AGGREGATE, MOVE_STAY, 0, NULL},
+    {FL_ROUND_AGGREGATE, E(TICK), overdue, FL_ROUND_AGGREGATE, MOVE_STAY, FL_EFFECT_AGGREGATE,
+     NULL},
+    {FL_ROUND_AGGREGATE, PRESENCE | E(REVOKED), NULL, FL_ROUND_AGGREGATE, MOVE_STAY,
+     FL_EFFECT_SEND_SITE, NULL},
+    CANCELS(AGGREGATE),
+
+    {FL_ROUND_COMMIT, E(COMMITTED), is_last, FL_ROUND_DONE, MOVE_ON, ENDED | FL_EFFECT_NEXT, NULL},
+    {FL_ROUND_COMMIT, E(COMMITTED), NULL, FL_ROUND_SELECT, MOVE_NEXT,
+     FL_EFFECT_PERSIST | FL_EFFECT_NEXT, NULL},
+    {FL_ROUND_COMMIT, E(STORAGE_FAILED), NULL, FL_ROUND_COMMIT, MOVE_STAY, 0, NULL},
+    {FL_ROUND_COMMIT, E(TICK), overdue, FL_ROUND_COMMIT, MOVE_STAY, FL_EFFECT_COMMIT, NULL},
+    {FL_ROUND_COMMIT, PRESENCE | E(REVOKED), NULL, FL_ROUND_COMMIT, MOVE_STAY,
+     FL_EFFECT_SEND_SITE, NULL},
+    CANCELS(COMMIT),
+
+    {FL_ROUND_PAUSED, E(RESUME), NULL, FL_ROUND_SELECT, MOVE_RETRY, FL_EFFECT_PERSIST, NULL},
+    {FL_ROUND_PAUSED, PRESENCE | E(REVOKED), NULL, FL_ROUND_PAUSED, MOVE_STAY, 0, NULL},
+    CANCELS(PAUSED),
+};
+/* clang-format on */
+
+#define ROWS (sizeof table / sizeof table[0])
+
+bool fl_round_accepts(enum fl_round_state state, enum fl_round_event event)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        if (table[i].from == state && table[i].events & (1u << event))
+            return true;
+    }
+    return false;
+}
+
+/* ---- members ---- */
+
+const struct fl_member *fl_round_find(const struct fl_round *self, uint32_t site)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        if (self->members[i].site == site)
+            return &self->members[i];
+    }
+    return NULL;
+}
+
+struct fl_member *fl_round_member(struct fl_round *self, uint32_t site)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        if (self->members[i].site == site)
+            return &self->members[i];
+    }
+    if (self->count == FL_WORKERS_MAX)
+        return NULL;
+    struct fl_member *added = &self->members[self->count++];
+    *added = (struct fl_member){.site = site};
+    return added;
+}
+
+static void note_presence(struct fl_round *self, struct fl_member *m, bool online, int64_t now_ms)
+{
+    m->online = online;
+    if (online)
+        m->seen = true;
+    else
+        m->gone_at_ms = now_ms;
+    /* whoever connects anew is asked anew, whatever it said before, except a final no */
+    if (self->state == FL_ROUND_SELECT && m->answer != FL_ANSWER_REFUSED)
+        m->answer = FL_ANSWER_NONE;
+}
+
+static void note_site(struct fl_round *self, struct fl_member *m,
+                      const struct fl_round_input *input, int64_t now_ms)
+{
+    switch (input->event) {
+    case FL_EVENT_ONLINE:
+        if (m->revoked) /* allowed again: the answers of its earlier life are void */
+            *m = (struct fl_member){.site = m->site};
+        note_presence(self, m, true, now_ms);
+        break;
+    case FL_EVENT_OFFLINE:
+        note_presence(self, m, false, now_ms);
+        break;
+    case FL_EVENT_REVOKED:
+        m->revoked = true;
+        m->online = false;
+        break;
+    case FL_EVENT_FIT:
+        m->answer = FL_ANSWER_FIT;
+        break;
+    case FL_EVENT_REFUSED:
+        m->answer = FL_ANSWER_REFUSED;
+        break;
+    case FL_EVENT_DEFERRED:
+        m->answer = FL_ANSWER_DEFERRED;
+        m->retry_at_ms = now_ms + input->wait_ms;
+        break;
+    case FL_EVENT_TRAINED:
+        m->trained = m->cohort;
+        break;
+    case FL_EVENT_UPLOADED:
+        m->uploaded = m->trained;
+        break;
+    case FL_EVENT_SITE_FAILED:
+        m->failed = m->cohort;
+        if (input->permanent)
+            m->answer = FL_ANSWER_REFUSED;
+        break;
+    default:
+        break;
+    }
+}
+
+static bool has_site(enum fl_round_event event)
+{
+    return ((E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(FIT) | E(REFUSED) | E(DEFERRED) | E(TRAINED) |
+             E(UPLOADED) | E(SITE_FAILED)) >>
+            event) &
+           1u;
+}
+
+/* Begin to send offers once enough sites are there and no known one is about to connect. */
+static uint32_t begin_selection(struct fl_round *self, int64_t now_ms)
+{
+    if (fl_round_online(self) < self->rules.min_workers) {
+        self->settle_at_ms = 0;
+        return 0;
+    }
+    if (self->settle_at_ms == 0)
+        self->settle_at_ms = now_ms + (self->fresh ? FL_ROUND_SETTLE_MS : 0);
+    if (now_ms < self->settle_at_ms && count_members(self, is_missing) > 0)
+        return 0;
+    self->begun = true;
+    self->fresh = false;
+    self->deadline_ms = now_ms + self->rules.select_timeout_ms;
+    return FL_EFFECT_SEND_ALL;
+}
+
+/* Ask those again whose time of refusal is over. */
+static uint32_t ask_again(struct fl_round *self, int64_t now_ms)
+{
+    uint32_t effects = 0;
+    for (uint32_t i = 0; i < self->count; i++) {
+        struct fl_member *m = &self->members[i];
+        if (m->answer == FL_ANSWER_DEFERRED && now_ms >= m->retry_at_ms) {
+            m->answer = FL_ANSWER_NONE;
+            effects = FL_EFFECT_SEND_ALL;
+        }
+    }
+    return effects;
+}
+
+static uint32_t note(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
+{
+    if (has_site(input->event)) {
+        struct fl_member *m = fl_round_member(self, input->site);
+        if (m)
+            note_site(self, m, input, now_ms);
+    }
+    if (input->event == FL_EVENT_STORAGE_FAILED)
+        self->deadline_ms = now_ms + FL_ROUND_RETRY_MS;
+    if (self->state != FL_ROUND_SELECT)
+        return 0;
+    uint32_t effects = ask_again(self, now_ms);
+    if (!self->begun)
+        effects |= begin_selection(self, now_ms);
+    return effects;
+}
+
+/* ---- entering a state ---- */
+
+static void forget_attempt(struct fl_round *self)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        struct fl_member *m = &self->members[i];
+        m->cohort = m->trained = m->uploaded = m->failed = false;
+        if (m->answer == FL_ANSWER_FIT)
+            m->answer = FL_ANSWER_NONE;
+    }
+}
+
+static void fix_cohort(struct fl_round *self)
+{
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < self->count; i++) {
+        struct fl_member *m = &self->members[i];
+        bool room = self->rules.max_workers == 0 || taken < self->rules.max_workers;
+        m->cohort = room && is_fit(m);
+        taken += m->cohort;
+    }
+}
+
+static void move_counters(struct fl_round *self, enum move move)
+{
+    if (move == MOVE_NEXT) {
+        self->round++;
+        self->attempt = 1;
+        self->breaks = 0;
+        self->reason[0] = '\0';
+    } else if (move == MOVE_RETRY) {
+        self->attempt++;
+        if (self->state == FL_ROUND_PAUSED)
+            self->breaks = 0;
+    } else if (move == MOVE_BREAK) {
+        self->attempt++;
+        self->breaks++;
+    }
+}
+
+/* The only place that assigns the state. */
+static void enter(struct fl_round *self, enum fl_round_state to, int64_t now_ms)
+{
+    self->state = to;
+    self->entered_at_ms = now_ms;
+    self->deadline_ms = INT64_MAX;
+    switch (to) {
+    case FL_ROUND_SELECT:
+        self->begun = false;
+        self->settle_at_ms = 0;
+        if (fl_round_only_evaluates(self))
+            self->deadline_ms = now_ms + self->rules.select_timeout_ms;
+        break;
+    case FL_ROUND_TRAIN:
+    case FL_ROUND_KEYS:
+    case FL_ROUND_SHARES:
+    case FL_ROUND_COLLECT:
+    case FL_ROUND_UNMASK:
+        self->deadline_ms = now_ms + self->rules.round_timeout_ms;
+        break;
+    default:
+        break;
+    }
+}
+
+static void set_reason(struct fl_round *self, const struct row *row,
+                       const struct fl_round_input *input)
+{
+    const char *reason = input->reason && input->reason[0] ? input->reason : row->reason;
+    if (reason && row->to != FL_ROUND_DONE)
+        (void)snprintf(self->reason, sizeof self->reason, "%s", reason);
+}
+
+static void take(struct fl_round *self, const struct row *row, const struct fl_round_input *input,
+                 int64_t now_ms)
+{
+    if (row->move == MOVE_STAY)
+        return;
+    set_reason(self, row, input);
+    move_counters(self, row->move);
+    if (row->to == FL_ROUND_SELECT)
+        forget_attempt(self);
+    if (row->to == FL_ROUND_CONFIGURE)
+        fix_cohort(self);
+    if (row->to == FL_ROUND_IDLE)
+        self->cancelled = true;
+    enter(self, row->to, now_ms);
+}
+
+uint32_t fl_round_step(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
+{
+    assert(input->event < FL_EVENT_COUNT);
+    if (!fl_round_accepts(self->state, input->event))
+        return 0;
+    if (has_site(input->event) && !fl_round_member(self, input->site))
+        return 0;
+    uint32_t effects = note(self, input, now_ms);
+    for (size_t i = 0; i < ROWS; i++) {
+        const struct row *row = &table[i];
+        if (row->from != self->state || !(row->events & (1u << input->event)))
+            continue;
+        if (row->guard && !row->guard(self, now_ms))
+            continue;
+        take(self, row, input, now_ms);
+        effects |= row->effects;
+        if (row->effects & FL_EFFECT_CONFIGURE || row->effects & FL_EFFECT_AGGREGATE ||
+            row->effects & FL_EFFECT_COMMIT)
+            self->deadline_ms = INT64_MAX; /* the answer comes as an event */
+        break;
+    }
+    if (!has_site(input->event))
+        effects &= ~(uint32_t)FL_EFFECT_SEND_SITE;
+    return effects;
+}
+
+/* ---- what follows from a state ---- */
+
+enum fl_due fl_round_due(const struct fl_round *self, uint32_t site)
+{
+    const struct fl_member *m = fl_round_find(self, site);
+    if (!m || !is_online(m))
+        return FL_DUE_NOTHING;
+    if (self->state == FL_ROUND_SELECT)
+        return self->begun && m->answer == FL_ANSWER_NONE ? FL_DUE_OFFER : FL_DUE_NOTHING;
+    if (!m->cohort || m->failed)
+        return FL_DUE_NOTHING;
+    if (self->state == FL_ROUND_TRAIN)
+        return m->trained ? FL_DUE_NOTHING : FL_DUE_TASK;
+    if (m->uploaded && self->state >= FL_ROUND_COLLECT && self->state <= FL_ROUND_COMMIT)
+        return FL_DUE_RECEIPT;
+    if (self->state == FL_ROUND_COLLECT && m->trained)
+        return FL_DUE_COLLECT;
+    return FL_DUE_NOTHING;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t fl_round_wake_ms(const struct fl_round *self)
+{
+    if (!fl_round_active(self))
+        return INT64_MAX;
+    int64_t wake = self->deadline_ms;
+    if (self->state == FL_ROUND_SELECT) {
+        wake = earlier(wake, self->entered_at_ms + self->rules.wait_timeout_ms);
+        if (!self->begun && self->settle_at_ms)
+            wake = earlier(wake, self->settle_at_ms);
+    }
+    for (uint32_t i = 0; i < self->count; i++) {
+        const struct fl_member *m = &self->members[i];
+        if (self->state == FL_ROUND_SELECT && m->answer == FL_ANSWER_DEFERRED)
+            wake = earlier(wake, m->retry_at_ms);
+        if (m->cohort && !m->online)
+            wake = earlier(wake, m->gone_at_ms + self->rules.liveness_timeout_ms);
+    }
+    return wake;
+}
+
+void fl_round_init(struct fl_round *self, const struct fl_round_rules *rules)
+{
+    memset(self, 0, sizeof *self);
+    self->rules = *rules;
+    self->round = 1;
+    self->attempt = 1;
+    self->fresh = true;
+    enter(self, FL_ROUND_IDLE, 0);
+}
+
+void fl_round_restore(struct fl_round *self, enum fl_round_state state, uint32_t round,
+                      uint32_t attempt, uint32_t breaks, int64_t now_ms)
+{
+    self->round = round;
+    self->attempt = attempt;
+    self->breaks = breaks;
+    self->fresh = true;
+    for (uint32_t i = 0; i < self->count; i++)
+        self->members[i].gone_at_ms = now_ms;
+    enter(self, state, now_ms);
+    if (state == FL_ROUND_CONFIGURE || state == FL_ROUND_AGGREGATE || state == FL_ROUND_COMMIT)
+        self->deadline_ms = now_ms; /* the work was lost with the process: begin it again */
+}
+
+static const char *const state_names[FL_ROUND_STATE_COUNT] = {
+    "idle",   "select",    "configure", "train", "keys",   "shares", "collect",
+    "unmask", "aggregate", "commit",    "done",  "paused", "failed"};
+
+static const char *const event_names[FL_EVENT_COUNT] = {"start",
+                                                        "online",
+                                                        "offline",
+                                                        "revoked",
+                                                        "fit",
+                                                        "refused",
+                                                        "deferred",
+                                                        "configured",
+                                                        "configure_failed",
+                                                        "trained",
+                                                        "site_failed",
+                                                        "keys_complete",
+                                                        "shares_complete",
+                                                        "unmasked",
+                                                        "uploaded",
+                                                        "aggregated",
+                                                        "aggregate_failed",
+                                                        "storage_failed",
+                                                        "committed",
+                                                        "tick",
+                                                        "cancel",
+                                                        "resume"};
+
+const char *fl_round_state_name(enum fl_round_state state)
+{
+    return state < FL_ROUND_STATE_COUNT ? state_names[state] : "unknown";
+}
+
+const char *fl_round_event_name(enum fl_round_event event)
+{
+    return event < FL_EVENT_COUNT ? event_names[event] : "unknown";
+}

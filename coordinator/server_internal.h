@@ -1,0 +1,159 @@
+/* server_internal.h - what the files of the daemon share: its state, and who may call what. */
+#ifndef FL_COORDINATOR_SERVER_INTERNAL_H
+#define FL_COORDINATOR_SERVER_INTERNAL_H
+
+#include "coordinator/compute.h"
+#include "coordinator/queue.h"
+#include "coordinator/registry.h"
+#include "coordinator/round.h"
+#include "coordinator/server.h"
+#include "coordinator/work.h"
+#include "net/chunks.h"
+#include "proto/wire.h"
+
+#define FL_DUPLICATE_WAIT_MS   60000
+#define FL_INVENTORY_BYTES_MAX (4u << 20)
+#define FL_PARKED_MAX          64
+#define FL_JOINS_PER_MINUTE    60 /* requests of all peers together */
+
+enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE };
+
+struct fl_seat { /* a site's connection */
+    fl_peer peer;
+    uint32_t site;
+    char name[FL_NAME_BYTES];
+    bool live;    /* WELCOME was sent: frames carry the nonce */
+    bool leaving; /* dropped; GONE will follow */
+    bool owed;    /* the transport refused a frame: send what is due once it drains */
+    uint8_t nonce[FL_NONCE_BYTES];
+    int64_t heard_ms, beat_ms; /* the last frame; when to send the next heartbeat */
+    int64_t liveness_ms;       /* what WELCOME told */
+    enum fl_activity activity;
+    struct fl_serve *serve;
+    struct fl_fetch *fetch; /* NULL: nothing is being fetched */
+    enum fl_fetch_purpose purpose;
+    struct fl_object_ref fetching;
+};
+
+struct fl_parked { /* an event that the database refused; tried again */
+    struct fl_round_input input;
+    char reason[FL_REASON_BYTES];
+};
+
+struct fl_server {
+    struct fl_desk *desk;
+    struct fl_server_options options;
+    struct fl_transport *transport; /* borrowed */
+    struct fl_mill *mill;
+    struct fl_live live;
+    struct fl_seat **seats; /* owned, each owned */
+    uint32_t seat_count, seat_capacity;
+    struct fl_shelf *shelf;
+    struct fl_buf frame; /* of the message being sent */
+    /* the running job; id 0: none */
+    struct fl_job job;
+    struct fl_job_facts *facts;
+    uint8_t inventory_root[FL_HASH_BYTES];
+    struct fl_round *round, *next; /* two buffers: the committed value, and the step in progress */
+    struct fl_attempt_row attempt; /* valid while has_attempt */
+    bool has_attempt;
+    struct fl_stage *stage;  /* NULL: not collecting */
+    struct fl_sum_work *sum; /* the result that waits for its commit */
+    bool summing;
+    uint8_t version_roots[2][FL_HASH_BYTES]; /* objects on the shelf; newest first */
+    uint8_t start_root[FL_HASH_BYTES];
+    bool has_start;
+    /* timers, ms */
+    int64_t next_look_ms;  /* at the queue */
+    int64_t busy_until_ms; /* exit_when_idle waits for this */
+    int64_t joins_reset_ms, parked_ms;
+    uint32_t joins;
+    struct fl_parked parked[FL_PARKED_MAX];
+    uint32_t parked_count;
+    bool idle;
+};
+
+static inline int64_t fl_server_now(const struct fl_server *self)
+{
+    return fl_clock_now(self->desk->clock);
+}
+
+/* ---- seats.c: connections ---- */
+struct fl_seat *fl_seat_find(struct fl_server *self, fl_peer peer);
+/* The live seat of a site, or NULL. */
+struct fl_seat *fl_seat_of(struct fl_server *self, uint32_t site);
+struct fl_seat *fl_seat_open(struct fl_server *self, fl_peer peer, const char *user);
+/* Its connection is gone: forget it, tell the round. */
+void fl_seat_gone(struct fl_server *self, fl_peer peer);
+/* Encode and send; job, round and attempt are the message's own. */
+void fl_seat_send(struct fl_server *self, struct fl_seat *seat, struct fl_wire *message);
+/* GOODBYE and the end of the connection. */
+void fl_seat_dismiss(struct fl_server *self, struct fl_seat *seat, enum fl_goodbye reason,
+                     const char *text, uint32_t wait_ms);
+/* Give the peer what it asked for, as far as the transport takes it. */
+void fl_seat_pump(struct fl_server *self, struct fl_seat *seat);
+void fl_seat_drained(struct fl_server *self, struct fl_seat *seat);
+/* HELLO: welcome it as the site's only session. */
+void fl_seat_hello(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message);
+void fl_seat_tick(struct fl_server *self, struct fl_seat *seat, int64_t now_ms);
+/* Fetch an object from that peer; a fetch of the same object goes on. */
+void fl_seat_fetch(struct fl_server *self, struct fl_seat *seat, enum fl_fetch_purpose purpose,
+                   const struct fl_object_ref *ref, const char *part_path);
+void fl_seat_step_fetch(struct fl_server *self, struct fl_seat *seat, enum fl_fetch_event event,
+                        const struct fl_chunk_message *message);
+void fl_seat_stop_fetch(struct fl_seat *seat);
+
+/* ---- intake.c: messages of sites ---- */
+void fl_intake_frame(struct fl_server *self, struct fl_seat *seat, const uint8_t *frame,
+                     size_t length);
+/* A fetch ended, well or badly. */
+void fl_intake_fetched(struct fl_server *self, struct fl_seat *seat);
+/* A frame on the enrolment port. */
+void fl_intake_join(struct fl_server *self, const struct fl_transport_event *event);
+
+/* ---- conduct.c: the running job ---- */
+/* What else is committed together with a step. */
+typedef enum fl_status (*fl_also)(struct fl_server *self, void *context, struct fl_error *error);
+/* Step the round, commit, carry out the effects. */
+void fl_conduct(struct fl_server *self, const struct fl_round_input *input);
+void fl_conduct_also(struct fl_server *self, const struct fl_round_input *input, fl_also also,
+                     void *context);
+void fl_conduct_site(struct fl_server *self, enum fl_round_event event, uint32_t site);
+/* Parts that takeup.c needs too. */
+void fl_conduct_begin_start(struct fl_server *self);
+/* Take the object, or the row, over. */
+void fl_conduct_shelve_start(struct fl_server *self, struct fl_object **object);
+void fl_conduct_set_attempt(struct fl_server *self, struct fl_attempt_row *from);
+/* The layout of what the sites that trained will send; harmless when it exists. */
+void fl_conduct_make_stage(struct fl_server *self);
+void fl_conduct_send_all(struct fl_server *self);
+/* Is this message of the running job's present attempt? */
+bool fl_conduct_is_current(const struct fl_server *self, const struct fl_wire *message);
+/* Forget the running job (at the end of the process too). */
+void fl_conduct_drop_job(struct fl_server *self);
+void fl_conduct_note_refusal(struct fl_server *self, uint32_t site, enum fl_refusal code,
+                             bool permanent, const char *reason);
+/* Take an inventory as the job's; FL_EFORMAT, FL_EINVAL (targets match nothing). */
+FL_CHECKED enum fl_status fl_conduct_set_inventory(struct fl_server *self,
+                                                   const uint8_t root[FL_HASH_BYTES],
+                                                   const void *bytes, size_t length,
+                                                   struct fl_error *error);
+
+/* ---- takeup.c: the queue and time ---- */
+/* Let time pass: take up a job if none runs, step the round. */
+void fl_conduct_tick(struct fl_server *self, int64_t now_ms);
+
+/* ---- messages.c: what the coordinator says ---- */
+/* Send what the round owes that site now. */
+void fl_send_due(struct fl_server *self, struct fl_seat *seat);
+void fl_send_version(struct fl_server *self, struct fl_seat *seat,
+                     const struct fl_version *version);
+void fl_send_version_to_all(struct fl_server *self, const struct fl_version *version);
+void fl_send_job_end(struct fl_server *self, struct fl_seat *seat, const struct fl_job *job);
+void fl_send_receipt(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *about,
+                     enum fl_receipt status, const char *reason);
+/* A returned site hears of the newest version, and of the end, of the job that it knew last. */
+void fl_send_missed(struct fl_server *self, struct fl_seat *seat,
+                    const struct fl_wire_hello *hello);
+
+#endif
