@@ -5,10 +5,16 @@
 #include "worker/commands.h"
 
 static const struct fl_command commands[] = {
+    {"keys", "make the site's keys and print its public identity", fl_cmd_keys},
+    {"join", "enrol this site at a coordinator", fl_cmd_join},
+    {"run", "the site's daemon", fl_cmd_run},
+    {"status", "connection, job, refusals, what left the site", fl_cmd_status},
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
     {"eval", "loss and perplexity on a data file", fl_cmd_eval},
     {"generate", "continue a prompt", fl_cmd_generate},
     {"logits", "write the logits of some tokens", fl_cmd_logits},
+    {"tokenize", "text on stdin to token ids, and back", fl_cmd_tokenize},
+    {"inspect", "what a model, adapter or GGUF file holds", fl_cmd_inspect},
 };
 
 int main(int argc, char **argv)

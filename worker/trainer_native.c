@@ -210,51 +210,6 @@ static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
     return status == FL_OK ? FL_OK : fl_fail_memory(error);
 }
 
-/* The first rank rows of A and columns of B, under the same scale. */
-static enum fl_status take_prefix(const struct fl_adapter *start, const uint16_t *ranks,
-                                  struct fl_adapter **out, struct fl_error *error)
-{
-    struct fl_inventory targets = {.modules = fl_calloc(start->count, sizeof(struct fl_module)),
-                                   .count = start->count};
-    uint32_t *wide = fl_calloc(start->count, sizeof(*wide));
-    enum fl_status status = FL_ENOMEM;
-    if (!targets.modules || !wide)
-        goto out;
-    for (uint32_t i = 0; i < start->count; i++) {
-        targets.modules[i] = start->modules[i].module;
-        wide[i] = ranks[i];
-    }
-    status = fl_adapter_create(&targets, start->rank, start->alpha, wide, out, error);
-    if (status != FL_OK)
-        goto out;
-    (*out)->dropout = start->dropout;
-    for (uint32_t i = 0; i < start->count; i++) {
-        const struct fl_lora_module *from = &start->modules[i];
-        struct fl_lora_module *to = &(*out)->modules[i];
-        size_t in = from->module.in, rank = to->rank;
-        assert(rank <= from->rank);
-        memcpy(to->a, from->a, rank * in * sizeof(float));
-        for (size_t row = 0; row < from->module.out; row++)
-            memcpy(to->b + row * rank, from->b + row * from->rank, rank * sizeof(float));
-    }
-out:
-    fl_free(wide);
-    fl_free(targets.modules);
-    return status == FL_ENOMEM ? fl_fail_memory(error) : status;
-}
-
-static void subtract(struct fl_adapter *trained, const struct fl_adapter *before)
-{
-    for (uint32_t i = 0; i < trained->count; i++) {
-        struct fl_lora_module *t = &trained->modules[i];
-        const struct fl_lora_module *b = &before->modules[i];
-        for (size_t k = 0; k < (size_t)t->rank * t->module.in; k++)
-            t->a[k] -= b->a[k];
-        for (size_t k = 0; k < (size_t)t->rank * t->module.out; k++)
-            t->b[k] -= b->b[k];
-    }
-}
-
 static double sum_of_squares(const float *values, size_t count)
 {
     double sum = 0.0;
@@ -352,11 +307,13 @@ static enum fl_status train(struct native *self, const struct fl_trainer_task *t
                             struct fl_trainer_result *out, struct fl_error *error)
 {
     struct fl_adapter *before = NULL, *trained = NULL;
-    enum fl_status status = take_prefix(task->start, task->site_ranks, &before, error);
-    if (status == FL_OK && fl_adapter_copy(before, &trained) != FL_OK)
+    enum fl_status status = fl_adapter_prefix(task->start, task->site_ranks, &before);
+    if (status == FL_OK)
+        status = fl_adapter_copy(before, &trained);
+    if (status != FL_OK) {
         status = fl_fail_memory(error);
-    if (status != FL_OK)
         goto out;
+    }
     struct fl_finetune_options options;
     fill_options(task, &options);
     struct fl_finetune_watch watch = {
@@ -366,16 +323,17 @@ static enum fl_status train(struct native *self, const struct fl_trainer_task *t
                          &watch, &result, error);
     if (status != FL_OK)
         goto out;
-    subtract(trained, before);
-    clip_delta(trained, task->offer->clip_norm);
+    if (fl_adapter_subtract(trained, before, &out->delta) != FL_OK) {
+        status = fl_fail_memory(error);
+        goto out;
+    }
+    clip_delta(out->delta, task->offer->clip_norm);
     out->stats.weight = result.scored;
     out->stats.train_loss_sum = result.loss_sum;
     out->stats.train_tokens = result.scored;
     out->steps = (uint32_t)result.steps;
     out->seconds = result.seconds;
     out->train_loss = result.loss;
-    out->delta = trained;
-    trained = NULL;
 out:
     fl_adapter_destroy(&trained);
     fl_adapter_destroy(&before);

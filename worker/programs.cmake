@@ -1,0 +1,28 @@
+# fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
+fl_room(worker LINKS fl_engine fl_data fl_net fl_proto fl_adapter SOURCES
+  client.c
+  client_messages.c
+  client_results.c
+  client_status.c
+  cmd_eval.c
+  cmd_generate.c
+  cmd_inspect.c
+  cmd_join.c
+  cmd_keys.c
+  cmd_logits.c
+  cmd_run.c
+  cmd_status.c
+  cmd_tokenize.c
+  cmd_train.c
+  compute.c
+  daemon.c
+  labour.c
+  local.c
+  policy.c
+  progress.c
+  session.c
+  siteconf.c
+  sitestore.c
+  trainer_native.c)
+
+fl_program(fedlora-worker LINKS fl_worker SOURCES main.c)
