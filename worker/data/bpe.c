@@ -513,6 +513,7 @@ enum fl_status fl_bpe_word(struct fl_bpe *self, const char *word, size_t length,
         out->count = start;
         return status;
     }
-    remember(self, word, length, out->ids + start, out->count - start);
+    if (out->count > start)
+        remember(self, word, length, out->ids + start, out->count - start);
     return FL_OK;
 }

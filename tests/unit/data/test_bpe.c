@@ -86,6 +86,7 @@ END_TEST
 START_TEST(tables_grow_and_refuse_what_is_taken)
 {
     struct fl_bpe *bpe = fl_bpe_new(0, 0);
+    ck_assert_ptr_nonnull(bpe);
     for (uint32_t i = 0; i < 5000; i++) {
         char name[16];
         snprintf(name, sizeof name, "t%u", i);

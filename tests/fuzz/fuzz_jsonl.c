@@ -1,0 +1,36 @@
+/*
+ * fuzz_jsonl.c - any bytes as one line of a data file: refused, or ids and labels of one length
+ * within the vocabulary.
+ */
+#include <stdlib.h>
+
+#include "worker/data/jsonl.h"
+#include "worker/data/row.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct fl_tokenizer *tokenizer;
+    static struct fl_ids ids, labels;
+    struct fl_error error;
+    const char *golden = FL_TEST_SOURCE_DIR "/golden/tokenizer/llama3";
+    if (tokenizer == NULL && fl_tokenizer_open(golden, &tokenizer, &error) != FL_OK)
+        abort();
+    const struct fl_dataset_options options = {
+        .seq_len = 64, .add_eos = true, .specials_plain = size % 2 != 0};
+    enum fl_status status = fl_jsonl_row((const char *)data, size, tokenizer, &options, &ids,
+                                         &labels, &error);
+    if (status != FL_OK)
+        return 0;
+    int32_t vocab = (int32_t)fl_tokenizer_vocab_size(tokenizer);
+    if (ids.count != labels.count)
+        abort();
+    for (size_t i = 0; i < ids.count; i++) {
+        if (ids.ids[i] < 0 || ids.ids[i] >= vocab)
+            abort();
+        if (labels.ids[i] != FL_IGNORE && (labels.ids[i] < 0 || labels.ids[i] >= vocab))
+            abort();
+    }
+    return 0;
+}
