@@ -341,7 +341,8 @@ static void shelve_result(struct fl_server *self, struct fl_object **object)
         fl_log(FL_LOG_WARN, "shelf_failed", "a version cannot be offered yet");
 }
 
-static void summed(struct fl_server *self, struct fl_sum_work *work)
+/* true: the server owns the result now (and may have used it up already) */
+static bool summed(struct fl_server *self, struct fl_sum_work *work)
 {
     struct fl_round_input input = {.event = FL_EVENT_AGGREGATED, .reason = NULL};
     if (work->status != FL_OK) {
@@ -351,7 +352,7 @@ static void summed(struct fl_server *self, struct fl_sum_work *work)
                                                : FL_EVENT_AGGREGATE_FAILED;
         input.reason = work->error.text;
         fl_conduct(self, &input);
-        return;
+        return false;
     }
     if (work->object)
         shelve_result(self, &work->object);
@@ -362,18 +363,20 @@ static void summed(struct fl_server *self, struct fl_sum_work *work)
         commit(self);
     else
         fl_conduct(self, &input);
+    return true;
 }
 
 static void finish_sum(struct fl_chore *chore, void *context)
 {
     struct fl_sum_work *work = (struct fl_sum_work *)chore;
     struct fl_server *self = context;
+    bool kept = false;
     if (self)
         self->summing = false;
-    if (self && work->stage == self->stage &&
+    if (self && self->stage && work->stage == self->stage &&
         (self->round->state == FL_ROUND_AGGREGATE || self->round->state == FL_ROUND_COMMIT))
-        summed(self, work);
-    if (!self || self->sum != work)
+        kept = summed(self, work);
+    if (!kept)
         fl_sum_work_free(work);
 }
 
