@@ -104,6 +104,25 @@ void fl_zmq_peers_unpark(struct fl_zmq_peers *self, struct fl_zmq_peer *peer);
 /* shutdown() the descriptor if it still is the socket whose inode was noted. */
 void fl_zmq_shut(int fd, ino_t inode);
 
+/* ---- zmq_silent.c: connections that were accepted and have not sent one whole frame yet */
+
+struct fl_zmq_silent {
+    int fd;
+    ino_t inode;
+    int64_t until_ms;
+};
+struct fl_zmq_silents {
+    struct fl_zmq_silent *entries;
+    uint32_t count, capacity;
+};
+FL_CHECKED enum fl_status fl_zmq_silents_init(struct fl_zmq_silents *self, uint32_t capacity);
+void fl_zmq_silents_free(struct fl_zmq_silents *self);
+void fl_zmq_silents_add(struct fl_zmq_silents *self, int fd, int64_t until_ms);
+void fl_zmq_silents_remove(struct fl_zmq_silents *self, int fd);
+/* Close those whose time is up, unless a peer is known on the same connection by now. */
+void fl_zmq_silents_expire(struct fl_zmq_silents *self, const struct fl_zmq_peers *peers,
+                           int64_t now_ms);
+
 /* ---- zmq_zap.c */
 
 /* Answer every request that waits on the handler's REP socket. */

@@ -18,6 +18,8 @@
 #define CLOSURES_MAX         256
 #define SERVICE_EVERY        64 /* frames between two looks at everything else, when frames never end */
 #define JOIN_FRAME_BYTES_MAX 8192
+#define SILENT_MS            10000
+#define SILENT_LOOK_MS       500
 
 struct port {
     void *router, *monitor;
@@ -39,6 +41,8 @@ struct fl_server {
     int wake_fd;
     struct port ports[FL_PORT_COUNT];
     struct fl_zmq_peers peers;
+    struct fl_zmq_silents silents;
+    int64_t silent_ms;
     struct closure closures[CLOSURES_MAX];
     size_t closure_count;
     unsigned frames_since_service;
@@ -82,8 +86,11 @@ static void read_monitor(struct fl_server *self, enum fl_port port)
 {
     int event, fd;
     while (fl_zmq_monitor_next(self->ports[port].monitor, &event, &fd) == FL_OK) {
+        if (event == ZMQ_EVENT_ACCEPTED && port != FL_PORT_CONTROL)
+            fl_zmq_silents_add(&self->silents, fd, now_ms() + self->silent_ms);
         if (event != ZMQ_EVENT_DISCONNECTED)
             continue;
+        fl_zmq_silents_remove(&self->silents, fd);
         if (self->closure_count == CLOSURES_MAX)
             for (enum fl_port p = 0; p < FL_PORT_COUNT; p++)
                 apply_closures(self, p);
@@ -126,6 +133,7 @@ static struct fl_zmq_peer *peer_of(struct fl_server *self, enum fl_port port, co
         return peer->dead ? NULL : peer;
     peer = fl_zmq_peers_add(&self->peers, port, id, id_length, fd, user);
     *is_new = peer != NULL;
+    fl_zmq_silents_remove(&self->silents, fd);
     if (!peer) {
         struct stat st;
         if (fd >= 0 && fstat(fd, &st) == 0)
@@ -312,6 +320,7 @@ static enum fl_status service(struct fl_server *self, int64_t wait_ms,
     }
     flush_outboxes(self);
     fl_zmq_peers_bury(&self->peers, now_ms());
+    fl_zmq_silents_expire(&self->silents, &self->peers, now_ms());
     self->frames_since_service = 0;
     if (self->wake_fd < 0 || !items[count - 1].revents)
         return FL_ENOTFOUND;
@@ -361,6 +370,8 @@ static int64_t wait_for(const struct fl_server *self, int64_t deadline)
         wait = FL_ZMQ_PARK_RETRY_MS;
     if (wait > 0 && self->peers.dead > 0 && wait > FL_ZMQ_DROP_LINGER_MS / 4)
         wait = FL_ZMQ_DROP_LINGER_MS / 4;
+    if (wait > SILENT_LOOK_MS && self->silents.count > 0)
+        wait = SILENT_LOOK_MS;
     return wait > 0 ? wait : 0;
 }
 
@@ -448,7 +459,8 @@ static enum fl_status open_port(struct fl_server *self, const struct fl_server_c
         status = set_curve(config, port, p->router, error);
     if (status != FL_OK)
         return status;
-    p->monitor = fl_zmq_monitor(self->context, p->router, ZMQ_EVENT_DISCONNECTED);
+    p->monitor = fl_zmq_monitor(self->context, p->router,
+                                ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_ACCEPTED);
     if (!p->monitor)
         return fl_zmq_fail(error, "no monitor socket");
     if (zmq_bind(p->router, endpoint) != 0)
@@ -493,8 +505,11 @@ enum fl_status fl_server_open(const struct fl_server_config *config, struct fl_t
     self->decide = config->decide;
     self->decide_context = config->context;
     self->wake_fd = config->wake_fd;
-    enum fl_status status = fl_zmq_peers_init(&self->peers, config->peers_max ? config->peers_max
-                                                                              : FL_ZMQ_PEERS_MAX);
+    self->silent_ms = config->silent_ms > 0 ? config->silent_ms : SILENT_MS;
+    const uint32_t peers_max = config->peers_max ? config->peers_max : FL_ZMQ_PEERS_MAX;
+    enum fl_status status = fl_zmq_peers_init(&self->peers, peers_max);
+    if (status == FL_OK)
+        status = fl_zmq_silents_init(&self->silents, 2 * peers_max + 64);
     if (status != FL_OK)
         (void)fl_fail_memory(error);
     if (status == FL_OK)
@@ -532,6 +547,7 @@ void fl_server_close(struct fl_transport **base)
     if (self->context)
         while (zmq_ctx_term(self->context) != 0 && errno == EINTR)
             continue;
+    fl_zmq_silents_free(&self->silents);
     fl_zmq_peers_free(&self->peers);
     fl_free(self);
     *base = NULL;

@@ -39,6 +39,7 @@ struct fl_server_config {
     int wake_fd;        /* polled for reading beside the sockets (eventfd, pipe); -1: none */
     int io_threads;     /* 0: 1 */
     uint32_t peers_max; /* further connections are refused; 0: 4096 */
+    int64_t silent_ms;  /* accepted, but no whole frame for so long: cut off; 0: 10 s */
 };
 
 /*

@@ -45,6 +45,7 @@ static struct {
     char last[64], last_user[FL_USER_BYTES];
     size_t last_length;
     bool echo;
+    int64_t silent_ms;
 } world;
 
 static enum fl_zap_answer decide(void *context, const uint8_t key[FL_KEY_BYTES], char *user)
@@ -67,7 +68,8 @@ static void open_server_with(const char *session, const char *join, const char *
                                             .keys = world.keys,
                                             .decide = decide,
                                             .wake_fd = wake,
-                                            .peers_max = peers_max};
+                                            .peers_max = peers_max,
+                                            .silent_ms = world.silent_ms};
     fl_assert_ok(fl_server_open(&config, &world.server, &error), &error);
     (void)snprintf(world.session, sizeof(world.session), "%s",
                    fl_server_endpoint(world.server, FL_PORT_SESSION));
@@ -371,6 +373,23 @@ START_TEST(a_peer_that_sends_parts_is_dropped_while_others_go_on)
 }
 END_TEST
 
+START_TEST(who_never_finishes_a_frame_is_cut_off)
+{
+    world.silent_ms = 700;
+    open_server();
+    connect_site(0);
+    talk(0, "in time");
+    connect_site(1); /* and says nothing */
+    struct raw raw = raw_open(world.sites[2].keys, world.session, NULL);
+    ck_assert_int_eq(zmq_send(raw.socket, "no end", 6, ZMQ_SNDMORE), 6);
+    WAIT_UNTIL(world.sites[1].down == 1);
+    run_for(1000);
+    ck_assert_int_eq(world.sites[0].down + world.gone, 0);
+    talk(0, "still there");
+    raw_close(&raw);
+}
+END_TEST
+
 START_TEST(a_frame_beyond_the_limit_ends_its_connection_only)
 {
     open_server();
@@ -635,6 +654,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_site_that_leaves_is_gone_and_its_handle_is_void);
     tcase_add_test(tc, frames_of_an_old_session_do_not_reach_the_new_one);
     tcase_add_test(tc, a_peer_that_sends_parts_is_dropped_while_others_go_on);
+    tcase_add_test(tc, who_never_finishes_a_frame_is_cut_off);
     tcase_add_test(tc, a_frame_beyond_the_limit_ends_its_connection_only);
     tcase_add_test(tc, rubbish_on_the_wire_disturbs_nobody);
     tcase_add_test(tc, a_client_without_curve_or_with_the_wrong_server_key_never_gets_in);
