@@ -85,8 +85,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         open_json((const char *)data, size);
     } else if (memmem(text, size - 1, "<left>", 6) == NULL &&
                memmem(text, size - 1, "<right>", 7) == NULL) {
-        unsigned which = data[0] % 4u; /* qwen2 normalises, smollm lacks some bytes */
-        encode(tokenizers[which], text, size - 1, which < 2);
+        /* gpt2 has an added token that shares its id with a byte, qwen2 normalises, smollm lacks
+         * some bytes: only llama3 loses nothing */
+        unsigned which = data[0] % 4u;
+        encode(tokenizers[which], text, size - 1, which == 1);
     }
     return 0;
 }

@@ -215,7 +215,8 @@ static void put(struct fl_buf *out, uint32_t code, char invalid)
  */
 static void segment_compose(struct segment *self)
 {
-    if (self->count == 0) return;
+    if (self->count == 0)
+        return;
     size_t first = self->marks[0].ccc == 0 ? 1 : 0;
     qsort(self->marks + first, self->count - first, sizeof self->marks[0], compare_mark);
     if (first == 0)
