@@ -217,7 +217,16 @@ static enum fl_status check_complete(const struct fl_usage *usage, const bool *g
     return FL_OK;
 }
 
-/* --help or --version before any "--": print it. */
+static bool has_option(const struct fl_usage *usage, const char *name)
+{
+    for (size_t i = 0; i < usage->option_count; i++) {
+        if (strcmp(usage->options[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* --help or --version before any "--": print it, unless the command has its own --version. */
 static bool answer_standard(const struct fl_usage *usage, int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -225,7 +234,7 @@ static bool answer_standard(const struct fl_usage *usage, int argc, char **argv)
             fl_cli_print_help(usage);
             return true;
         }
-        if (strcmp(argv[i], "--version") == 0) {
+        if (strcmp(argv[i], "--version") == 0 && !has_option(usage, "--version")) {
             fl_cli_print_version(usage->program);
             return true;
         }
