@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "coordinator/commands.h"
-#include "coordinator/job.h"
+#include "job/job.h"
 
 static const char *directory;
 static bool as_json;

@@ -12,7 +12,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "coordinator/server_internal.h"
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 #include "crypto/sealed.h"
 
 static void finish_start(struct fl_chore *chore, void *context);

@@ -8,7 +8,7 @@
 #include "coordinator/ops.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 
 static enum fl_status audit_job(const struct fl_op *op, const char *event, int64_t job,
                                 struct fl_error *error)

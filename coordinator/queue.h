@@ -13,7 +13,7 @@
 
 #include "base/hash.h"
 #include "base/limits.h"
-#include "coordinator/job.h"
+#include "job/job.h"
 #include "coordinator/round.h"
 #include "coordinator/store.h"
 #include "crypto/keys.h"

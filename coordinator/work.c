@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 #include "crypto/sealed.h"
 
 void fl_job_facts_release(struct fl_job_facts *self)

@@ -17,7 +17,7 @@
 #include "adapter/layout.h"
 #include "coordinator/aggregate.h"
 #include "coordinator/compute.h"
-#include "coordinator/job.h"
+#include "job/job.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
 #include "crypto/keys.h"

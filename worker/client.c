@@ -83,7 +83,9 @@ enum fl_status fl_client_send(struct fl_client *self, struct fl_wire *message)
         status = fl_link_send(self->c.link, self->frame.data, self->frame.length);
     if (status == FL_OK)
         self->sent_at = fl_client_now(self);
-    else if (status != FL_EBUSY && status != FL_ENOTFOUND)
+    else if (status == FL_EBUSY)
+        self->lost = self->lost || message->kind != FL_WIRE_CHUNK;
+    else if (status != FL_ENOTFOUND)
         fl_log(FL_LOG_ERROR, "send_failed", fl_status_text(status),
                FL_STR("kind", fl_wire_kind_name(message->kind)));
     return status;
@@ -156,6 +158,15 @@ static enum fl_status on_denied(struct fl_client *self, struct fl_error *error)
     return FL_OK;
 }
 
+/* Tell the coordinator where this site stands, and ask again for what is on its way. */
+static void repeat(struct fl_client *self)
+{
+    self->lost = false;
+    fl_client_step_fetch(self, &self->start_in, FL_FETCH_ONLINE, NULL);
+    fl_client_step_fetch(self, &self->version_in, FL_FETCH_ONLINE, NULL);
+    fl_client_event(self, FL_SESSION_WELCOME);
+}
+
 static void on_welcome(struct fl_client *self, const struct fl_wire *message)
 {
     const struct fl_wire_welcome *w = &message->as.welcome;
@@ -170,9 +181,7 @@ static void on_welcome(struct fl_client *self, const struct fl_wire *message)
     self->status_dirty = true;
     fl_log(FL_LOG_INFO, "connected", "connected to the coordinator",
            FL_STR("coordinator", self->c.conf->address), FL_STR("name", w->name));
-    fl_client_step_fetch(self, &self->start_in, FL_FETCH_ONLINE, NULL);
-    fl_client_step_fetch(self, &self->version_in, FL_FETCH_ONLINE, NULL);
-    fl_client_event(self, FL_SESSION_WELCOME);
+    repeat(self);
 }
 
 static void on_goodbye(struct fl_client *self, const struct fl_wire *message)
@@ -339,6 +348,8 @@ static enum fl_status on_link_event(struct fl_client *self, const struct fl_link
         break;
     case FL_LINK_DRAINED:
         self->blocked = false;
+        if (self->lost) /* say again what did not fit */
+            repeat(self);
         break;
     case FL_LINK_DOWN:
         if (self->welcomed)

@@ -37,6 +37,7 @@ struct fl_client {
     struct fl_audit *audit;
     /* link */
     bool up, welcomed, blocked;
+    bool lost; /* a message found the queue full */
     uint8_t instance[16], nonce[FL_NONCE_BYTES];
     char name[FL_NAME_BYTES];
     uint32_t heartbeat_ms, liveness_ms;

@@ -458,6 +458,7 @@ static void end_job(struct fl_client *self)
     clean(self);
     reset_attempt(self);
     fl_compute_abandon(self->c.compute, &none);
+    fl_sitestore_forget(self->c.store, self->key.job, UINT32_MAX);
 }
 
 static void act(struct fl_client *self, enum fl_session_action action)

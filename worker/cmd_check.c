@@ -12,10 +12,10 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "format/modelref.h"
+#include "job/offer.h"
 #include "net/zmq_transport.h"
 #include "worker/commands.h"
 #include "worker/daemon.h"
-#include "worker/jobfile.h"
 #include "worker/policy.h"
 #include "worker/trainer.h"
 
@@ -184,6 +184,23 @@ static void check_fit(struct check *self, struct fl_wire_offer *offer)
     fl_trainer_destroy(&trainer);
 }
 
+/* The job file as this site would be offered it; secure aggregation is the policy's to judge. */
+static enum fl_status load_offer(const char *path, struct fl_wire_offer *out,
+                                 struct fl_error *error)
+{
+    uint8_t hash[FL_HASH_BYTES];
+    struct fl_job_spec *spec = fl_calloc(1, sizeof(*spec));
+    if (!spec)
+        return fl_fail_memory(error);
+    enum fl_status status = fl_job_load(path, spec, error);
+    if (status == FL_OK)
+        status = fl_job_sha256(spec, hash);
+    if (status == FL_OK)
+        fl_job_offer(spec, hash, "", out);
+    fl_free(spec);
+    return status;
+}
+
 static enum fl_status check_all(struct check *self, const char *site, const char *job,
                                 struct fl_error *error)
 {
@@ -197,7 +214,7 @@ static enum fl_status check_all(struct check *self, const char *site, const char
     if (!job)
         return FL_OK;
     offer = fl_calloc(1, sizeof(*offer));
-    status = offer ? fl_jobfile_load(job, offer, error) : fl_fail_memory(error);
+    status = offer ? load_offer(job, offer, error) : fl_fail_memory(error);
     if (status == FL_OK) {
         check_policy(self, offer);
         check_fit(self, offer);

@@ -7,6 +7,7 @@
 static const struct fl_command commands[] = {
     {"keys", "make the site's keys and print its public identity", fl_cmd_keys},
     {"join", "enrol this site at a coordinator", fl_cmd_join},
+    {"check", "dry run: configuration, model, data, speed, policy", fl_cmd_check},
     {"run", "the site's daemon", fl_cmd_run},
     {"status", "connection, job, refusals, what left the site", fl_cmd_status},
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},

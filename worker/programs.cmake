@@ -1,9 +1,10 @@
 # fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
-fl_room(worker LINKS fl_engine fl_data fl_net fl_proto fl_adapter SOURCES
+fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
   client.c
   client_messages.c
   client_results.c
   client_status.c
+  cmd_check.c
   cmd_eval.c
   cmd_generate.c
   cmd_inspect.c

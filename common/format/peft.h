@@ -26,9 +26,12 @@ struct fl_peft_config {
     double lora_alpha, lora_dropout;
     bool use_rslora;
     char base_model[256];
-    /* owned references; rank_pattern and alpha_pattern are objects or NULL, target_modules an
-       array of names or a string (a regular expression) */
+    /* owned references; rank_pattern and alpha_pattern are objects or NULL; target_modules and
+       exclude_modules arrays of names or a string (a regular expression), or NULL;
+       layers_to_transform an integer or an array of them, layers_pattern a string or an array of
+       them, or NULL */
     json_t *target_modules, *rank_pattern, *alpha_pattern;
+    json_t *exclude_modules, *layers_to_transform, *layers_pattern;
 };
 
 /* Defaults; free in any case. */
@@ -41,6 +44,14 @@ FL_CHECKED enum fl_status fl_peft_config_load(const char *directory, struct fl_p
 /* Append the file as PEFT writes it: every field, sorted, indented by 2. */
 FL_CHECKED enum fl_status fl_peft_config_print(const struct fl_peft_config *self,
                                                struct fl_buf *out);
+
+/*
+ * Would PEFT adapt this module of a base? target_modules (NULL: q_proj and v_proj, the default of
+ * the Llama family), exclude_modules and layers_to_transform decide, as in PEFT's
+ * check_target_module_exists(). FL_EFORMAT: a pattern that can't be read.
+ */
+FL_CHECKED enum fl_status fl_peft_adapts(const struct fl_peft_config *self, const char *module,
+                                         bool *adapts, struct fl_error *error);
 
 /*
  * Rank and alpha of one module: the first pattern key k whose regular expression "(.*\.)?(k)$"

@@ -5,8 +5,12 @@ target_compile_definitions(fl_flags INTERFACE _GNU_SOURCE FL_VERSION="${PROJECT_
 target_compile_options(fl_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wformat=2 -Wstrict-prototypes
   -Wmissing-prototypes -Wvla -Wundef -Wno-sign-conversion -Werror
-  -fstack-protector-strong -ftrivial-auto-var-init=zero -fno-strict-aliasing
+  -fstack-protector-strong -fno-strict-aliasing
   -ffp-contract=off -fno-common -ffile-prefix-map=${CMAKE_SOURCE_DIR}=.)
+# clang 14 wants to be begged before it zeroes automatic variables
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(fl_flags INTERFACE -ftrivial-auto-var-init=zero)
+endif()
 target_link_options(fl_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64")
   target_compile_options(fl_flags INTERFACE -fcf-protection=full)

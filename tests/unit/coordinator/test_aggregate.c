@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "adapter/algebra.h"
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 #include "runner.h"
 
 #define SITES   3

@@ -3,12 +3,13 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <check.h>
 
-enum { TENSORS_MAX = 512 };
+#include "base/alloc.h"
+
+enum { TENSORS_MAX = 512, POOL_MAX = 2048 };
 
 /* Tensors of every toy model of the process, found by name. */
 static struct {
@@ -17,11 +18,34 @@ static struct {
 } tensors[TENSORS_MAX];
 static unsigned tensor_count;
 
+static struct {
+    void *blocks[POOL_MAX];
+    struct fl_model *models[POOL_MAX];
+    struct fl_adapter *adapters[POOL_MAX];
+    unsigned block_count, model_count, adapter_count;
+} pool;
+
+void toy_teardown(void)
+{
+    while (pool.adapter_count)
+        fl_adapter_destroy(&pool.adapters[--pool.adapter_count]);
+    while (pool.model_count)
+        fl_model_close(&pool.models[--pool.model_count]);
+    while (pool.block_count)
+        fl_free(pool.blocks[--pool.block_count]);
+}
+
 static void *need(size_t count, size_t size)
 {
-    void *block = calloc(count ? count : 1, size);
+    void *block = fl_calloc(count, size);
     ck_assert_ptr_nonnull(block);
     return block;
+}
+
+void *toy_memory(size_t count, size_t size)
+{
+    ck_assert_uint_lt(pool.block_count, POOL_MAX);
+    return pool.blocks[pool.block_count++] = need(count, size);
 }
 
 double toy_random(uint64_t *state)
@@ -48,7 +72,7 @@ static void add_tensor(const char *name, uint32_t rows, uint32_t columns, double
                        double offset, uint64_t *state)
 {
     const size_t n = (size_t)(rows ? rows : 1) * columns;
-    float *data = need(n, sizeof *data);
+    float *data = toy_memory(n, sizeof *data);
     for (size_t i = 0; i < n; i++)
         data[i] = (float)(offset + scale * toy_random(state));
     ck_assert_uint_lt(tensor_count, TENSORS_MAX);
@@ -107,6 +131,7 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
 {
     struct fl_error error = {0};
     struct fl_model *model = need(1, sizeof *model);
+    pool.models[pool.model_count++] = model;
     tensor_count = 0;
     add_tensor("model.embed_tokens.weight", s->vocab, s->hidden, 1.0, 0.0, &seed);
     add_tensor("model.norm.weight", 0, s->hidden, 0.4, 1.0, &seed);
@@ -147,6 +172,7 @@ struct fl_adapter *toy_adapter(const struct fl_model *model, const char *targets
                       !fl_adapter_create(&chosen, rank, 2.0 * rank, NULL, &adapter, &error),
                   "%s", error.text);
     fl_inventory_free(&chosen);
+    pool.adapters[pool.adapter_count++] = adapter;
     for (uint32_t i = 0; i < adapter->count; i++) {
         struct fl_lora_module *m = &adapter->modules[i];
         for (size_t j = 0; j < (size_t)m->rank * m->module.in; j++)
@@ -160,10 +186,10 @@ struct fl_adapter *toy_adapter(const struct fl_model *model, const char *targets
 struct fl_row *toy_rows(const struct fl_model *model, uint32_t count, uint32_t first, uint32_t step,
                         uint64_t seed)
 {
-    struct fl_row *rows = need(count, sizeof *rows);
+    struct fl_row *rows = toy_memory(count, sizeof *rows);
     for (uint32_t r = 0; r < count; r++) {
         const uint32_t n = first + r * step;
-        int32_t *ids = need(n, sizeof *ids), *labels = need(n, sizeof *labels);
+        int32_t *ids = toy_memory(n, sizeof *ids), *labels = toy_memory(n, sizeof *labels);
         for (uint32_t t = 0; t < n; t++) {
             ids[t] = (int32_t)((toy_random(&seed) + 1.0) / 2.0 * model->config.vocab);
             labels[t] = (t + r) % 3 == 2 ? FL_IGNORE : ids[t];
@@ -186,7 +212,7 @@ static void multiply(const struct fl_weight *w, const double *x, uint32_t n, dou
             y[t * w->rows + o] = sum;
         }
     }
-    free(row);
+    fl_free(row);
 }
 
 /* y (n, out) += s (x A^T) B^T */
@@ -271,7 +297,7 @@ static void attend(const double *q, const double *k, const double *v, uint32_t n
             out[t * lq + i] = sum / total;
         }
     }
-    free(p);
+    fl_free(p);
 }
 
 static void attention(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t l,
@@ -291,10 +317,10 @@ static void attention(const struct fl_model *model, const struct fl_adapter *ada
         attend(q + h * d, k + g * d, v + g * d, n, d, wq, wk, o + h * d);
     }
     linear(model, adapter, l, FL_LINEAR_O, o, n, x, true);
-    free(q);
-    free(k);
-    free(v);
-    free(o);
+    fl_free(q);
+    fl_free(k);
+    fl_free(v);
+    fl_free(o);
 }
 
 static void mlp(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t l,
@@ -307,8 +333,8 @@ static void mlp(const struct fl_model *model, const struct fl_adapter *adapter, 
     for (size_t i = 0; i < (size_t)n * f; i++)
         gate[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
     linear(model, adapter, l, FL_LINEAR_DOWN, gate, n, x, true);
-    free(gate);
-    free(up);
+    fl_free(gate);
+    fl_free(up);
 }
 
 void reference_logits(const struct fl_model *model, const struct fl_adapter *adapter,
@@ -331,9 +357,9 @@ void reference_logits(const struct fl_model *model, const struct fl_adapter *ada
     }
     norm(x, model->norm, c->norm_epsilon, n, d, z);
     multiply(&model->weights[model->head], z, n, logits, false);
-    free(x);
-    free(z);
-    free(row);
+    fl_free(x);
+    fl_free(z);
+    fl_free(row);
 }
 
 double reference_loss(const struct fl_model *model, const struct fl_adapter *adapter,
@@ -353,7 +379,7 @@ double reference_loss(const struct fl_model *model, const struct fl_adapter *ada
                 sum += exp(at[i]);
             loss += log(sum) - at[rows[r].labels[t]];
         }
-        free(logits);
+        fl_free(logits);
     }
     return loss;
 }

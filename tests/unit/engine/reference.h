@@ -18,7 +18,14 @@ struct toy_shape {
 /* GQA 3:1, heads * head_dim != hidden, odd sizes. */
 struct toy_shape toy_default(void);
 
-/* A model whose weights lie in memory that the test process keeps until its end. */
+/*
+ * Everything that toy_*() makes belongs to a pool of this process: toy_teardown(), a checked
+ * fixture of every suite, empties it.
+ */
+void toy_teardown(void);
+/* Zeroed memory of the pool. */
+void *toy_memory(size_t count, size_t size);
+
 struct fl_model *toy_model(const struct toy_shape *shape, uint64_t seed);
 /* An adapter on `targets` with random A and B. */
 struct fl_adapter *toy_adapter(const struct fl_model *model, const char *targets, uint32_t rank,

@@ -3,8 +3,6 @@
 #include "runner.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct fl_error error;
@@ -29,8 +27,8 @@ static void compare_logits(const struct toy_shape *shape, uint32_t n)
     struct fl_row *row = toy_rows(model, 1, n, 0, 3);
     struct fl_engine *engine = make_engine(model, adapter, FL_TRAIN_NONE, n, 0, 2);
     const size_t count = (size_t)n * shape->vocab;
-    float *got = calloc(count, sizeof *got);
-    double *want = calloc(count, sizeof *want), largest = 0.0, worst = 0.0;
+    float *got = toy_memory(count, sizeof *got);
+    double *want = toy_memory(count, sizeof *want), largest = 0.0, worst = 0.0;
     fl_assert_ok(fl_engine_forward_logits(engine, row->ids, n, got, &error), &error);
     reference_logits(model, adapter, row->ids, n, want);
     for (size_t i = 0; i < count; i++) {
@@ -38,8 +36,6 @@ static void compare_logits(const struct toy_shape *shape, uint32_t n)
         worst = fmax(worst, fabs(want[i] - (double)got[i]));
     }
     ck_assert_double_lt(worst, 1e-5 * largest);
-    free(got);
-    free(want);
     fl_engine_destroy(&engine);
 }
 
@@ -320,7 +316,7 @@ START_TEST(an_adapter_of_another_model_is_refused)
     adapter->modules[1].module.in--;
     adapter->modules[1].module.layer = 4000000000u;
     ck_assert_int_eq(fl_engine_create(model, adapter, &options, &engine, &error), FL_EINVAL);
-    adapter->modules[1] = adapter->modules[0];
+    adapter->modules[1].module = adapter->modules[0].module;
     ck_assert_int_eq(fl_engine_create(model, adapter, &options, &engine, &error), FL_EINVAL);
     ck_assert_ptr_nonnull(strstr(error.text, "twice"));
 }
@@ -339,6 +335,7 @@ END_TEST
 
 static void add_tests(TCase *tc)
 {
+    tcase_add_checked_fixture(tc, NULL, toy_teardown);
     tcase_add_test(tc, logits_equal_the_naive_model);
     tcase_add_test(tc, logits_equal_with_an_untied_head_biases_and_llama3_rope);
     tcase_add_test(tc, logits_equal_with_linear_rope_and_one_key_head);

@@ -3,7 +3,6 @@
 #include "runner.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "worker/engine/optimizer.h"
@@ -23,21 +22,21 @@ static struct bench make_bench(void)
     struct fl_model *model = toy_model(&shape, 3);
     struct bench b = {.adapter = toy_adapter(model, "v_proj", 2, 4)};
     uint64_t state = 9;
-    b.gradients = calloc(b.adapter->count, sizeof *b.gradients);
+    b.gradients = toy_memory(b.adapter->count, sizeof *b.gradients);
     for (uint32_t i = 0; i < b.adapter->count; i++) {
         const struct fl_lora_module *m = &b.adapter->modules[i];
         const size_t na = (size_t)m->rank * m->module.in, nb = (size_t)m->rank * m->module.out;
-        b.gradients[i].a = calloc(na, sizeof(float));
-        b.gradients[i].b = calloc(nb, sizeof(float));
+        b.gradients[i].a = toy_memory(na, sizeof(float));
+        b.gradients[i].b = toy_memory(nb, sizeof(float));
         for (size_t j = 0; j < na; j++)
             b.gradients[i].a[j] = (float)toy_random(&state);
         for (size_t j = 0; j < nb; j++)
             b.gradients[i].b[j] = (float)toy_random(&state);
     }
     b.n = (size_t)b.adapter->modules[0].rank * b.adapter->modules[0].module.out;
-    b.p = calloc(b.n, sizeof *b.p);
-    b.m = calloc(b.n, sizeof *b.m);
-    b.v = calloc(b.n, sizeof *b.v);
+    b.p = toy_memory(b.n, sizeof *b.p);
+    b.m = toy_memory(b.n, sizeof *b.m);
+    b.v = toy_memory(b.n, sizeof *b.v);
     for (size_t j = 0; j < b.n; j++)
         b.p[j] = (double)b.adapter->modules[0].b[j];
     return b;
@@ -125,7 +124,6 @@ START_TEST(a_frozen_factor_does_not_move)
     const float a = b.adapter->modules[0].a[3], other = b.adapter->modules[0].b[3];
     options.train = FL_TRAIN_B;
     for (uint32_t i = 0; i < b.adapter->count; i++) {
-        free(b.gradients[i].a);
         b.gradients[i].a = NULL;
     }
     fl_assert_ok(fl_optimizer_create(b.adapter, &options, &optimizer, &error), &error);
@@ -209,6 +207,7 @@ END_TEST
 
 static void add_tests(TCase *tc)
 {
+    tcase_add_checked_fixture(tc, NULL, toy_teardown);
     tcase_add_test(tc, adamw_follows_the_formula_with_decay_and_clipping);
     tcase_add_test(tc, sgd_follows_the_formula);
     tcase_add_test(tc, a_frozen_factor_does_not_move);

@@ -1,7 +1,7 @@
 /*
  * strategy.c - see strategy.h.
  */
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 
 #include <assert.h>
 #include <math.h>

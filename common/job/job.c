@@ -1,7 +1,7 @@
 /*
  * job.c - see job.h. The table below is the one place that knows a job file's keys.
  */
-#include "coordinator/job.h"
+#include "job/job.h"
 
 #include <ctype.h>
 #include <math.h>

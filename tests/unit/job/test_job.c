@@ -2,7 +2,7 @@
  * Goal: a job file means what the contract says, and a wrong one is refused where it is wrong.
  * Method: the sample of the contract; the canonical text read back; one fault at a time.
  */
-#include "coordinator/job.h"
+#include "job/job.h"
 
 #include <string.h>
 

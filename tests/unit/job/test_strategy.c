@@ -3,7 +3,7 @@
  * before. Method: products before and after, bit comparison where nothing may change, unequal
  * ranks.
  */
-#include "coordinator/strategy.h"
+#include "job/strategy.h"
 
 #include <math.h>
 #include <string.h>

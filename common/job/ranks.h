@@ -6,8 +6,8 @@
  * min(in, out) of the module. Rounds count from 1, layers from 0.
  * Threads: a schedule is a plain value.
  */
-#ifndef FL_COORDINATOR_RANKS_H
-#define FL_COORDINATOR_RANKS_H
+#ifndef FL_JOB_RANKS_H
+#define FL_JOB_RANKS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -11,8 +11,8 @@
  * flexlora, flora and fedex need each site's own factors; they are known by name and refused.
  * Threads: pure functions of their arguments.
  */
-#ifndef FL_COORDINATOR_STRATEGY_H
-#define FL_COORDINATOR_STRATEGY_H
+#ifndef FL_JOB_STRATEGY_H
+#define FL_JOB_STRATEGY_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
  * found at submission. Method: the rules of the job file one by one, then the plan of whole
  * cohorts.
  */
-#include "coordinator/ranks.h"
+#include "job/ranks.h"
 
 #include <string.h>
 

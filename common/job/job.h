@@ -3,8 +3,8 @@
  * one canonical form (which is what the database keeps and what the job's hash is taken of).
  * Threads: a spec is a plain value.
  */
-#ifndef FL_COORDINATOR_JOB_H
-#define FL_COORDINATOR_JOB_H
+#ifndef FL_JOB_JOB_H
+#define FL_JOB_JOB_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,8 +16,8 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/status.h"
-#include "coordinator/ranks.h"
-#include "coordinator/strategy.h"
+#include "job/ranks.h"
+#include "job/strategy.h"
 
 #define FL_JOB_TARGETS_BYTES 1024
 #define FL_JOB_START_BYTES   512

@@ -1,7 +1,7 @@
 /*
  * ranks.c - see ranks.h. Rules are few, so every question scans them.
  */
-#include "coordinator/ranks.h"
+#include "job/ranks.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,253 @@
+/* Opening models: both dialects, both file forms, what is refused; engines made and unmade. */
+#include "engine/reference.h"
+#include "runner.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/json.h"
+#include "format/safetensors.h"
+#include "worker/engine/sample.h"
+
+#define GOLDEN FL_TEST_SOURCE_DIR "/golden/"
+
+static struct fl_error error;
+
+static struct fl_model *open_model(const char *path)
+{
+    struct fl_model *model = NULL;
+    fl_assert_ok(fl_model_open(path, &model, &error), &error);
+    return model;
+}
+
+START_TEST(a_hugging_face_directory_opens_with_its_inventory)
+{
+    struct fl_model *model = open_model(GOLDEN "cases/untied-headdim");
+    const struct fl_model_config *c = fl_model_config(model);
+    const struct fl_inventory *inventory = fl_model_inventory(model);
+    ck_assert_str_eq(c->architecture, "LlamaForCausalLM");
+    ck_assert_uint_eq(c->hidden, 21);
+    ck_assert_uint_eq(c->heads * c->head_dim, 24);
+    ck_assert(!c->tied);
+    ck_assert_uint_eq(inventory->count, 14);
+    ck_assert_str_eq(inventory->modules[0].name, "model.layers.0.self_attn.q_proj");
+    ck_assert_str_eq(inventory->modules[13].name, "model.layers.1.mlp.down_proj");
+    ck_assert_uint_eq(inventory->modules[13].in, 44);
+    ck_assert_uint_eq(inventory->modules[13].layer, 1);
+    ck_assert_str_eq(fl_model_module_weight(model, 13)->name,
+                     "model.layers.1.mlp.down_proj.weight");
+    ck_assert_ptr_null(fl_model_module_weight(model, 14));
+    ck_assert_uint_eq(fl_model_weight_count(model), 1 + 2 * 9 + 2);
+    /* embedding and head, norms, and the linears of two layers */
+    ck_assert_uint_eq(fl_model_parameters(model),
+                      2 * 83 * 21 + 5 * 21 + 2 * (2 * 24 * 21 + 2 * 8 * 21 + 3 * 44 * 21));
+    fl_model_close(&model);
+}
+END_TEST
+
+START_TEST(the_older_dialect_and_half_precision_open_too)
+{
+    struct fl_model *model = open_model(GOLDEN "cases/mistral-f16");
+    ck_assert_str_eq(fl_model_config(model)->architecture, "MistralForCausalLM");
+    ck_assert_double_eq(model->rope.theta, 1000.0);
+    ck_assert_uint_eq(fl_model_config(model)->head_dim, 6);
+    ck_assert_uint_eq(fl_model_config(model)->sliding_window, 0);
+    ck_assert_int_eq(fl_model_weight(model, 0)->dtype, FL_DTYPE_F16);
+    fl_model_close(&model);
+    model = open_model(GOLDEN "cases/llama3-rope");
+    ck_assert_int_eq(model->rope.kind, FL_ROPE_LLAMA3);
+    ck_assert_double_eq(model->rope.factor, 4.0);
+    fl_model_close(&model);
+}
+END_TEST
+
+START_TEST(a_gguf_file_is_the_same_model_as_its_directory)
+{
+    struct fl_model *directory = open_model(GOLDEN "tiny-llama");
+    struct fl_model *file = open_model(GOLDEN "tiny-gguf/f32.gguf");
+    const uint32_t count = fl_model_weight_count(directory);
+    ck_assert_uint_eq(fl_model_weight_count(file), count);
+    ck_assert_double_eq_tol(directory->rope.theta, file->rope.theta, 1e-3);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fl_weight *a = fl_model_weight(directory, i), *b = fl_model_weight(file, i);
+        float *x = toy_memory((size_t)a->rows * a->columns, sizeof *x);
+        float *y = toy_memory((size_t)a->rows * a->columns, sizeof *y);
+        ck_assert_str_eq(a->name, b->name);
+        ck_assert_uint_eq(a->rows, b->rows);
+        fl_weight_widen(a, 0, a->rows, x);
+        fl_weight_widen(b, 0, b->rows, y);
+        ck_assert_int_eq(memcmp(x, y, sizeof *x * a->rows * a->columns), 0);
+    }
+    fl_model_close(&directory);
+    fl_model_close(&file);
+}
+END_TEST
+
+/* Logits of one row of a model file against frozen ones. */
+static void engine_runs(const char *path)
+{
+    struct fl_model *model = open_model(path);
+    const struct fl_engine_options options = {.max_row_tokens = 8, .cache_tokens = 8};
+    struct fl_engine *engine = NULL;
+    const int32_t ids[] = {1, 5, 3, 7};
+    float *logits = toy_memory((size_t)4 * fl_model_config(model)->vocab, sizeof *logits);
+    fl_assert_ok(fl_engine_create(model, NULL, &options, &engine, &error), &error);
+    fl_assert_ok(fl_engine_forward_logits(engine, ids, 4, logits, &error), &error);
+    ck_assert(isfinite(logits[0]));
+    fl_engine_destroy(&engine);
+    fl_model_close(&model);
+}
+
+START_TEST(engines_run_on_every_golden_model)
+{
+    engine_runs(GOLDEN "cases/gqa-tied");
+    engine_runs(GOLDEN "cases/sharded-bf16");
+    engine_runs(GOLDEN "tiny-gguf/mixed.gguf");
+}
+END_TEST
+
+static bool collect_token(void *context, int32_t id)
+{
+    int32_t **at = context;
+    *(*at)++ = id;
+    return true;
+}
+
+START_TEST(generation_repeats_for_a_seed_and_stops_where_it_should)
+{
+    struct fl_model *model = open_model(GOLDEN "cases/gqa-tied");
+    const struct fl_engine_options options = {.max_row_tokens = 4, .cache_tokens = 12};
+    struct fl_generate_options generate = {.max_tokens = 20, .temperature = 1.0, .seed = 5};
+    struct fl_engine *engine = NULL;
+    const int32_t prompt[] = {1, 2, 3};
+    int32_t first[20], second[20], *end = first;
+    fl_assert_ok(fl_engine_create(model, NULL, &options, &engine, &error), &error);
+    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
+                 &error);
+    ck_assert_int_eq(end - first, 10); /* 3 + 9 fill the cache; the tenth needs no room */
+    end = second;
+    generate.max_tokens = 6;
+    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
+                 &error);
+    ck_assert_int_eq(end - second, 6);
+    ck_assert_int_eq(memcmp(first, second, 6 * sizeof *first), 0);
+    generate.stop_ids = &first[2];
+    generate.stop_count = 1;
+    end = second;
+    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
+                 &error);
+    ck_assert_int_le(end - second, 2);
+    fl_engine_destroy(&engine);
+    fl_model_close(&model);
+}
+END_TEST
+
+/* A copy of a golden case whose config.json has one key replaced (value NULL: removed). */
+static enum fl_status open_changed(const char *key, const char *value)
+{
+    char directory[FL_PATH_BYTES], path[FL_PATH_BYTES], from[FL_PATH_BYTES];
+    struct fl_model *model = NULL;
+    json_t *config = NULL, *change = NULL;
+    struct fl_buf text, weights;
+    fl_test_directory(directory);
+    fl_assert_ok(fl_json_load(GOLDEN "cases/gqa-tied/config.json", 1 << 20, &config, &error),
+                 &error);
+    if (value) {
+        fl_assert_ok(fl_json_parse(value, strlen(value), "value", &change, &error), &error);
+        json_object_set_new(config, key, json_incref(json_object_get(change, "v")));
+    } else {
+        json_object_del(config, key);
+    }
+    fl_buf_init(&text, 1 << 20);
+    fl_assert_ok(fl_json_append(&text, config), &error);
+    fl_assert_ok(fl_path_join(path, directory, "config.json", &error), &error);
+    fl_assert_ok(fl_fs_write(path, text.data, text.length, 0644, &error), &error);
+    (void)snprintf(from, sizeof from, GOLDEN "cases/gqa-tied/model.safetensors");
+    fl_assert_ok(fl_fs_read(from, 1 << 24, &weights, &error), &error);
+    fl_assert_ok(fl_path_join(path, directory, "model.safetensors", &error), &error);
+    fl_assert_ok(fl_fs_write(path, weights.data, weights.length, 0644, &error), &error);
+    enum fl_status status = fl_model_open(directory, &model, &error);
+    ck_assert_int_eq(model == NULL, status != FL_OK);
+    fl_model_close(&model);
+    fl_buf_free(&text);
+    fl_buf_free(&weights);
+    json_decref(config);
+    json_decref(change);
+    return status;
+}
+
+START_TEST(configurations_that_would_change_the_numbers_are_refused)
+{
+    static const struct {
+        const char *key, *value, *word;
+    } cases[] = {
+        {"hidden_act", "{\"v\":\"gelu\"}", "hidden_act"},
+        {"architectures", "{\"v\":[\"GPT2LMHeadModel\"]}", "GPT2LMHeadModel"},
+        {"quantization_config", "{\"v\":{\"bits\":4}}", "quantization_config"},
+        {"num_attention_heads", "{\"v\":5}", "heads"},
+        {"num_key_value_heads", "{\"v\":4}", "divide"},
+        {"hidden_size", "{\"v\":0}", "range"},
+        {"hidden_size", "{\"v\":4294967295}", "range"},
+        {"hidden_size", "{\"v\":\"big\"}", "hidden_size"},
+        {"hidden_size", "{\"v\":25}", "shape"},
+        {"head_dim", "{\"v\":5}", "odd"},
+        {"num_hidden_layers", "{\"v\":4}", "model.layers.3"},
+        {"num_hidden_layers", "{\"v\":1025}", "range"},
+        {"vocab_size", "{\"v\":98}", "embed_tokens"},
+        {"attention_bias", "{\"v\":true}", "bias"},
+        {"rms_norm_eps", "{\"v\":-1}", "epsilon"},
+        {"rope_parameters", "{\"v\":{\"rope_type\":\"yarn\"}}", "yarn"},
+        {"rope_parameters", "{\"v\":{\"rope_theta\":-5}}", "theta"},
+        {"rope_parameters", "{\"v\":{\"rope_type\":\"linear\",\"factor\":0}}", "factor"},
+        {"rope_parameters", "{\"v\":{\"rope_type\":\"llama3\",\"factor\":8}}", "llama3"},
+        {"rope_parameters", "{\"v\":{\"partial_rotary_factor\":0.5}}", "partial"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_msg(open_changed(cases[i].key, cases[i].value) == FL_EFORMAT, "%s %s",
+                      cases[i].key, cases[i].value);
+        ck_assert_msg(strstr(error.text, cases[i].word) != NULL, "%s: %s", cases[i].value,
+                      error.text);
+    }
+}
+END_TEST
+
+START_TEST(absent_and_harmless_keys_take_their_defaults)
+{
+    ck_assert_int_eq(open_changed("head_dim", NULL), FL_OK);
+    ck_assert_int_eq(open_changed("head_dim", "{\"v\":null}"), FL_OK);
+    ck_assert_int_eq(open_changed("architectures", NULL), FL_OK);
+    ck_assert_int_eq(open_changed("eos_token_id", "{\"v\":[3,4]}"), FL_OK);
+    ck_assert_int_eq(open_changed("tie_word_embeddings", NULL), FL_OK); /* no head in the file */
+    ck_assert_int_eq(open_changed("surprise", "{\"v\":[1]}"), FL_OK);
+}
+END_TEST
+
+START_TEST(what_is_no_model_is_refused)
+{
+    struct fl_model *model = NULL;
+    char directory[FL_PATH_BYTES];
+    fl_test_directory(directory);
+    ck_assert_int_eq(fl_model_open("/nowhere/model", &model, &error), FL_ENOTFOUND);
+    ck_assert_int_eq(fl_model_open(directory, &model, &error), FL_ENOTFOUND);
+    ck_assert_int_eq(fl_model_open(GOLDEN "cases/gqa-tied/config.json", &model, &error),
+                     FL_EFORMAT);
+    ck_assert_ptr_null(model);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, NULL, toy_teardown);
+    tcase_add_test(tc, a_hugging_face_directory_opens_with_its_inventory);
+    tcase_add_test(tc, the_older_dialect_and_half_precision_open_too);
+    tcase_add_test(tc, a_gguf_file_is_the_same_model_as_its_directory);
+    tcase_add_test(tc, engines_run_on_every_golden_model);
+    tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
+    tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
+    tcase_add_test(tc, absent_and_harmless_keys_take_their_defaults);
+    tcase_add_test(tc, what_is_no_model_is_refused);
+}
+
+FL_TEST_MAIN("model", add_tests)
