@@ -35,10 +35,10 @@ static bool parse(struct logits *l, int argc, char **argv, int *exit_code)
          "the safetensors file to write"},
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &l->adapter, 0, 0, NULL, false, NULL,
          "adapter to put on the model (default: none)"},
-        {"--compute", "auto|f32|bf16", FL_OPTION_CHOICE, &l->compute, 0, 0, "auto|f32|bf16", false,
-         NULL, "number type of the products (default auto)"},
-        {"--threads", "N", FL_OPTION_U64, &l->threads, 1, 1024, NULL, false, NULL,
-         "processors to use (default all)"},
+        {"--compute", "MODE", FL_OPTION_CHOICE, &l->compute, 0, 0, "auto|f32|bf16", false, NULL,
+         "number type of the products"},
+        {"--threads", "N", FL_OPTION_U64, &l->threads, 0, 1024, NULL, false, NULL,
+         "processors to use (0: all)"},
     };
     const struct fl_usage usage = {
         .program = PROGRAM,

@@ -99,10 +99,11 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
         return FL_ENOMEM;
     }
     enum fl_status status = fl_dataset_open(options->path, tokenizer, &how, &self->data, error);
-    if (status == FL_EFORMAT && !tokenizer) {
+    if ((status == FL_EFORMAT || status == FL_EINVAL) && !tokenizer) {
         char text[FL_ERROR_TEXT_BYTES];
         memcpy(text, error->text, sizeof text);
-        status = fl_fail(error, status, "%.300s (no tokenizer: %.300s)", text, no_tokenizer.text);
+        status = fl_fail(error, FL_EFORMAT, "%.300s (no tokenizer: %.300s)", text,
+                         no_tokenizer.text);
     }
     fl_tokenizer_close(tokenizer);
     if (status == FL_OK) {
