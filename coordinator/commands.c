@@ -36,6 +36,10 @@ int fl_run_subcommand(const char *command, const struct fl_subcommand *rows, siz
         if (rows[k].name == name)
             return rows[k].run(argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        (void)printf(FL_PROGRAM " " FL_VERSION "\n");
+        return 0;
+    }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     print_rows(help ? stdout : stderr, command, rows, count);
     return help ? 0 : fl_exit_code(FL_EUSAGE);

@@ -2,6 +2,7 @@
  * intake.c - what sites say. Every message may come twice, late, or from a liar: it is held against
  * the session, the running job's round and attempt, and what that site may say at all.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -28,8 +29,10 @@ static void refuse(struct fl_server *self, struct fl_seat *seat, enum fl_refusal
     fl_log(FL_LOG_WARN, "site_refused", reason, FL_STR("worker", seat->name),
            FL_STR("code", fl_refusal_name(code)), FL_I64("job", self->job.id));
     fl_conduct_note_refusal(self, seat->site, code, true, reason);
+    char named[FL_REASON_BYTES];
+    (void)snprintf(named, sizeof named, "%s refused: %.180s", seat->name, reason);
     const struct fl_round_input input = {
-        .event = FL_EVENT_REFUSED, .site = seat->site, .reason = reason};
+        .event = FL_EVENT_REFUSED, .site = seat->site, .reason = named};
     fl_conduct(self, &input);
 }
 

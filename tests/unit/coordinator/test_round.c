@@ -311,8 +311,7 @@ START_TEST(work_that_died_with_the_process_begins_again)
 {
     static const enum fl_round_state states[] = {FL_ROUND_CONFIGURE, FL_ROUND_AGGREGATE,
                                                  FL_ROUND_COMMIT};
-    static const uint32_t effects[] = {FL_EFFECT_CONFIGURE, FL_EFFECT_AGGREGATE,
-                                       FL_EFFECT_COMMIT};
+    static const uint32_t effects[] = {FL_EFFECT_CONFIGURE, FL_EFFECT_AGGREGATE, FL_EFFECT_COMMIT};
     for (size_t i = 0; i < 3; i++) {
         fl_round_restore(round_, states[i], 1, 1, 0, now);
         ck_assert_uint_ne(happen(FL_EVENT_TICK, 0) & effects[i], 0);
@@ -339,8 +338,8 @@ START_TEST(every_pair_of_state_and_event_is_either_in_the_table_or_changes_nothi
             const struct fl_round_input input = {
                 .event = (enum fl_round_event)event, .site = SITES, .wait_ms = 1000};
             uint32_t effects = fl_round_step(round_, &input, now);
-            bool accepted =
-                fl_round_accepts((enum fl_round_state)state, (enum fl_round_event)event);
+            bool accepted = fl_round_accepts((enum fl_round_state)state,
+                                             (enum fl_round_event)event);
             if (!accepted) {
                 ck_assert_uint_eq(effects, 0);
                 ck_assert_mem_eq(before, round_, sizeof *before);

@@ -1,0 +1,231 @@
+/* Tests of the queue and the registry: what a job needs again after a crash is there. */
+#include "coordinator/queue.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "coordinator/registry.h"
+#include "runner.h"
+
+static const char job_text[] =
+    "[job]\nname = tiny\nrounds = 2\nstrategy = fedit\n[model]\nname = m\nsha256 = "
+    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n"
+    "[lora]\ntargets = q_proj\n[ranks]\ndefault = 2\n[train]\nsteps = 1\nbatch_size = 1\n"
+    "seq_len = 8\nlr = 0.001\n[cohort]\nmin_workers = 3\n[privacy]\nsecure_aggregation = off\n";
+
+static struct fl_store *store;
+static struct fl_error error;
+
+static void setup(void)
+{
+    char directory[FL_PATH_BYTES];
+    fl_test_directory(directory);
+    fl_assert_ok(fl_store_create(directory, &error), &error);
+    fl_assert_ok(fl_store_open(directory, &store, &error), &error);
+}
+
+static void teardown(void)
+{
+    fl_store_close(&store);
+}
+
+static int64_t submit(void)
+{
+    int64_t id = 0;
+    struct fl_job_spec *spec = calloc(1, sizeof *spec);
+    ck_assert_ptr_nonnull(spec);
+    fl_assert_ok(fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error), &error);
+    enum fl_status status = fl_queue_submit(store, spec, 7, &id, &error);
+    free(spec);
+    fl_assert_ok(status, &error);
+    return id;
+}
+
+static void add_site(const char *name)
+{
+    uint8_t key[32] = {0};
+    memcpy(key, name, strlen(name));
+    fl_assert_ok(fl_store_run(store, &error,
+                              "INSERT INTO sites(name, x25519, ed25519, created_ms) "
+                              "VALUES(?,?,?,1)",
+                              "sbb", name, key, sizeof key, key, sizeof key),
+                 &error);
+}
+
+START_TEST(a_submitted_job_is_found_with_its_text_and_its_key)
+{
+    struct fl_job job;
+    struct fl_job_spec *spec = NULL;
+    struct fl_box_keys *keys = NULL;
+    int64_t id = submit();
+    fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+    ck_assert_str_eq(job.name, "tiny");
+    ck_assert_int_eq(job.state, FL_JOB_QUEUED);
+    fl_assert_ok(fl_queue_spec(store, id, &spec, &error), &error);
+    ck_assert_uint_eq(spec->rounds, 2);
+    fl_free(spec);
+    fl_assert_ok(fl_queue_keys(store, id, &keys, &error), &error);
+    ck_assert_mem_eq(fl_box_keys_public(keys), job.sealing_key, FL_KEY_BYTES);
+    fl_box_keys_destroy(&keys);
+    fl_assert_ok(fl_queue_clean(store, id, &error), &error);
+    ck_assert_int_eq(fl_queue_keys(store, id, &keys, &error), FL_ENOTFOUND);
+}
+END_TEST
+
+START_TEST(jobs_run_in_the_order_of_submission_and_the_running_one_comes_first)
+{
+    struct fl_job job;
+    ck_assert_int_eq(fl_queue_next(store, &job, &error), FL_ENOTFOUND);
+    int64_t first = submit(), second = submit();
+    fl_assert_ok(fl_queue_next(store, &job, &error), &error);
+    ck_assert_int_eq(job.id, first);
+    fl_assert_ok(fl_queue_set_state(store, second, FL_JOB_RUNNING, "", 9, &error), &error);
+    fl_assert_ok(fl_queue_next(store, &job, &error), &error);
+    ck_assert_int_eq(job.id, second);
+    fl_assert_ok(fl_queue_set_state(store, second, FL_JOB_DONE, "", 9, &error), &error);
+    fl_assert_ok(fl_queue_next(store, &job, &error), &error);
+    ck_assert_int_eq(job.id, first);
+    ck_assert_int_eq(fl_queue_get(store, 99, &job, &error), FL_ENOTFOUND);
+}
+END_TEST
+
+START_TEST(a_round_is_saved_and_found_again)
+{
+    struct fl_job job;
+    struct fl_round *round = calloc(2, sizeof *round);
+    const struct fl_round_rules rules = {.rounds = 2, .min_workers = 2};
+    ck_assert_ptr_nonnull(round);
+    add_site("a");
+    add_site("b");
+    int64_t id = submit();
+    fl_round_init(&round[0], &rules);
+    for (uint32_t site = 1; site <= 2; site++)
+        fl_round_member(&round[0], site)->cohort = true;
+    fl_round_member(&round[0], 2)->trained = true;
+    fl_round_restore(&round[0], FL_ROUND_TRAIN, 2, 3, 1, 0);
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], 10, &error), &error);
+    fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+    ck_assert_int_eq(job.phase, FL_ROUND_TRAIN);
+    ck_assert_uint_eq(job.round, 2);
+    ck_assert_uint_eq(job.attempt, 3);
+    ck_assert_uint_eq(job.breaks, 1);
+    fl_round_init(&round[1], &rules);
+    fl_assert_ok(fl_queue_load_members(store, &job, &round[1], &error), &error);
+    ck_assert_uint_eq(fl_round_cohort(&round[1]), 2);
+    ck_assert_uint_eq(fl_round_trained(&round[1]), 1);
+    free(round);
+}
+END_TEST
+
+START_TEST(an_attempt_keeps_its_plan)
+{
+    struct fl_attempt_row in = {.start_bytes = 77, .range_a = 1.5, .range_b = 0.25}, out;
+    int64_t id = submit();
+    memset(in.start_root, 3, sizeof in.start_root);
+    ck_assert_int_eq(fl_rank_plan_create(&in.plan, 2, 3), FL_OK);
+    for (int i = 0; i < 3; i++)
+        in.plan.global[i] = in.plan.ranks[i] = in.plan.ranks[3 + i] = (uint16_t)(i + 1);
+    fl_assert_ok(fl_queue_set_attempt(store, id, 1, 1, &in, &error), &error);
+    fl_assert_ok(fl_queue_attempt(store, id, 1, 1, &out, &error), &error);
+    ck_assert_uint_eq(out.plan.sites, 2);
+    ck_assert_uint_eq(out.plan.modules, 3);
+    ck_assert_mem_eq(out.plan.ranks, in.plan.ranks, 12);
+    ck_assert_uint_eq(out.start_bytes, 77);
+    ck_assert(out.range_a == 1.5 && out.range_b == 0.25);
+    ck_assert_mem_eq(out.start_root, in.start_root, FL_HASH_BYTES);
+    fl_attempt_row_free(&in);
+    fl_attempt_row_free(&out);
+    ck_assert_int_eq(fl_queue_attempt(store, id, 1, 2, &out, &error), FL_ENOTFOUND);
+}
+END_TEST
+
+START_TEST(a_refusal_is_listed_until_the_site_takes_part)
+{
+    struct fl_refusal_row row = {.site = 1, .code = FL_REFUSAL_RANK, .permanent = true}, *rows;
+    uint32_t count;
+    add_site("clinic");
+    int64_t id = submit();
+    fl_wire_set_text(row.reason, sizeof row.reason, "rank 64 is above max_rank");
+    fl_assert_ok(fl_queue_refuse(store, id, &row, 5, &error), &error);
+    fl_assert_ok(fl_queue_refuse(store, id, &row, 6, &error), &error);
+    fl_assert_ok(fl_queue_refusals(store, id, &rows, &count, &error), &error);
+    ck_assert_uint_eq(count, 1);
+    ck_assert_str_eq(rows[0].worker, "clinic");
+    ck_assert_int_eq(rows[0].code, FL_REFUSAL_RANK);
+    fl_free(rows);
+    fl_assert_ok(fl_queue_unrefuse(store, id, 1, &error), &error);
+    fl_assert_ok(fl_queue_refusals(store, id, &rows, &count, &error), &error);
+    ck_assert_uint_eq(count, 0);
+}
+END_TEST
+
+static void put_version(int64_t job, uint32_t number)
+{
+    struct fl_version *v = calloc(1, sizeof *v);
+    ck_assert_ptr_nonnull(v);
+    v->job = job;
+    v->version = v->round = number;
+    v->rank_count = 2;
+    v->ranks[0] = 4;
+    v->ranks[1] = 8;
+    v->rank = 8;
+    v->train_loss = 2.0;
+    v->eval_loss = (double)NAN;
+    v->sha256[0] = (uint8_t)number;
+    enum fl_status status = fl_registry_put(store, v, &error);
+    free(v);
+    fl_assert_ok(status, &error);
+}
+
+static enum fl_status count_version(void *context, const struct fl_version *version)
+{
+    (void)version;
+    ++*(uint32_t *)context;
+    return FL_OK;
+}
+
+START_TEST(versions_are_kept_and_measured_and_rolled_back)
+{
+    struct fl_job job;
+    uint32_t listed = 0;
+    struct fl_version *v = calloc(1, sizeof *v);
+    ck_assert_ptr_nonnull(v);
+    int64_t id = submit();
+    for (uint32_t number = 0; number <= 2; number++)
+        put_version(id, number);
+    fl_assert_ok(fl_registry_newest(store, id, v, &error), &error);
+    ck_assert_uint_eq(v->version, 2);
+    ck_assert_uint_eq(v->ranks[1], 8);
+    ck_assert(!isfinite(v->eval_loss));
+    fl_assert_ok(fl_registry_set_eval(store, id, 1, 1.25, 100, &error), &error);
+    fl_assert_ok(fl_registry_set_eval(store, id, 0, 3.5, 100, &error), &error);
+    fl_assert_ok(fl_registry_get(store, id, 1, v, &error), &error);
+    ck_assert(v->eval_loss == 1.25 && v->eval_tokens == 100);
+    fl_assert_ok(fl_registry_each(store, id, count_version, &listed, &error), &error);
+    ck_assert_uint_eq(listed, 2);
+    fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+    ck_assert(job.base_loss == 3.5);
+    ck_assert_int_eq(fl_registry_rollback(store, &job, 7, &error), FL_ENOTFOUND);
+    fl_assert_ok(fl_registry_rollback(store, &job, 1, &error), &error);
+    fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+    ck_assert(job.has_current && job.current == 1);
+    job.state = FL_JOB_RUNNING;
+    ck_assert_int_eq(fl_registry_rollback(store, &job, 2, &error), FL_EBUSY);
+    free(v);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, a_submitted_job_is_found_with_its_text_and_its_key);
+    tcase_add_test(tc, jobs_run_in_the_order_of_submission_and_the_running_one_comes_first);
+    tcase_add_test(tc, a_round_is_saved_and_found_again);
+    tcase_add_test(tc, an_attempt_keeps_its_plan);
+    tcase_add_test(tc, a_refusal_is_listed_until_the_site_takes_part);
+    tcase_add_test(tc, versions_are_kept_and_measured_and_rolled_back);
+}
+
+FL_TEST_MAIN("coordinator.queue", add_tests)
