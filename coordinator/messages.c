@@ -16,8 +16,20 @@ static struct fl_wire about_job(const struct fl_server *self, enum fl_wire_kind 
                             .attempt = self->round->attempt};
 }
 
+static struct fl_told this_attempt(const struct fl_server *self)
+{
+    return (struct fl_told){self->job.id, self->round->round, self->round->attempt};
+}
+
+static bool was_told(const struct fl_server *self, const struct fl_told *told)
+{
+    struct fl_told now = this_attempt(self);
+    return told->job == now.job && told->round == now.round && told->attempt == now.attempt;
+}
+
 static void send_offer(struct fl_server *self, struct fl_seat *seat)
 {
+    seat->offered = this_attempt(self);
     struct fl_wire message = about_job(self, FL_WIRE_OFFER);
     fl_job_offer(self->facts->spec, self->job.sha256, seat->name, &message.as.offer);
     fl_seat_send(self, seat, &message);
@@ -65,6 +77,9 @@ static void send_task(struct fl_server *self, struct fl_seat *seat)
     uint32_t row = plan_row(self->round, seat->site);
     if (!self->has_attempt || row >= plan->sites)
         return;
+    if (!was_told(self, &seat->offered))
+        send_offer(self, seat);
+    seat->tasked = this_attempt(self);
     size_t bytes = 2 * (size_t)plan->modules;
     uint8_t *ranks = fl_malloc(2 * bytes);
     if (!ranks) {
@@ -88,6 +103,8 @@ static void send_collect(struct fl_server *self, struct fl_seat *seat)
     uint32_t position = fl_stage_position(self->stage, seat->site);
     if (position == UINT32_MAX)
         return;
+    if (!was_told(self, &seat->tasked))
+        send_task(self, seat);
     struct fl_wire message = about_job(self, FL_WIRE_COLLECT);
     message.as.collect.cohort = self->stage->count;
     message.as.collect.tiers = (struct fl_wire_bytes){

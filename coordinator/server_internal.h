@@ -29,6 +29,12 @@ struct fl_seat { /* a site's connection */
     int64_t heard_ms, beat_ms; /* the last frame; when to send the next heartbeat */
     int64_t liveness_ms;       /* what WELCOME told */
     enum fl_activity activity;
+    /* which attempt's OFFER and TASK this connection has been told: a worker that was restarted
+       knows neither, and is told both before what comes next */
+    struct fl_told {
+        int64_t job;
+        uint32_t round, attempt;
+    } offered, tasked;
     struct fl_serve *serve;
     struct fl_fetch *fetch; /* NULL: nothing is being fetched */
     enum fl_fetch_purpose purpose;

@@ -29,9 +29,9 @@ enum fl_status fl_sitestore_open(const char *site, bool exclusive, struct fl_sit
     char path[FL_PATH_BYTES];
     memset(out, 0, sizeof(*out));
     out->lock = -1;
-    if (strlen(site) >= sizeof(out->site) - 256)
-        return fl_fail(error, FL_ERANGE, "the path of the site's directory is too long");
-    memcpy(out->site, site, strlen(site) + 1);
+    /* paths are shown to people: never relative ones */
+    if (!realpath(site, out->site) || strlen(out->site) >= sizeof(out->site) - 256)
+        return fl_fail(error, FL_ENOTFOUND, "%s is no directory, or its path is too long", site);
     enum fl_status status = fl_path_join(path, site, "site.keys", error);
     if (status == FL_OK)
         status = fl_keys_load(path, &out->keys, error);

@@ -55,6 +55,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct file *)a)->name, ((const struct file *)b)->name);
 }
 
+/* As the lines sort: by hash, and by name where two files hold the same bytes. */
+static int by_line(const void *a, const void *b)
+{
+    int order = strcmp(((const struct file *)a)->hex, ((const struct file *)b)->hex);
+    return order != 0 ? order : by_name(a, b);
+}
+
 static enum fl_status list_files(const char *directory, struct listing *out, struct fl_error *error)
 {
     DIR *dir = opendir(directory);
@@ -104,17 +111,11 @@ static enum fl_status hash_directory(const char *directory, uint8_t out[FL_HASH_
         fl_hex(hash, sizeof(hash), file->hex);
         file->size = (uint64_t)info.st_size;
     }
-    /* the lines are sorted as whole lines: by hash first */
+    if (status == FL_OK)
+        qsort(listing.files, listing.count, sizeof(*listing.files), by_line);
     for (size_t i = 0; i < listing.count && status == FL_OK; i++) {
-        size_t least = i;
-        for (size_t k = i + 1; k < listing.count; k++) {
-            if (strcmp(listing.files[k].hex, listing.files[least].hex) < 0)
-                least = k;
-        }
-        struct file chosen = listing.files[least];
-        listing.files[least] = listing.files[i];
-        listing.files[i] = chosen;
-        fl_buf_printf(&lines, "%s %" PRIu64 " %s\n", chosen.hex, chosen.size, chosen.name);
+        const struct file *file = &listing.files[i];
+        fl_buf_printf(&lines, "%s %" PRIu64 " %s\n", file->hex, file->size, file->name);
     }
     if (status == FL_OK && fl_buf_status(&lines) != FL_OK)
         status = fl_fail_memory(error);
@@ -157,8 +158,8 @@ static bool cache_key(const char *path, char hex[FL_HASH_HEX_BYTES])
     struct listing listing = {0};
     struct fl_error error;
     uint8_t digest[FL_HASH_BYTES];
-    char *real = realpath(path, NULL);
-    if (!real)
+    char real[FL_PATH_BYTES];
+    if (!realpath(path, real))
         return false;
     fl_sha256_init(&hash);
     stamp(&hash, real);
@@ -172,7 +173,6 @@ static bool cache_key(const char *path, char hex[FL_HASH_HEX_BYTES])
     fl_sha256_final(&hash, digest);
     fl_hex(digest, sizeof(digest), hex);
     fl_free(listing.files);
-    free(real);
     return ok;
 }
 
