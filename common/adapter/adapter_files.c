@@ -296,6 +296,40 @@ static enum fl_status check_pair(struct pair *pair, const struct fl_inventory *i
     return fl_fail(error, FL_EFORMAT, "%s: the model has no linear %s", path, pair->name);
 }
 
+/*
+ * The file holds exactly the modules that the configuration adapts: a module that is left out, or
+ * one too many, would be passed over in silence by whoever reads the adapter next.
+ */
+static enum fl_status check_selection(const struct pair *pairs, uint32_t count,
+                                      const struct fl_inventory *inventory,
+                                      const struct fl_peft_config *config, const char *path,
+                                      struct fl_error *error)
+{
+    bool adapts;
+    for (uint32_t i = 0; i < count; i++) {
+        enum fl_status status = fl_peft_adapts(config, pairs[i].name, &adapts, error);
+        if (status != FL_OK)
+            return status;
+        if (!adapts)
+            return fl_fail(error, FL_EFORMAT, "%s: module %s is not among the target_modules", path,
+                           pairs[i].name);
+    }
+    for (uint32_t i = 0, k = 0; inventory && i < inventory->count; i++) {
+        const char *name = inventory->modules[i].name;
+        if (k < count && strcmp(pairs[k].name, name) == 0) { /* both are in the same order */
+            k++;
+            continue;
+        }
+        enum fl_status status = fl_peft_adapts(config, name, &adapts, error);
+        if (status != FL_OK)
+            return status;
+        if (adapts)
+            return fl_fail(error, FL_EFORMAT, "%s: target_modules names %s, which is not there",
+                           path, name);
+    }
+    return FL_OK;
+}
+
 static int by_layer_and_name(const void *a, const void *b)
 {
     const struct pair *x = a, *y = b;
@@ -392,7 +426,9 @@ static enum fl_status load_weights(const char *path, const struct fl_inventory *
     if (status != FL_OK)
         goto out;
     order_pairs(pairs, count, inventory);
-    status = build(pairs, count, config, path, out, error);
+    status = check_selection(pairs, count, inventory, config, path, error);
+    if (status == FL_OK)
+        status = build(pairs, count, config, path, out, error);
 out:
     fl_free(pairs);
     fl_safetensors_close(&file);

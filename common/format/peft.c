@@ -2,7 +2,6 @@
 #include "format/peft.h"
 
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,8 +10,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 
-#define PREFIX        "base_model.model."
-#define PATTERN_BYTES 1024
+#define PREFIX "base_model.model."
 
 void fl_peft_config_init(struct fl_peft_config *self)
 {
@@ -26,27 +24,36 @@ void fl_peft_config_free(struct fl_peft_config *self)
     json_decref(self->target_modules);
     json_decref(self->rank_pattern);
     json_decref(self->alpha_pattern);
+    json_decref(self->exclude_modules);
+    json_decref(self->layers_to_transform);
+    json_decref(self->layers_pattern);
     fl_peft_config_init(self);
 }
 
 /* ---- reading ---- */
 
 /* Keys that change what is computed and are not built here: refused unless null, false or empty. */
-static const char *const unsupported[] = {
-    "alora_invocation_tokens", "arrow_config",       "corda_config",      "eva_config",
-    "exclude_modules",         "kasa_config",        "layer_replication", "layers_to_transform",
-    "layers_pattern",          "loftq_config",       "lora_bias",         "lora_ga_config",
-    "megatron_config",         "modules_to_save",    "monteclora_config", "target_parameters",
-    "trainable_token_indices", "use_bdlora",         "use_dora",          "use_qalora",
-    "velora_config",           "ensure_weight_tying"};
+static const char *const unsupported[] = {"alora_invocation_tokens",
+                                          "arrow_config",
+                                          "corda_config",
+                                          "eva_config",
+                                          "kasa_config",
+                                          "layer_replication",
+                                          "loftq_config",
+                                          "lora_bias",
+                                          "lora_ga_config",
+                                          "megatron_config",
+                                          "modules_to_save",
+                                          "monteclora_config",
+                                          "target_parameters",
+                                          "use_bdlora",
+                                          "use_dora",
+                                          "use_qalora",
+                                          "velora_config",
+                                          "trainable_token_indices"};
 
-/* exclude_modules, layers_to_transform and layers_pattern only choose modules, and the file of
-   weights says which were chosen; they are listed here so that nothing is passed over unseen. */
-static bool only_selects(const char *key)
-{
-    return strcmp(key, "exclude_modules") == 0 || strcmp(key, "layers_to_transform") == 0 ||
-           strcmp(key, "layers_pattern") == 0 || strcmp(key, "ensure_weight_tying") == 0;
-}
+/* Ways to begin that leave the base as it is; others (pissa, olora, ...) change its weights. */
+static const char *const plain_starts[] = {"gaussian", "eva", "orthogonal"};
 
 static bool is_set(const json_t *value)
 {
@@ -57,11 +64,28 @@ static bool is_set(const json_t *value)
     return !json_is_array(value) || json_array_size(value) > 0;
 }
 
+static enum fl_status refuse_changed_base(const json_t *root, const char *path,
+                                          struct fl_error *error)
+{
+    const char *start = json_string_value(json_object_get(root, "init_lora_weights"));
+    for (size_t i = 0; start && i < sizeof(plain_starts) / sizeof(plain_starts[0]); i++) {
+        if (strcmp(start, plain_starts[i]) == 0)
+            return FL_OK;
+    }
+    if (start)
+        return fl_fail(
+            error, FL_EFORMAT,
+            "%s: init_lora_weights = '%.40s' goes with a changed base model; convert the "
+            "adapter to plain LoRA first",
+            path, start);
+    return FL_OK;
+}
+
 static enum fl_status refuse_unsupported(const json_t *root, const char *path,
                                          struct fl_error *error)
 {
     for (size_t i = 0; i < sizeof(unsupported) / sizeof(unsupported[0]); i++) {
-        if (!only_selects(unsupported[i]) && is_set(json_object_get(root, unsupported[i])))
+        if (is_set(json_object_get(root, unsupported[i])))
             return fl_fail(error, FL_EFORMAT, "%s: '%s' is set, and is not supported here", path,
                            unsupported[i]);
     }
@@ -72,7 +96,20 @@ static enum fl_status refuse_unsupported(const json_t *root, const char *path,
     const char *bias = json_string_value(json_object_get(root, "bias"));
     if (bias && strcmp(bias, "none") != 0)
         return fl_fail(error, FL_EFORMAT, "%s: bias = '%.40s' is not supported here", path, bias);
-    return FL_OK;
+    return refuse_changed_base(root, path, error);
+}
+
+/* As much of text as fits, never a part of a UTF-8 character. */
+static void copy_text(char *out, size_t bytes, const char *text)
+{
+    size_t length = strlen(text);
+    if (length >= bytes) {
+        length = bytes - 1;
+        while (length > 0 && ((uint8_t)text[length] & 0xc0) == 0x80)
+            length--;
+    }
+    memcpy(out, text, length);
+    out[length] = '\0';
 }
 
 static enum fl_status read_fields(const json_t *root, struct fl_peft_config *out, const char *path,
@@ -89,19 +126,55 @@ static enum fl_status read_fields(const json_t *root, struct fl_peft_config *out
         return fl_fail(error, FL_EFORMAT, "%s: 'lora_dropout' is not in [0, 1)", path);
     if (fl_json_bool(root, "use_rslora", false, &out->use_rslora) != FL_OK)
         return fl_fail(error, FL_EFORMAT, "%s: 'use_rslora' is neither true nor false", path);
-    if (fl_json_string(root, "base_model_name_or_path", "", &base) == FL_OK)
-        snprintf(out->base_model, sizeof(out->base_model), "%s", base ? base : "");
-    json_t *targets = json_object_get(root, "target_modules");
-    if (targets && !json_is_null(targets) && !json_is_array(targets) && !json_is_string(targets))
-        return fl_fail(error, FL_EFORMAT, "%s: 'target_modules' is neither a list nor a string",
-                       path);
-    json_t *ranks = json_object_get(root, "rank_pattern");
-    json_t *alphas = json_object_get(root, "alpha_pattern");
-    if ((is_set(ranks) && !json_is_object(ranks)) || (is_set(alphas) && !json_is_object(alphas)))
-        return fl_fail(error, FL_EFORMAT, "%s: a rank or alpha pattern is no object", path);
-    out->target_modules = json_incref(targets);
-    out->rank_pattern = is_set(ranks) ? json_incref(ranks) : NULL;
-    out->alpha_pattern = is_set(alphas) ? json_incref(alphas) : NULL;
+    if (fl_json_string(root, "base_model_name_or_path", "", &base) == FL_OK && base)
+        copy_text(out->base_model, sizeof(out->base_model), base);
+    return FL_OK;
+}
+
+enum kind { NAMES, INDICES, VALUES };
+
+/* A string or an array of strings; an integer or an array of them; an object. */
+static bool is_kind(const json_t *value, enum kind kind)
+{
+    size_t index;
+    json_t *item;
+    if (kind == VALUES)
+        return json_is_object(value);
+    if (!json_is_array(value))
+        return kind == NAMES ? json_is_string(value) : json_is_integer(value);
+    json_array_foreach((json_t *)(uintptr_t)value, index, item)
+    {
+        if (kind == NAMES ? !json_is_string(item) : !json_is_integer(item))
+            return false;
+    }
+    return true;
+}
+
+/* What chooses modules and their ranks: references into the document, NULL where nothing is set. */
+static enum fl_status read_choices(const json_t *root, struct fl_peft_config *out, const char *path,
+                                   struct fl_error *error)
+{
+    const struct {
+        const char *key;
+        enum kind kind;
+        json_t **slot;
+    } choices[] = {
+        {"target_modules", NAMES, &out->target_modules},
+        {"exclude_modules", NAMES, &out->exclude_modules},
+        {"layers_to_transform", INDICES, &out->layers_to_transform},
+        {"layers_pattern", NAMES, &out->layers_pattern},
+        {"rank_pattern", VALUES, &out->rank_pattern},
+        {"alpha_pattern", VALUES, &out->alpha_pattern},
+    };
+    for (size_t i = 0; i < sizeof(choices) / sizeof(choices[0]); i++) {
+        json_t *value = json_object_get(root, choices[i].key);
+        if (!is_set(value))
+            continue;
+        if (!is_kind(value, choices[i].kind))
+            return fl_fail(error, FL_EFORMAT, "%s: '%s' has another type than PEFT writes", path,
+                           choices[i].key);
+        *choices[i].slot = json_incref(value);
+    }
     return FL_OK;
 }
 
@@ -120,110 +193,12 @@ enum fl_status fl_peft_config_load(const char *directory, struct fl_peft_config 
         status = refuse_unsupported(root, path, error);
     if (status == FL_OK)
         status = read_fields(root, out, path, error);
+    if (status == FL_OK)
+        status = read_choices(root, out, path, error);
     if (status != FL_OK)
         fl_peft_config_free(out);
     json_decref(root);
     return status;
-}
-
-/* ---- patterns ---- */
-
-/* Python's \d, \w and (?: as POSIX extended expressions write them; false: too long. */
-static bool translate(const char *key, char *out, size_t bytes)
-{
-    size_t n = (size_t)snprintf(out, bytes, "^(.*\\.)?(");
-    for (const char *p = key; *p; p++) {
-        const char *piece = NULL;
-        if (p[0] == '\\' && p[1] == 'd')
-            piece = "[0-9]";
-        else if (p[0] == '\\' && p[1] == 'w')
-            piece = "[A-Za-z0-9_]";
-        else if (p[0] == '(' && p[1] == '?' && p[2] == ':')
-            piece = "(";
-        if (n + 16 >= bytes)
-            return false;
-        if (piece) {
-            n += (size_t)snprintf(out + n, bytes - n, "%s", piece);
-            p += piece[0] == '(' ? 2 : 1;
-        } else if (p[0] == '\\' && p[1]) {
-            out[n++] = *p++;
-            out[n++] = *p;
-        } else {
-            out[n++] = *p;
-        }
-    }
-    if (n + 3 >= bytes)
-        return false;
-    snprintf(out + n, bytes - n, ")$");
-    return true;
-}
-
-static enum fl_status key_matches(const char *key, const char *module, bool *matches,
-                                  struct fl_error *error)
-{
-    char text[PATTERN_BYTES];
-    regex_t expression;
-    *matches = strcmp(key, module) == 0;
-    if (*matches)
-        return FL_OK;
-    if (!translate(key, text, sizeof(text)) ||
-        regcomp(&expression, text, REG_EXTENDED | REG_NOSUB) != 0)
-        return fl_fail(error, FL_EFORMAT, "the pattern '%.100s' can't be read", key);
-    *matches = regexec(&expression, module, 0, NULL, 0) == 0;
-    regfree(&expression);
-    return FL_OK;
-}
-
-/* The value of the first key that matches; NULL: none does. */
-static enum fl_status find_pattern(const json_t *pattern, const char *module, const json_t **out,
-                                   struct fl_error *error)
-{
-    const char *key;
-    json_t *value;
-    *out = NULL;
-    json_object_foreach((json_t *)(uintptr_t)pattern, key, value)
-    {
-        bool matches;
-        enum fl_status status = key_matches(key, module, &matches, error);
-        if (status != FL_OK)
-            return status;
-        if (matches) {
-            *out = value;
-            return FL_OK;
-        }
-    }
-    return FL_OK;
-}
-
-enum fl_status fl_peft_module_rank(const struct fl_peft_config *self, const char *module,
-                                   uint32_t *rank, struct fl_error *error)
-{
-    const json_t *value;
-    *rank = self->r;
-    enum fl_status status = find_pattern(self->rank_pattern, module, &value, error);
-    if (status != FL_OK || !value)
-        return status;
-    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
-        json_integer_value(value) > FL_RANK_MAX)
-        return fl_fail(error, FL_EFORMAT, "rank_pattern gives '%.100s' no rank from 1 to %d",
-                       module, FL_RANK_MAX);
-    *rank = (uint32_t)json_integer_value(value);
-    return FL_OK;
-}
-
-enum fl_status fl_peft_module_alpha(const struct fl_peft_config *self, const char *module,
-                                    double *alpha, struct fl_error *error)
-{
-    const json_t *value;
-    *alpha = self->lora_alpha;
-    enum fl_status status = find_pattern(self->alpha_pattern, module, &value, error);
-    if (status != FL_OK || !value)
-        return status;
-    *alpha = json_number_value(value);
-    if (!json_is_number(value) || !isfinite(*alpha) || *alpha <= 0.0)
-        return fl_fail(error, FL_EFORMAT, "alpha_pattern gives '%.100s' no positive number",
-                       module);
-    return FL_OK;
 }
 
 /* ---- writing ---- */

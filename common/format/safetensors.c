@@ -180,6 +180,18 @@ out:
     return status;
 }
 
+/*
+ * Could the header be of tensors only? Each has at most 5 + FL_TENSOR_RANK_MAX commas, so a header
+ * of millions of values is refused before the JSON parser turns each byte into many.
+ */
+static bool plausible(const uint8_t *header, size_t length)
+{
+    size_t commas = 0, most = (5u + FL_TENSOR_RANK_MAX) * (FL_SAFETENSORS_TENSORS_MAX + 1u);
+    for (size_t i = 0; i < length; i++)
+        commas += header[i] == ',' || header[i] == '[' || header[i] == '{';
+    return commas <= most;
+}
+
 static enum fl_status add_bytes(struct fl_safetensors *self, const uint8_t *bytes, size_t length,
                                 const char *what, struct fl_error *error)
 {
@@ -191,6 +203,8 @@ static enum fl_status add_bytes(struct fl_safetensors *self, const uint8_t *byte
                        header_bytes);
     if (bytes[8] != '{')
         return fl_fail(error, FL_EFORMAT, "%s: not a safetensors file", what);
+    if (!plausible(bytes + 8, (size_t)header_bytes))
+        return fl_fail(error, FL_EFORMAT, "%s: the header holds too many values", what);
     json_t **headers = fl_reallocarray(self->headers, self->header_count + 1u, sizeof(*headers));
     if (!headers)
         return fl_fail_memory(error);
