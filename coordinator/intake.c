@@ -69,12 +69,35 @@ static void check_inventory(struct fl_server *self, struct fl_seat *seat,
                "its model has other modules than the one that the job began with");
 }
 
+/* A site that returned in the middle of the round, asked again because it may be a new process. */
+static void take_late_fit(struct fl_server *self, struct fl_seat *seat,
+                          const struct fl_wire_fit *fit)
+{
+    if (!fl_send_is_midway(self, seat))
+        return;
+    if (fit->verdict == FL_VERDICT_FIT) {
+        fl_send_task(self, seat);
+        return;
+    }
+    bool permanent = fit->verdict == FL_VERDICT_PERMANENT;
+    fl_log(FL_LOG_WARN, "site_refused", fit->reason, FL_STR("worker", seat->name),
+           FL_STR("code", fl_refusal_name(fit->code)), FL_I64("job", self->job.id));
+    fl_conduct_note_refusal(self, seat->site, fit->code, permanent, fit->reason);
+    const struct fl_round_input input = {
+        .event = FL_EVENT_SITE_FAILED, .site = seat->site, .permanent = permanent};
+    fl_conduct(self, &input);
+}
+
 static void take_fit(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message)
 {
     const struct fl_wire_fit *fit = &message->as.fit;
     char text[FL_REASON_BYTES], theirs[FL_HASH_HEX_BYTES];
-    if (!fl_conduct_is_current(self, message) || self->round->state != FL_ROUND_SELECT)
+    if (!fl_conduct_is_current(self, message))
         return;
+    if (self->round->state != FL_ROUND_SELECT) {
+        take_late_fit(self, seat, fit);
+        return;
+    }
     if (fit->verdict == FL_VERDICT_PERMANENT) {
         refuse(self, seat, fit->code, fit->reason);
         return;

@@ -71,7 +71,7 @@ static void fill_task(const struct fl_server *self, struct fl_wire_task *task)
     task->first_step = only ? task->total_steps : (round - 1) * spec->steps;
 }
 
-static void send_task(struct fl_server *self, struct fl_seat *seat)
+void fl_send_task(struct fl_server *self, struct fl_seat *seat)
 {
     const struct fl_rank_plan *plan = &self->attempt.plan;
     uint32_t row = plan_row(self->round, seat->site);
@@ -104,7 +104,7 @@ static void send_collect(struct fl_server *self, struct fl_seat *seat)
     if (position == UINT32_MAX)
         return;
     if (!was_told(self, &seat->tasked))
-        send_task(self, seat);
+        fl_send_task(self, seat);
     struct fl_wire message = about_job(self, FL_WIRE_COLLECT);
     message.as.collect.cohort = self->stage->count;
     message.as.collect.tiers = (struct fl_wire_bytes){
@@ -126,17 +126,27 @@ void fl_send_receipt(struct fl_server *self, struct fl_seat *seat, const struct 
     fl_seat_send(self, seat, &message);
 }
 
+bool fl_send_is_midway(const struct fl_server *self, const struct fl_seat *seat)
+{
+    const struct fl_member *m = self->job.id ? fl_round_find(self->round, seat->site) : NULL;
+    return m && m->cohort && !m->failed && !m->revoked && !m->uploaded &&
+           self->round->state >= FL_ROUND_TRAIN && self->round->state <= FL_ROUND_COLLECT;
+}
+
 void fl_send_due(struct fl_server *self, struct fl_seat *seat)
 {
     if (!self->job.id || !seat->live)
         return;
+    if (seat->fresh && fl_send_is_midway(self, seat))
+        send_offer(self, seat); /* its process may be a new one that knows nothing */
+    seat->fresh = false;
     struct fl_wire about = about_job(self, FL_WIRE_RECEIPT);
     switch (fl_round_due(self->round, seat->site)) {
     case FL_DUE_OFFER:
         send_offer(self, seat);
         break;
     case FL_DUE_TASK:
-        send_task(self, seat);
+        fl_send_task(self, seat);
         break;
     case FL_DUE_COLLECT:
         send_collect(self, seat);
@@ -272,6 +282,8 @@ void fl_send_missed(struct fl_server *self, struct fl_seat *seat, const struct f
     if (hello->last_job == 0 || hello->last_job > INT64_MAX ||
         fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error) != FL_OK)
         return;
+    if (self->job.id == job.id && fl_send_is_midway(self, seat))
+        return; /* the task holds all that it needs; the next version is on its way */
     uint32_t version = newest_version(self, job.id, &newest);
     if (version > 0 && (!hello->has_last_version ||
                         memcmp(hello->last_version, newest->sha256, FL_HASH_BYTES) != 0))

@@ -235,6 +235,7 @@ void fl_seat_hello(struct fl_server *self, struct fl_seat *seat, const struct fl
     fl_serve_clear(seat->serve);
     fl_seat_stop_fetch(seat);
     seat->live = true;
+    seat->fresh = true;
     seat->liveness_ms = liveness(self);
     supersede(self, seat);
     welcome(self, seat);

@@ -25,6 +25,7 @@ struct fl_seat { /* a site's connection */
     bool live;    /* WELCOME was sent: frames carry the nonce */
     bool leaving; /* dropped; GONE will follow */
     bool owed;    /* the transport refused a frame: send what is due once it drains */
+    bool fresh;   /* its session has just begun */
     uint8_t nonce[FL_NONCE_BYTES];
     int64_t heard_ms, beat_ms; /* the last frame; when to send the next heartbeat */
     int64_t liveness_ms;       /* what WELCOME told */
@@ -152,6 +153,9 @@ void fl_conduct_tick(struct fl_server *self, int64_t now_ms);
 /* ---- messages.c: what the coordinator says ---- */
 /* Send what the round owes that site now. */
 void fl_send_due(struct fl_server *self, struct fl_seat *seat);
+void fl_send_task(struct fl_server *self, struct fl_seat *seat);
+/* Has this site's part in the round begun and not ended? */
+bool fl_send_is_midway(const struct fl_server *self, const struct fl_seat *seat);
 void fl_send_version(struct fl_server *self, struct fl_seat *seat,
                      const struct fl_version *version);
 void fl_send_version_to_all(struct fl_server *self, const struct fl_version *version);
