@@ -52,7 +52,8 @@ static enum fl_status run(const char *site, struct fl_error *error)
     struct fl_link *link = NULL;
     struct fl_client *client = NULL;
     enum fl_status status = fl_daemon_open(site, true, &daemon, error);
-    if (status != FL_OK)
+    const bool started = status == FL_OK;
+    if (!started)
         goto out;
     say_start(&daemon);
     if (fl_trainer_native(&trainer) != FL_OK) {
@@ -80,7 +81,8 @@ out:
     fl_compute_stop(&compute);
     fl_trainer_destroy(&trainer);
     fl_daemon_close(&daemon);
-    fl_log(FL_LOG_INFO, "stop", "the site's daemon has stopped");
+    if (started)
+        fl_log(FL_LOG_INFO, "stop", "the site's daemon has stopped");
     return status;
 }
 

@@ -1,4 +1,8 @@
 /* fedlora-worker: the table of its subcommands. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "base/cli.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -18,8 +22,25 @@ static const struct fl_command commands[] = {
     {"inspect", "what a model, adapter or GGUF file holds", fl_cmd_inspect},
 };
 
+/*
+ * OpenMP's threads spin at a barrier unless told to wait, which halves the speed or worse as soon as
+ * the machine has other work, and gains next to nothing when it has none. The library reads its
+ * policy when it is loaded, so a command that computes starts itself once more with it set.
+ */
+static void wait_passively(int argc, char **argv)
+{
+    static const char *const computing[] = {"train", "eval", "generate", "logits", "check", "run"};
+    if (argc < 2 || getenv("OMP_WAIT_POLICY"))
+        return;
+    for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++) {
+        if (strcmp(argv[1], computing[i]) == 0 && setenv("OMP_WAIT_POLICY", "passive", 1) == 0)
+            (void)execv("/proc/self/exe", argv); /* where that cannot be done, all goes on as is */
+    }
+}
+
 int main(int argc, char **argv)
 {
+    wait_passively(argc, argv);
     fl_hash_init();
     fl_json_init();
     return fl_cli_main("fedlora-worker", "fine-tunes a language model on data that stays here",
