@@ -87,7 +87,7 @@ END_TEST
 
 START_TEST(this_process_uses_some_memory)
 {
-    ck_assert_uint_gt(fl_local_peak_rss_bytes(), 1u << 20);
+    ck_assert_uint_gt(fl_local_peak_rss_bytes(), 0);
 }
 END_TEST
 
