@@ -236,6 +236,27 @@ static enum fl_status add_file(struct fl_safetensors *self, const char *path,
     return add_bytes(self, mapping->data, mapping->length, path, error);
 }
 
+/* ---- names ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct fl_tensor_view *)a)->name,
+                  ((const struct fl_tensor_view *)b)->name);
+}
+
+/* Sort by name; a name that is there twice is refused. */
+static enum fl_status finish(struct fl_safetensors *self, const char *what, struct fl_error *error)
+{
+    if (self->count > 1)
+        qsort(self->tensors, self->count, sizeof(*self->tensors), by_name);
+    for (uint32_t i = 1; i < self->count; i++) {
+        if (strcmp(self->tensors[i - 1].name, self->tensors[i].name) == 0)
+            return fl_fail(error, FL_EFORMAT, "%s: tensor '%.100s' is there twice", what,
+                           self->tensors[i].name);
+    }
+    return FL_OK;
+}
+
 /* ---- a directory ---- */
 
 static bool plain_name(const char *name)
@@ -276,6 +297,22 @@ static enum fl_status add_shards(struct fl_safetensors *self, const char *direct
     return FL_OK;
 }
 
+/* Everything that the index names is there; called when the tensors are sorted. */
+static enum fl_status check_index(const struct fl_safetensors *self, const char *directory,
+                                  const json_t *map, struct fl_error *error)
+{
+    const char *name;
+    json_t *file;
+    json_object_foreach((json_t *)(uintptr_t)map, name, file)
+    {
+        if (!fl_safetensors_find(self, name))
+            return fl_fail(error, FL_EFORMAT,
+                           "%s: the index names a tensor '%.100s'; %.100s has none", directory,
+                           name, json_string_value(file));
+    }
+    return FL_OK;
+}
+
 static enum fl_status add_directory(struct fl_safetensors *self, const char *directory,
                                     struct fl_error *error)
 {
@@ -299,29 +336,15 @@ static enum fl_status add_directory(struct fl_safetensors *self, const char *dir
         status = fl_fail(error, FL_EFORMAT, "%s has no weight_map", path);
     if (status == FL_OK)
         status = add_shards(self, directory, map, error);
+    if (status == FL_OK)
+        status = finish(self, directory, error);
+    if (status == FL_OK)
+        status = check_index(self, directory, map, error);
     json_decref(index);
     return status;
 }
 
 /* ---- the whole ---- */
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct fl_tensor_view *)a)->name,
-                  ((const struct fl_tensor_view *)b)->name);
-}
-
-static enum fl_status finish(struct fl_safetensors *self, const char *what, struct fl_error *error)
-{
-    if (self->count > 1)
-        qsort(self->tensors, self->count, sizeof(*self->tensors), by_name);
-    for (uint32_t i = 1; i < self->count; i++) {
-        if (strcmp(self->tensors[i - 1].name, self->tensors[i].name) == 0)
-            return fl_fail(error, FL_EFORMAT, "%s: tensor '%.100s' is there twice", what,
-                           self->tensors[i].name);
-    }
-    return FL_OK;
-}
 
 enum fl_status fl_safetensors_open(const char *path, struct fl_safetensors **out,
                                    struct fl_error *error)
