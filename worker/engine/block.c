@@ -4,20 +4,10 @@
  *   n1 = rmsnorm(x); q, k, v = linears(n1); q, k rotated; ctx = attention(q, k, v)
  *   mid = x + o(ctx); n2 = rmsnorm(mid); h = silu(gate(n2)) up(n2); y = mid + down(h)
  */
-#include <omp.h>
 #include <string.h>
 
 #include "worker/engine/engine_internal.h"
 #include "worker/engine/kernels.h"
-
-enum { TOKEN_GRAIN = 4 };
-
-/* Runs the statement with [low, high) set to each thread's tokens. */
-static void share_tokens(const struct fl_pass *pass, size_t *low, size_t *high)
-{
-    fl_share(pass->tokens, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(),
-             TOKEN_GRAIN, low, high);
-}
 
 /* y = rmsnorm(x), keeping inverse; and sum = x for the residual that follows. */
 static void norm_forward(const struct fl_engine *self, const struct fl_pass *pass, const float *x,
@@ -27,10 +17,10 @@ static void norm_forward(const struct fl_engine *self, const struct fl_pass *pas
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
-        share_tokens(pass, &low, &high);
+        fl_my_tokens(pass->tokens, &low, &high);
         fl_rmsnorm(x + low * d, w, self->head.epsilon, high - low, d, self->n + low * d,
                    inverse + low);
-        if (sum != x && low < high)
+        if (low < high)
             memcpy(sum + low * d, x + low * d, (high - low) * d * sizeof *x);
     }
 }
@@ -42,7 +32,7 @@ static void norm_again(const struct fl_engine *self, const struct fl_pass *pass,
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
-        share_tokens(pass, &low, &high);
+        fl_my_tokens(pass->tokens, &low, &high);
         fl_rmsnorm_again(x + low * d, w, inverse + low, high - low, d, self->n + low * d);
     }
 }
@@ -55,7 +45,7 @@ static void norm_backward(const struct fl_engine *self, const struct fl_pass *pa
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
-        share_tokens(pass, &low, &high);
+        fl_my_tokens(pass->tokens, &low, &high);
         fl_rmsnorm_backward(self->dn + low * d, x + low * d, w, inverse + low, high - low, d,
                             self->dx + low * d);
     }
@@ -69,7 +59,7 @@ static void swiglu_forward(const struct fl_engine *self, const struct fl_pass *p
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
-        share_tokens(pass, &low, &high);
+        fl_my_tokens(pass->tokens, &low, &high);
         fl_swiglu(slot->gate + low * f, slot->up + low * f, (high - low) * f, self->wide + low * f);
     }
 }
@@ -82,7 +72,7 @@ static void swiglu_backward(const struct fl_engine *self, const struct fl_pass *
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
-        share_tokens(pass, &low, &high);
+        fl_my_tokens(pass->tokens, &low, &high);
         fl_swiglu_backward(self->wide + low * f, (high - low) * f, slot->gate + low * f,
                            slot->up + low * f);
     }

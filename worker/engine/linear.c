@@ -7,7 +7,7 @@
 
 #include "worker/engine/kernels.h"
 
-enum { TOKEN_GRAIN = 4, ROW_GRAIN = 16 };
+enum { ROW_GRAIN = 16 };
 
 static bool drops(const struct fl_pass *pass, const struct fl_linear *linear)
 {
@@ -17,13 +17,6 @@ static bool drops(const struct fl_pass *pass, const struct fl_linear *linear)
 static uint64_t mask_key(const struct fl_pass *pass, const struct fl_linear *linear)
 {
     return pass->dropout_key ^ (linear->index + 1) * 0x9e3779b97f4a7c15ull;
-}
-
-/* This thread's tokens of the pass. */
-static void my_tokens(const struct fl_pass *pass, size_t *low, size_t *high)
-{
-    fl_share(pass->tokens, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(),
-             TOKEN_GRAIN, low, high);
 }
 
 /* Rows [low, high) of the branch's input: x itself, or x' in the scratch. */
@@ -38,34 +31,48 @@ static const float *branch_input(const struct fl_pass *pass, const struct fl_lin
     return dropped;
 }
 
+/* y += s U B^T + bias for this thread's tokens. */
+static void branch_forward(const struct fl_pass *pass, const struct fl_linear *linear,
+                           const float *x, float *u, float *y)
+{
+    const size_t in = linear->in, out = linear->out, rank = linear->rank;
+    size_t low, high;
+    fl_my_tokens(pass->tokens, &low, &high);
+    if (rank && low < high) {
+        const float *branch = branch_input(pass, linear, x, low, high);
+        fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank,
+                   rank);
+        fl_gemm_nt(high - low, out, rank, linear->scale, u + low * rank, rank, linear->b, rank,
+                   1.0f, y + low * out, out);
+    }
+    if (linear->bias)
+        fl_add_rows(linear->bias, high - low, out, y + low * out);
+}
+
 void fl_linear_forward(const struct fl_pass *pass, const struct fl_linear *linear, const float *x,
                        float *u, float *y, bool add)
 {
-    const size_t in = linear->in, out = linear->out, rank = linear->rank;
-    fl_weight_multiply(pass->work, linear->weight, x, pass->tokens, y, out, add);
-    if (!rank && !linear->bias)
+    const bool narrow = fl_work_is_narrow(pass->work, pass->tokens);
+    if (narrow)
+        fl_weight_multiply(pass->work, linear->weight, x, pass->tokens, y, linear->out, add);
+    if (narrow && !linear->rank && !linear->bias)
         return;
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
-        size_t low, high;
-        my_tokens(pass, &low, &high);
-        if (rank && low < high) {
-            const float *branch = branch_input(pass, linear, x, low, high);
-            fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank,
-                       rank);
-            fl_gemm_nt(high - low, out, rank, linear->scale, u + low * rank, rank, linear->b, rank,
-                       1.0f, y + low * out, out);
-        }
-        if (linear->bias)
-            fl_add_rows(linear->bias, high - low, out, y + low * out);
+        if (!narrow)
+            fl_team_multiply(pass->work, linear->weight, x, pass->tokens, y, linear->out, add);
+        branch_forward(pass, linear, x, u, y);
     }
 }
 
 /* dx += s V A for this thread's tokens; with dropout through the mask of x'. */
 static void branch_back(const struct fl_pass *pass, const struct fl_linear *linear, const float *v,
-                        float *dx, size_t low, size_t high)
+                        float *dx)
 {
-    const size_t in = linear->in, rank = linear->rank, n = high - low;
+    const size_t in = linear->in, rank = linear->rank;
+    size_t low, high;
+    fl_my_tokens(pass->tokens, &low, &high);
+    const size_t n = high - low;
     if (!drops(pass, linear)) {
         fl_gemm_nn(n, in, rank, linear->scale, v + low * rank, rank, linear->a, in, 1.0f,
                    dx + low * in, in);
@@ -96,31 +103,33 @@ static void add_gradients(const struct fl_pass *pass, const struct fl_linear *li
     }
 }
 
+/* V, dB and dA; ends with a barrier, after which nobody reads x. */
+static void branch_gradients(const struct fl_pass *pass, const struct fl_linear *linear,
+                             const float *g, const float *x, const float *u, float *v)
+{
+    const size_t out = linear->out, rank = linear->rank;
+    size_t low, high;
+    fl_my_tokens(pass->tokens, &low, &high);
+    fl_gemm_nn(high - low, rank, out, 1.0f, g + low * out, out, linear->b, rank, 0.0f,
+               v + low * rank, rank);
+    if (linear->da)
+        (void)branch_input(pass, linear, x, low, high);
+#pragma omp barrier
+    add_gradients(pass, linear, g, drops(pass, linear) ? pass->work->dropped : x, u, v);
+#pragma omp barrier
+}
+
 void fl_linear_backward(const struct fl_pass *pass, const struct fl_linear *linear, const float *g,
                         const float *x, const float *u, float *v, float *dx, bool add)
 {
-    const size_t out = linear->out, rank = linear->rank;
-    const float *branch = drops(pass, linear) ? pass->work->dropped : x;
-#pragma omp parallel num_threads((int)pass->work->threads) if (rank)
-    if (rank) {
-        size_t low, high;
-        my_tokens(pass, &low, &high);
-        fl_gemm_nn(high - low, rank, out, 1.0f, g + low * out, out, linear->b, rank, 0.0f,
-                   v + low * rank, rank);
-        if (linear->da)
-            (void)branch_input(pass, linear, x, low, high);
-#pragma omp barrier
-        add_gradients(pass, linear, g, branch, u, v);
-    }
-    if (!dx)
-        return;
-    fl_weight_multiply_back(pass->work, linear->weight, g, out, pass->tokens, dx, add);
-    if (!rank)
-        return;
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
-        size_t low, high;
-        my_tokens(pass, &low, &high);
-        branch_back(pass, linear, v, dx, low, high);
+        if (linear->rank)
+            branch_gradients(pass, linear, g, x, u, v);
+        if (dx)
+            fl_team_multiply_back(pass->work, linear->weight, g, linear->out, pass->tokens, dx,
+                                  add);
+        if (dx && linear->rank)
+            branch_back(pass, linear, v, dx);
     }
 }

@@ -69,9 +69,21 @@ static size_t panel_rows(const struct fl_work *work, const struct fl_weight *wei
     return rows < weight->rows ? rows : weight->rows;
 }
 
+void fl_my_tokens(size_t tokens, size_t *low, size_t *high)
+{
+    fl_share(tokens, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(), TOKEN_GRAIN,
+             low, high);
+}
+
+int fl_work_is_narrow(const struct fl_work *work, size_t tokens)
+{
+    return tokens < (size_t)NARROW_TOKENS * work->threads;
+}
+
 /*
  * Called by every thread of the team: rows [first, first + count) of W, widened into the panel by
- * all (each its share) with barriers before (nobody reads the old panel) and after.
+ * all, each its share. A barrier before the second and later panels of a region (nobody reads the
+ * old one any more) and one after each widening.
  */
 static const float *team_panel(const struct fl_work *work, const struct fl_weight *weight,
                                size_t first, size_t count)
@@ -82,7 +94,9 @@ static const float *team_panel(const struct fl_work *work, const struct fl_weigh
     size_t low, high;
     fl_share(count, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(), ROW_GRAIN,
              &low, &high);
+    if (first) {
 #pragma omp barrier
+    }
     if (low < high)
         fl_weight_widen(weight, (uint32_t)(first + low), (uint32_t)(high - low),
                         work->panel + low * weight->columns);
@@ -113,43 +127,48 @@ static void multiply_narrow(const struct fl_work *work, const struct fl_weight *
     }
 }
 
+void fl_team_multiply(const struct fl_work *work, const struct fl_weight *weight, const float *x,
+                      size_t tokens, float *y, size_t ldy, int add)
+{
+    const size_t in = weight->columns, step = panel_rows(work, weight);
+    size_t low, high;
+    fl_my_tokens(tokens, &low, &high);
+    for (size_t first = 0; first < weight->rows; first += step) {
+        size_t count = weight->rows - first < step ? weight->rows - first : step;
+        const float *rows = team_panel(work, weight, first, count);
+        fl_gemm_nt(high - low, count, in, 1.0f, x + low * in, in, rows, in, add ? 1.0f : 0.0f,
+                   y + low * ldy + first, ldy);
+    }
+}
+
+void fl_team_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
+                           const float *g, size_t ldg, size_t tokens, float *dx, int add)
+{
+    const size_t in = weight->columns, step = panel_rows(work, weight);
+    size_t low, high;
+    fl_my_tokens(tokens, &low, &high);
+    for (size_t first = 0; first < weight->rows; first += step) {
+        size_t count = weight->rows - first < step ? weight->rows - first : step;
+        const float *rows = team_panel(work, weight, first, count);
+        fl_gemm_nn(high - low, in, count, 1.0f, g + low * ldg + first, ldg, rows, in,
+                   add || first ? 1.0f : 0.0f, dx + low * in, in);
+    }
+}
+
 void fl_weight_multiply(const struct fl_work *work, const struct fl_weight *weight, const float *x,
                         size_t tokens, float *y, size_t ldy, int add)
 {
-    const size_t in = weight->columns, step = panel_rows(work, weight);
-    const float beta = add ? 1.0f : 0.0f;
-    if (tokens < (size_t)NARROW_TOKENS * work->threads) {
-        multiply_narrow(work, weight, x, tokens, y, ldy, beta);
+    if (fl_work_is_narrow(work, tokens)) {
+        multiply_narrow(work, weight, x, tokens, y, ldy, add ? 1.0f : 0.0f);
         return;
     }
 #pragma omp parallel num_threads((int)work->threads)
-    {
-        size_t low, high;
-        fl_share(tokens, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(),
-                 TOKEN_GRAIN, &low, &high);
-        for (size_t first = 0; first < weight->rows; first += step) {
-            size_t count = weight->rows - first < step ? weight->rows - first : step;
-            const float *rows = team_panel(work, weight, first, count);
-            fl_gemm_nt(high - low, count, in, 1.0f, x + low * in, in, rows, in, beta,
-                       y + low * ldy + first, ldy);
-        }
-    }
+    fl_team_multiply(work, weight, x, tokens, y, ldy, add);
 }
 
 void fl_weight_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
                              const float *g, size_t ldg, size_t tokens, float *dx, int add)
 {
-    const size_t in = weight->columns, step = panel_rows(work, weight);
 #pragma omp parallel num_threads((int)work->threads)
-    {
-        size_t low, high;
-        fl_share(tokens, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(),
-                 TOKEN_GRAIN, &low, &high);
-        for (size_t first = 0; first < weight->rows; first += step) {
-            size_t count = weight->rows - first < step ? weight->rows - first : step;
-            const float *rows = team_panel(work, weight, first, count);
-            fl_gemm_nn(high - low, in, count, 1.0f, g + low * ldg + first, ldg, rows, in,
-                       add || first ? 1.0f : 0.0f, dx + low * in, in);
-        }
-    }
+    fl_team_multiply_back(work, weight, g, ldg, tokens, dx, add);
 }

@@ -56,4 +56,17 @@ void fl_weight_multiply(const struct fl_work *work, const struct fl_weight *weig
 void fl_weight_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
                              const float *g, size_t ldg, size_t tokens, float *dx, int add);
 
+/*
+ * The same from inside a parallel region, called by every thread once in that region: each gets
+ * the result of its own tokens (fl_my_tokens) without a barrier at the end.
+ */
+void fl_team_multiply(const struct fl_work *work, const struct fl_weight *weight, const float *x,
+                      size_t tokens, float *y, size_t ldy, int add);
+void fl_team_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
+                           const float *g, size_t ldg, size_t tokens, float *dx, int add);
+/* The calling thread's share [*low, *high) of the tokens in a parallel region. */
+void fl_my_tokens(size_t tokens, size_t *low, size_t *high);
+/* So few tokens that threads share the rows of W instead: fl_team_multiply() is not for them. */
+int fl_work_is_narrow(const struct fl_work *work, size_t tokens);
+
 #endif
