@@ -5,11 +5,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "coordinator/commands.h"
 #include "coordinator/server.h"
+
+#define LOCK_TRIES 60 /* 3 s */
 
 static volatile int stop_asked;
 
@@ -82,6 +85,18 @@ static enum fl_status serve(struct fl_desk *desk, bool exit_when_idle, struct fl
     return status;
 }
 
+/* A command that works on the directory holds its lock for a moment; a daemon does for good. */
+static enum fl_status open_desk(const char *directory, struct fl_desk **out, struct fl_error *error)
+{
+    const struct timespec wait = {.tv_nsec = 50000000};
+    enum fl_status status = fl_desk_open(directory, fl_clock_system(), out, error);
+    for (int i = 0; i < LOCK_TRIES && status == FL_EBUSY && !stop_asked; i++) {
+        (void)nanosleep(&wait, NULL);
+        status = fl_desk_open(directory, fl_clock_system(), out, error);
+    }
+    return status;
+}
+
 int fl_cmd_serve(int argc, char **argv)
 {
     const char *directory = NULL;
@@ -110,7 +125,7 @@ int fl_cmd_serve(int argc, char **argv)
         return code;
     set_signals();
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    if (fl_desk_open(directory, fl_clock_system(), &desk, &error) != FL_OK) {
+    if (open_desk(directory, &desk, &error) != FL_OK) {
         if (error.status == FL_EBUSY)
             fl_error_prefix(&error, "another " FL_PROGRAM " works on this directory");
         return fl_cli_fail(FL_PROGRAM, &error);

@@ -421,23 +421,40 @@ static void answer_join(struct fl_server *self, fl_peer peer, const struct fl_wi
         (void)!fl_transport_send(self->transport, peer, self->frame.data, self->frame.length);
 }
 
-static bool joins_too_often(struct fl_server *self)
+/* The count of an address; a table that is full counts the rest together in its last place. */
+static uint32_t *joins_of(struct fl_server *self, const char *address)
+{
+    uint32_t i = 0;
+    while (i < FL_JOIN_SOURCES - 1 && self->join_sources[i].joins > 0 &&
+           strcmp(self->join_sources[i].address, address) != 0)
+        i++;
+    if (self->join_sources[i].joins == 0)
+        (void)snprintf(self->join_sources[i].address, FL_PEER_ADDRESS_BYTES, "%s", address);
+    return &self->join_sources[i].joins;
+}
+
+/*
+ * Refused joins are limited by source address, so that one guesser does not shut out the rest, and
+ * in all. Joins that succeed cost an invitation each, and are not counted.
+ */
+static bool joins_too_often(struct fl_server *self, const char *address)
 {
     int64_t now = fl_server_now(self);
     if (now >= self->joins_reset_ms) {
         self->joins_reset_ms = now + 60000;
         self->joins = 0;
+        memset(self->join_sources, 0, sizeof self->join_sources);
     }
-    return ++self->joins > FL_JOINS_PER_MINUTE;
+    return *joins_of(self, address) >= FL_JOINS_OF_AN_ADDRESS || self->joins >= FL_JOINS_PER_MINUTE;
 }
 
-static void take_join(struct fl_server *self, fl_peer peer, const char *user,
+static void take_join(struct fl_server *self, fl_peer peer, const char *user, const char *address,
                       const struct fl_wire_join *join)
 {
     struct fl_error error;
     uint8_t key[FL_KEY_BYTES];
     enum fl_status status = FL_OK;
-    if (joins_too_often(self))
+    if (joins_too_often(self, address))
         status = fl_fail(&error, FL_EBUSY, "too many joins at once; try again in a minute");
     if (status == FL_OK)
         status = fl_unhex(user, key, sizeof key);
@@ -446,6 +463,7 @@ static void take_join(struct fl_server *self, fl_peer peer, const char *user,
                                 fl_clock_wall(self->desk->clock), &error);
     const struct fl_site *site = status == FL_OK ? fl_roster_by_key(self->desk->roster, key) : NULL;
     const struct fl_field fields[] = {FL_STR("worker", site ? site->name : join->name),
+                                      FL_STR("address", address),
                                       FL_STR("reason", status == FL_OK ? NULL : error.text),
                                       {.kind = FL_FIELD_END}};
     fl_log_fields(status == FL_OK ? FL_LOG_INFO : FL_LOG_WARN,
@@ -468,7 +486,7 @@ void fl_intake_join(struct fl_server *self, const struct fl_transport_event *eve
                status != FL_OK ? error.text : "only JOIN is read on this port");
         fl_transport_drop(self->transport, event->peer);
     } else
-        take_join(self, event->peer, event->user, &message.as.join);
+        take_join(self, event->peer, event->user, event->address, &message.as.join);
     if (status == FL_OK)
         fl_wire_free(&message);
 }

@@ -14,9 +14,12 @@
 #define FL_DUPLICATE_WAIT_MS   60000
 #define FL_INVENTORY_BYTES_MAX (4u << 20)
 #define FL_PARKED_MAX          64
-#define FL_JOINS_PER_MINUTE    60 /* requests of all peers together */
+#define FL_JOINS_PER_MINUTE    60 /* refused joins of all peers together */
 
 enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE };
+
+#define FL_JOIN_SOURCES        64 /* addresses counted apart in one minute */
+#define FL_JOINS_OF_AN_ADDRESS 20 /* refused in a minute; sites behind NAT share one */
 
 struct fl_seat { /* a site's connection */
     fl_peer peer;
@@ -75,6 +78,10 @@ struct fl_server {
     int64_t busy_until_ms; /* exit_when_idle waits for this */
     int64_t joins_reset_ms, parked_ms;
     uint32_t joins;
+    struct fl_join_source { /* refused joins of one address in this minute */
+        char address[FL_PEER_ADDRESS_BYTES];
+        uint32_t joins;
+    } join_sources[FL_JOIN_SOURCES];
     struct fl_parked parked[FL_PARKED_MAX];
     uint32_t parked_count;
     bool idle;

@@ -17,8 +17,9 @@
 #include "base/limits.h"
 #include "base/status.h"
 
-#define FL_USER_BYTES   80         /* with its NUL */
-#define FL_OUTBOX_BYTES (2u << 20) /* parked for one peer before FL_EBUSY */
+#define FL_USER_BYTES         80         /* with its NUL */
+#define FL_PEER_ADDRESS_BYTES 64         /* with its NUL */
+#define FL_OUTBOX_BYTES       (2u << 20) /* parked for one peer before FL_EBUSY */
 
 typedef uint64_t fl_peer; /* 0: none */
 
@@ -39,6 +40,8 @@ struct fl_transport_event {
     enum fl_port port;
     fl_peer peer;
     const char *user;     /* borrowed until the peer is gone; "" on the control endpoint */
+    const char *address;  /* its source address, numeric, for limits and logs; "" where none;
+                             borrowed likewise */
     const uint8_t *frame; /* borrowed until the next call of fl_transport_next() */
     size_t length;
 };

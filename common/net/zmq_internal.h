@@ -69,6 +69,7 @@ struct fl_zmq_peer {
     uint32_t next; /* slot + 1 in its hash chain; 0: last */
     uint8_t id_length, id[255];
     char user[FL_USER_BYTES];
+    char address[FL_PEER_ADDRESS_BYTES]; /* numeric, as ZeroMQ saw it */
 };
 
 struct fl_zmq_peers {

@@ -16,7 +16,7 @@
 #include "net/zmq_internal.h"
 
 #define CLOSURES_MAX         256
-#define SERVICE_EVERY        64 /* frames between two looks at everything else, when frames never end */
+#define SERVICE_EVERY        64 /* frames between two looks at all else, when frames never end */
 #define JOIN_FRAME_BYTES_MAX 8192
 #define SILENT_MS            10000
 #define SILENT_LOOK_MS       500
@@ -132,6 +132,9 @@ static struct fl_zmq_peer *peer_of(struct fl_server *self, enum fl_port port, co
     if (peer)
         return peer->dead ? NULL : peer;
     peer = fl_zmq_peers_add(&self->peers, port, id, id_length, fd, user);
+    const char *address = zmq_msg_gets(frame, "Peer-Address");
+    if (peer && address)
+        memcpy(peer->address, address, strnlen(address, sizeof(peer->address) - 1));
     *is_new = peer != NULL;
     fl_zmq_silents_remove(&self->silents, fd);
     if (!peer) {
@@ -183,8 +186,11 @@ static void release_frame(struct fl_server *self)
 static void fill(struct fl_server *self, const struct fl_zmq_peer *peer,
                  enum fl_transport_event_kind kind, struct fl_transport_event *event)
 {
-    *event = (struct fl_transport_event){
-        .kind = kind, .port = peer->port, .peer = peer->handle, .user = peer->user};
+    *event = (struct fl_transport_event){.kind = kind,
+                                         .port = peer->port,
+                                         .peer = peer->handle,
+                                         .user = peer->user,
+                                         .address = peer->address};
     if (kind == FL_TRANSPORT_FRAME) {
         event->frame = zmq_msg_data(&self->frame);
         event->length = zmq_msg_size(&self->frame);
