@@ -461,6 +461,10 @@ static void take_join(struct fl_server *self, fl_peer peer, const char *user, co
     if (status == FL_OK)
         status = fl_roster_join(self->desk->roster, self->desk->keys, join, key,
                                 fl_clock_wall(self->desk->clock), &error);
+    if (status != FL_OK) {
+        ++*joins_of(self, address);
+        ++self->joins;
+    }
     const struct fl_site *site = status == FL_OK ? fl_roster_by_key(self->desk->roster, key) : NULL;
     const struct fl_field fields[] = {FL_STR("worker", site ? site->name : join->name),
                                       FL_STR("address", address),
