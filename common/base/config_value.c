@@ -138,6 +138,6 @@ enum fl_status fl_config_set(const struct fl_config_key *key, const char *text, 
     case FL_CONFIG_PATTERN:
         break;
     }
-    assert(!"a pattern has no member");
+    assert(0 && "a pattern has no member");
     return FL_EINVAL;
 }
