@@ -64,7 +64,8 @@ FL_CHECKED enum fl_status fl_engine_create(const struct fl_model *model,
                                            struct fl_engine **out, struct fl_error *error);
 void fl_engine_destroy(struct fl_engine **self);
 
-/* Bytes that fl_engine_create() with these arguments would take, mapped weights not counted. */
+/* Bytes that fl_engine_create() with these arguments would take, mapped weights not counted; 0 when
+ * it would refuse them. */
 uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter *adapter,
                           const struct fl_engine_options *options);
 
