@@ -229,6 +229,10 @@ void fl_conduct_make_stage(struct fl_server *self)
         fl_free(names);
         status = list_members(self, true, &stage->sites, &stage->names, &stage->count);
     }
+    if (status == FL_OK) {
+        stage->checking = fl_calloc(stage->count + 1, sizeof *stage->checking);
+        status = stage->checking ? FL_OK : FL_ENOMEM;
+    }
     if (status == FL_OK)
         status = make_layout(self, stage, cohort, cohort_count, &error);
     fl_free(cohort);

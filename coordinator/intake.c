@@ -12,6 +12,13 @@
 #define RETRY_LEAST_MS 1000
 #define RETRY_MOST_MS  3600000
 
+/* a message costs 100, 20 a second are earned: 60 at once, 20 a second for ever; a chunk or a
+   request for an object that is not wanted or not there costs 10 */
+#define CREDIT_PER_MS 2
+#define CREDIT_MOST   FL_SEAT_CREDIT
+#define MESSAGE_COST  100
+#define STRAY_COST    10
+
 /* ---- fits ---- */
 
 static void accept_fit(struct fl_server *self, struct fl_seat *seat)
@@ -215,7 +222,7 @@ static void take_upload(struct fl_server *self, struct fl_seat *seat, const stru
         fl_send_receipt(self, seat, message, FL_RECEIPT_SUPERSEDED, "the round went on without it");
         return;
     }
-    if (position == UINT32_MAX)
+    if (position == UINT32_MAX || self->stage->checking[position])
         return;
     if (ref->size != self->stage->sealed_bytes) {
         reject_update(self, seat, "the update has not the size that its layout gives");
@@ -233,6 +240,7 @@ static void finish_check(struct fl_chore *chore, void *context)
 {
     struct fl_check_work *work = (struct fl_check_work *)chore;
     struct fl_server *self = context;
+    work->stage->checking[work->position] = false;
     if (self && work->stage == self->stage && self->round->state == FL_ROUND_COLLECT) {
         uint32_t site = work->stage->sites[work->position];
         struct fl_seat *seat = fl_seat_of(self, site);
@@ -246,17 +254,21 @@ static void finish_check(struct fl_chore *chore, void *context)
             fl_log(FL_LOG_ERROR, "spool_failed", work->error.text,
                    FL_STR("worker", work->stage->names[work->position]));
             if (seat)
-                fl_send_due(self, seat);
+                seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
         }
     }
     fl_stage_release(work->stage);
     fl_free(work);
 }
 
+/* One at a time for each site, and none once one is accepted: what was counted stays what it was.
+ */
 static void check_update(struct fl_server *self, const struct fl_seat *seat)
 {
     uint32_t position = self->stage ? fl_stage_position(self->stage, seat->site) : UINT32_MAX;
-    if (position == UINT32_MAX)
+    const struct fl_member *m = fl_round_find(self->round, seat->site);
+    if (position == UINT32_MAX || self->round->state != FL_ROUND_COLLECT || !m || m->uploaded ||
+        self->stage->checking[position])
         return;
     struct fl_check_work *work = fl_calloc(1, sizeof *work);
     if (!work) {
@@ -268,7 +280,25 @@ static void check_update(struct fl_server *self, const struct fl_seat *seat)
     work->stage = self->stage;
     work->stage->references++;
     work->position = position;
+    work->stage->checking[position] = true;
     fl_mill_submit(self->mill, &work->chore);
+}
+
+/* Who sent other bytes than it announced, or does not have them, is out of this attempt. */
+static void fetch_failed(struct fl_server *self, struct fl_seat *seat,
+                         enum fl_fetch_purpose purpose)
+{
+    struct fl_error why = *fl_fetch_error(seat->fetch);
+    fl_log(FL_LOG_WARN, "fetch_failed", why.text, FL_STR("worker", seat->name));
+    fl_seat_stop_fetch(seat);
+    if (!self->job.id)
+        return;
+    if (purpose == FL_FETCH_INVENTORY)
+        defer(self, seat, FL_REFUSAL_INTERNAL, "its inventory could not be fetched", 0);
+    else if (why.status == FL_EFORMAT || why.status == FL_ENOTFOUND)
+        reject_update(self, seat, why.text);
+    else
+        seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
 }
 
 void fl_intake_fetched(struct fl_server *self, struct fl_seat *seat)
@@ -276,13 +306,7 @@ void fl_intake_fetched(struct fl_server *self, struct fl_seat *seat)
     enum fl_fetch_purpose purpose = seat->purpose;
     self->busy_until_ms = fl_server_now(self) + 2000;
     if (fl_fetch_state(seat->fetch) == FL_FETCH_FAILED) {
-        const struct fl_error *why = fl_fetch_error(seat->fetch);
-        fl_log(FL_LOG_WARN, "fetch_failed", why->text, FL_STR("worker", seat->name));
-        fl_seat_stop_fetch(seat);
-        if (purpose == FL_FETCH_INVENTORY && self->job.id)
-            defer(self, seat, FL_REFUSAL_INTERNAL, "its inventory could not be fetched", 0);
-        else
-            fl_send_due(self, seat);
+        fetch_failed(self, seat, purpose);
         return;
     }
     if (purpose == FL_FETCH_INVENTORY) {
@@ -373,6 +397,34 @@ static bool take(struct fl_server *self, struct fl_seat *seat, const struct fl_w
     return true;
 }
 
+/*
+ * A site that says more than any site has to is cut off: each of its messages may cost a commit.
+ * Objects on their way cost nothing, as the receiver's credit bounds them.
+ */
+static bool floods(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message)
+{
+    int64_t now = fl_server_now(self), cost = MESSAGE_COST;
+    const uint8_t *root = NULL;
+    if (message->kind == FL_WIRE_NEED)
+        cost = fl_shelf_find(self->shelf, message->as.need.root) ? 0 : STRAY_COST;
+    else if (message->kind == FL_WIRE_PAGE)
+        root = message->as.page.root;
+    else if (message->kind == FL_WIRE_CHUNK)
+        root = message->as.chunk.root;
+    else if (message->kind == FL_WIRE_MISSING)
+        root = message->as.missing.root;
+    if (root)
+        cost = seat->fetch && memcmp(fl_fetch_root(seat->fetch), root, FL_HASH_BYTES) == 0
+                   ? 0
+                   : STRAY_COST;
+    seat->credit += (now - seat->credit_ms) * CREDIT_PER_MS;
+    seat->credit_ms = now;
+    if (seat->credit > CREDIT_MOST)
+        seat->credit = CREDIT_MOST;
+    seat->credit -= cost;
+    return seat->credit < 0;
+}
+
 static void violation(struct fl_server *self, struct fl_seat *seat, const char *why)
 {
     fl_log(FL_LOG_WARN, "peer_dropped", why, FL_STR("worker", seat->name));
@@ -393,7 +445,9 @@ void fl_intake_frame(struct fl_server *self, struct fl_seat *seat, const uint8_t
         violation(self, seat, error.text);
         return;
     }
-    if (message.kind == FL_WIRE_HELLO) {
+    if (floods(self, seat, &message)) {
+        violation(self, seat, "a site says far more than it has to");
+    } else if (message.kind == FL_WIRE_HELLO) {
         seat->heard_ms = fl_server_now(self);
         fl_seat_hello(self, seat, &message);
     } else if (seat->live && message.has_nonce &&

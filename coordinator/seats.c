@@ -58,7 +58,8 @@ struct fl_seat *fl_seat_open(struct fl_server *self, fl_peer peer, const char *u
     }
     seat->peer = peer;
     seat->site = site->id;
-    seat->heard_ms = fl_server_now(self);
+    seat->heard_ms = seat->credit_ms = fl_server_now(self);
+    seat->credit = FL_SEAT_CREDIT;
     seat->liveness_ms = self->desk->conf.liveness_ms;
     (void)snprintf(seat->name, sizeof seat->name, "%s", site->name);
     self->seats[self->seat_count++] = seat;
@@ -264,6 +265,10 @@ void fl_seat_tick(struct fl_server *self, struct fl_seat *seat, int64_t now_ms)
         struct fl_wire message = {.kind = FL_WIRE_HEARTBEAT};
         fl_seat_send(self, seat, &message);
     }
+    if (seat->retry_ms && now_ms >= seat->retry_ms) {
+        seat->retry_ms = 0;
+        fl_send_due(self, seat);
+    }
     if (seat->fetch && now_ms >= fl_fetch_due(seat->fetch))
         fl_seat_step_fetch(self, seat, FL_FETCH_TICK, NULL);
 }
@@ -292,6 +297,7 @@ void fl_seat_fetch(struct fl_server *self, struct fl_seat *seat, enum fl_fetch_p
     seat->fetching = *ref;
     if (fl_fetch_open(&config, &seat->fetch, &error) != FL_OK) {
         fl_log(FL_LOG_WARN, "fetch_failed", error.text, FL_STR("worker", seat->name));
+        seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
         return;
     }
     fl_seat_step_fetch(self, seat, FL_FETCH_ONLINE, NULL);

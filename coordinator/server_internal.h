@@ -14,7 +14,8 @@
 #define FL_DUPLICATE_WAIT_MS   60000
 #define FL_INVENTORY_BYTES_MAX (4u << 20)
 #define FL_PARKED_MAX          64
-#define FL_JOINS_PER_MINUTE    60 /* refused joins of all peers together */
+#define FL_JOINS_PER_MINUTE    60   /* refused joins of all peers together */
+#define FL_SEAT_CREDIT         6000 /* see floods() in intake.c */
 
 enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE };
 
@@ -32,6 +33,8 @@ struct fl_seat { /* a site's connection */
     uint8_t nonce[FL_NONCE_BYTES];
     int64_t heard_ms, beat_ms; /* the last frame; when to send the next heartbeat */
     int64_t liveness_ms;       /* what WELCOME told */
+    int64_t credit, credit_ms; /* what it may still say before it floods, and when that was so */
+    int64_t retry_ms; /* what is due is sent again then, after the disk refused; 0: never */
     enum fl_activity activity;
     /* which attempt's OFFER and TASK this connection has been told: a worker that was restarted
        knows neither, and is told both before what comes next */

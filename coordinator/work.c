@@ -28,6 +28,7 @@ void fl_stage_release(struct fl_stage *self)
     fl_layout_destroy(&self->layout);
     fl_free(self->sites);
     fl_free(self->names);
+    fl_free(self->checking);
     fl_free(self);
 }
 

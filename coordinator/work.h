@@ -45,6 +45,7 @@ struct fl_stage {
     struct fl_layout *layout;
     struct fl_grid grid;
     uint64_t sealed_bytes; /* of every update */
+    bool *checking;        /* an update of that position is with the compute thread */
 };
 void fl_stage_release(struct fl_stage *self);
 /* The position of a site; UINT32_MAX: not in it. */

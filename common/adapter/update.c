@@ -217,7 +217,10 @@ static enum fl_status take_scalar(struct fl_update_reader *self, const uint8_t *
     return FL_OK;
 }
 
-/* count values of one segment from index `first` in it: on the grid, zero outside the prefix? */
+/*
+ * count values of one segment from index `first` in it: zero outside the prefix, and none beyond
+ * what the range's end gives for the site's weight (which came before the values)?
+ */
 static enum fl_status check_values(const struct fl_update_reader *self,
                                    const struct fl_segment *segment, uint64_t first,
                                    const uint8_t *bytes, size_t count, struct fl_error *error)
@@ -226,6 +229,8 @@ static enum fl_status check_values(const struct fl_update_reader *self,
     uint32_t rank = plan->ranks[(size_t)self->site * plan->modules + segment->module];
     uint32_t row = (uint32_t)(first / segment->columns);
     uint32_t column = (uint32_t)(first % segment->columns);
+    uint64_t cut = 0;
+    uint32_t most = fl_grid_encode(self->grid, 1.0, 1.0, self->weight, &cut);
 
     for (size_t i = 0; i < count; i++) {
         uint32_t value = fl_load_u32(bytes + 4 * i);
@@ -234,8 +239,8 @@ static enum fl_status check_values(const struct fl_update_reader *self,
         if (direction >= rank && value != 0)
             return fl_fail(error, FL_EFORMAT, "the update has a value beyond the site's rank %u",
                            rank);
-        if (!fl_grid_holds(self->grid, value, true))
-            return fl_fail(error, FL_EFORMAT, "the update has a value beyond the grid");
+        if (value > most && 0u - value > most)
+            return fl_fail(error, FL_EFORMAT, "the update has a value beyond its range");
         if (++column == segment->columns) {
             column = 0;
             row++;

@@ -271,7 +271,7 @@ START_TEST(what_a_site_may_not_send_is_refused)
 {
     struct fl_layout *layout = layout_of(FL_FACTOR_B);
     size_t scalars = FL_UPDATE_HEADER_BYTES, vector = scalars + 8ull * layout->scalar_count;
-    uint32_t q = (1u << 27) - 1;
+    uint32_t q = 104857599; /* (2^27 - 1) x its weight 100 / w_max 128: the range's end */
     struct fl_buf b;
 
     encode(layout, 0, &b); /* ranks 2, 3: tiers 0 and 2 */
