@@ -277,6 +277,7 @@ START_TEST(a_wrong_head_is_refused)
     head(&f, 0x03000000, 0, 0);
     refuses(&f, "big-endian");
     head(&f, 3, 0, 0);
+    ck_assert_ptr_nonnull(f.data);
     f.data[0] = 'g';
     refuses(&f, "GGUF");
     head(&f, 3, UINT64_MAX, 0);
