@@ -2,6 +2,7 @@
  * fuzz_pattern.c - a pattern, a NUL and a text: the pattern is refused, or it answers in bounded
  * time, and what matches as a whole matches as an end too.
  */
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
