@@ -1,7 +1,7 @@
 /*
- * dtype.c - see dtype.h. Each kernel is written once as an inline body in plain C; the wrappers
- * compile it again for wider vector units. Integer and float steps are exact or single-rounded in
- * the same order everywhere, so every path gives the same bits.
+ * dtype.c - see dtype.h. Each kernel is an inline body in plain C, which is the reference; where
+ * the compiler does not vectorise it well, x86 has a body of its own. Integer and float steps are
+ * exact or single-rounded in the same order everywhere, so every path gives the same bits.
  */
 #include "format/dtype.h"
 
@@ -184,42 +184,140 @@ INLINE void q4_1_body(const uint8_t *src, size_t count, float *out)
 
 typedef void (*widen_function)(const uint8_t *src, size_t count, float *out);
 
-#define KERNELS(suffix, attribute)                                                                 \
-    attribute static void f16_##suffix(const uint8_t *src, size_t count, float *out)               \
+#define KERNEL(name, body, attribute)                                                              \
+    attribute static void name(const uint8_t *src, size_t count, float *out)                       \
     {                                                                                              \
-        f16_body(src, count, out);                                                                 \
-    }                                                                                              \
-    attribute static void bf16_##suffix(const uint8_t *src, size_t count, float *out)              \
-    {                                                                                              \
-        bf16_body(src, count, out);                                                                \
-    }                                                                                              \
-    attribute static void f64_##suffix(const uint8_t *src, size_t count, float *out)               \
-    {                                                                                              \
-        f64_body(src, count, out);                                                                 \
-    }                                                                                              \
-    attribute static void q8_0_##suffix(const uint8_t *src, size_t count, float *out)              \
-    {                                                                                              \
-        q8_0_body(src, count, out);                                                                \
-    }                                                                                              \
-    attribute static void q4_0_##suffix(const uint8_t *src, size_t count, float *out)              \
-    {                                                                                              \
-        q4_0_body(src, count, out);                                                                \
-    }                                                                                              \
-    attribute static void q4_1_##suffix(const uint8_t *src, size_t count, float *out)              \
-    {                                                                                              \
-        q4_1_body(src, count, out);                                                                \
-    }                                                                                              \
+        body(src, count, out);                                                                     \
+    }
+
+/* The bodies that differ are named; bf16 and f64 are vectorised well by the compiler. */
+#define KERNELS(suffix, attribute, f16, q8_0, q4_0, q4_1)                                          \
+    KERNEL(f16_##suffix, f16, attribute)                                                           \
+    KERNEL(bf16_##suffix, bf16_body, attribute)                                                    \
+    KERNEL(f64_##suffix, f64_body, attribute)                                                      \
+    KERNEL(q8_0_##suffix, q8_0, attribute)                                                         \
+    KERNEL(q4_0_##suffix, q4_0, attribute)                                                         \
+    KERNEL(q4_1_##suffix, q4_1, attribute)                                                         \
     static const widen_function suffix##_table[FL_DTYPE_COUNT] = {                                 \
         [FL_DTYPE_F16] = f16_##suffix,   [FL_DTYPE_BF16] = bf16_##suffix,                          \
         [FL_DTYPE_F64] = f64_##suffix,   [FL_DTYPE_Q8_0] = q8_0_##suffix,                          \
         [FL_DTYPE_Q4_0] = q4_0_##suffix, [FL_DTYPE_Q4_1] = q4_1_##suffix,                          \
     };
 
-KERNELS(scalar, )
+KERNELS(scalar, , f16_body, q8_0_body, q4_0_body, q4_1_body)
 
 #if HAVE_X86
-KERNELS(avx2, __attribute__((target("avx2"))))
-KERNELS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))))
+#define AVX2   __attribute__((target("avx2")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+
+/* widen_half() for eight at once: the same integer steps and the same one multiplication */
+AVX2 static inline void f16_body_avx2(const uint8_t *src, size_t count, float *out)
+{
+    const __m256i exponent = _mm256_set1_epi32(0x7c00), infinite = _mm256_set1_epi32(0x7f800000);
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        __m256i h = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(src + 2 * i)));
+        __m256i sign = _mm256_slli_epi32(_mm256_and_si256(h, _mm256_set1_epi32(0x8000)), 16);
+        __m256i size = _mm256_slli_epi32(_mm256_and_si256(h, _mm256_set1_epi32(0x7fff)), 13);
+        __m256i huge = _mm256_cmpeq_epi32(_mm256_and_si256(h, exponent), exponent);
+        __m256 scaled = _mm256_mul_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p112f));
+        __m256i bits = _mm256_blendv_epi8(_mm256_castps_si256(scaled),
+                                          _mm256_or_si256(size, infinite), huge);
+        _mm256_storeu_ps(out + i, _mm256_castsi256_ps(_mm256_or_si256(bits, sign)));
+    }
+    f16_body(src + 2 * i, count - i, out + i);
+}
+
+/* The nibbles of 16 bytes: those below, then those above. */
+AVX2 static inline void nibbles(const uint8_t *src, __m128i half[2])
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)src);
+    half[0] = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    half[1] = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+}
+
+AVX2 static inline void q8_0_body_avx2(const uint8_t *src, size_t count, float *out)
+{
+    for (size_t block = 0; block < count / 32; block++, src += 34, out += 32) {
+        __m256 d = _mm256_set1_ps(half_at(src));
+        for (int i = 0; i < 32; i += 8) {
+            __m128i q = _mm_loadl_epi64((const __m128i *)(src + 2 + i));
+            __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+            _mm256_storeu_ps(out + i, _mm256_mul_ps(d, value));
+        }
+    }
+}
+
+AVX2 static inline void q4_0_body_avx2(const uint8_t *src, size_t count, float *out)
+{
+    const __m256i eight = _mm256_set1_epi32(8);
+    for (size_t block = 0; block < count / 32; block++, src += 18, out += 32) {
+        __m128i half[2];
+        __m256 d = _mm256_set1_ps(half_at(src));
+        nibbles(src + 2, half);
+        for (int i = 0; i < 4; i++) {
+            __m128i eights = i % 2 ? _mm_srli_si128(half[i / 2], 8) : half[i / 2];
+            __m256i q = _mm256_sub_epi32(_mm256_cvtepu8_epi32(eights), eight);
+            _mm256_storeu_ps(out + 8 * i, _mm256_mul_ps(d, _mm256_cvtepi32_ps(q)));
+        }
+    }
+}
+
+AVX2 static inline void q4_1_body_avx2(const uint8_t *src, size_t count, float *out)
+{
+    for (size_t block = 0; block < count / 32; block++, src += 20, out += 32) {
+        __m128i half[2];
+        __m256 d = _mm256_set1_ps(half_at(src)), m = _mm256_set1_ps(half_at(src + 2));
+        nibbles(src + 4, half);
+        for (int i = 0; i < 4; i++) {
+            __m128i eights = i % 2 ? _mm_srli_si128(half[i / 2], 8) : half[i / 2];
+            __m256 q = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eights));
+            _mm256_storeu_ps(out + 8 * i, _mm256_add_ps(_mm256_mul_ps(d, q), m));
+        }
+    }
+}
+
+AVX512 static inline void q8_0_body_avx512(const uint8_t *src, size_t count, float *out)
+{
+    for (size_t block = 0; block < count / 32; block++, src += 34, out += 32) {
+        __m512 d = _mm512_set1_ps(half_at(src));
+        for (int i = 0; i < 32; i += 16) {
+            __m128i q = _mm_loadu_si128((const __m128i *)(src + 2 + i));
+            __m512 value = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+            _mm512_storeu_ps(out + i, _mm512_mul_ps(d, value));
+        }
+    }
+}
+
+AVX512 static inline void q4_0_body_avx512(const uint8_t *src, size_t count, float *out)
+{
+    const __m512i eight = _mm512_set1_epi32(8);
+    for (size_t block = 0; block < count / 32; block++, src += 18, out += 32) {
+        __m128i half[2];
+        __m512 d = _mm512_set1_ps(half_at(src));
+        nibbles(src + 2, half);
+        for (int i = 0; i < 2; i++) {
+            __m512i q = _mm512_sub_epi32(_mm512_cvtepu8_epi32(half[i]), eight);
+            _mm512_storeu_ps(out + 16 * i, _mm512_mul_ps(d, _mm512_cvtepi32_ps(q)));
+        }
+    }
+}
+
+AVX512 static inline void q4_1_body_avx512(const uint8_t *src, size_t count, float *out)
+{
+    for (size_t block = 0; block < count / 32; block++, src += 20, out += 32) {
+        __m128i half[2];
+        __m512 d = _mm512_set1_ps(half_at(src)), m = _mm512_set1_ps(half_at(src + 2));
+        nibbles(src + 4, half);
+        for (int i = 0; i < 2; i++) {
+            __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(half[i]));
+            _mm512_storeu_ps(out + 16 * i, _mm512_add_ps(_mm512_mul_ps(d, q), m));
+        }
+    }
+}
+
+KERNELS(avx2, AVX2, f16_body_avx2, q8_0_body_avx2, q4_0_body_avx2, q4_1_body_avx2)
+KERNELS(avx512, AVX512, f16_body, q8_0_body_avx512, q4_0_body_avx512, q4_1_body_avx512)
 #endif
 
 static const widen_function *choose(void)
