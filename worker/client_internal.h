@@ -54,7 +54,9 @@ struct fl_client {
     struct fl_wire_fit answer; /* what FIT says */
     bool fit_known;            /* answer is FIT for the job below, from the work thread */
     uint64_t fit_job;
-    uint8_t fit_hash[FL_HASH_BYTES]; /* job_hash it was made for */
+    struct fl_wire_offer fit_offer; /* what it was made for */
+    bool allowed; /* the policy allows the present offer: nothing is done for one that it refused */
+    uint32_t keeping; /* versions that the work thread has not written yet */
     uint64_t start_bytes_max;
     bool has_task, has_collect, failed;
     struct fl_wire_task task; /* ranks point into task_ranks */

@@ -14,6 +14,7 @@
 #include "worker/policy.h"
 
 #define FETCH_PROGRESS_MS 60000
+#define KEEPING_MAX       4 /* versions handed to the work thread and not written yet */
 
 static bool same_key(const struct fl_attempt *a, const struct fl_wire *m)
 {
@@ -168,6 +169,13 @@ static void check_fit(struct fl_client *self)
     struct fl_policy_answer policy;
     bool fresh = !(self->seen.job == self->key.job && self->seen.round == self->key.round);
     fl_policy_check(self->c.conf, &self->offer, minute_of_day(self), fresh, &policy);
+    if (policy.verdict == FL_VERDICT_FIT && self->key.round - 1 > self->offer.rounds) {
+        policy.verdict = FL_VERDICT_PERMANENT;
+        policy.code = FL_REFUSAL_POLICY;
+        fl_wire_set_text(policy.reason, sizeof(policy.reason),
+                         "the offered round lies beyond the job's last one");
+    }
+    self->allowed = policy.verdict == FL_VERDICT_FIT;
     fl_compute_abandon(self->c.compute, &self->key);
     if (policy.verdict != FL_VERDICT_FIT) {
         memset(&self->answer, 0, sizeof(self->answer));
@@ -179,7 +187,7 @@ static void check_fit(struct fl_client *self)
         fl_client_refused(self, policy.code, policy.reason);
         fl_client_event(self, FL_SESSION_FIT_DONE);
     } else if (self->fit_known && self->fit_job == self->key.job &&
-               memcmp(self->fit_hash, self->offer.job_hash, FL_HASH_BYTES) == 0) {
+               memcmp(&self->fit_offer, &self->offer, sizeof(self->offer)) == 0) {
         fl_client_event(self, FL_SESSION_FIT_DONE);
     } else {
         self->fit_known = false;
@@ -200,6 +208,7 @@ static void take_offer(struct fl_client *self, const struct fl_wire *m)
     self->key = (struct fl_attempt){m->job, m->round, m->attempt};
     self->offer = m->as.offer;
     self->has_offer = true;
+    self->allowed = false;
     reset_attempt(self);
     fl_log(FL_LOG_INFO, "offer", "a round is offered", FL_U64("job", m->job),
            FL_STR("name", self->offer.name), FL_U64("round", m->round),
@@ -259,6 +268,14 @@ static void take_task(struct fl_client *self, const struct fl_wire *m)
             fl_client_event(self, FL_SESSION_WELCOME); /* says again why it failed */
         else
             fl_client_event(self, FL_SESSION_TASK_SAME);
+        return;
+    }
+    if (!self->allowed ||
+        (self->has_task && self->stage != FL_STAGE_READY && self->stage != FL_STAGE_FITTING)) {
+        fl_log(FL_LOG_WARN, "task_ignored",
+               self->allowed ? "another task came while one is being done"
+                             : "a task of an offer that this site's policy refused",
+               FL_U64("job", m->job), FL_U64("round", m->round));
         return;
     }
     if (!keep_task(self, &m->as.task))
@@ -384,6 +401,8 @@ static void take_version(struct fl_client *self, const struct fl_wire *m)
 {
     const struct fl_wire_version *v = &m->as.version;
     if (!self->has_offer || self->key.job != m->job || v->ranks.length == 0)
+        return;
+    if (!self->allowed || self->keeping >= KEEPING_MAX)
         return;
     if (self->newest_job == m->job && self->newest_version >= v->version)
         return;

@@ -42,10 +42,15 @@ static enum fl_refusal refusal_of(enum fl_status status, bool *permanent)
 
 #define RETRY_MS 30000
 
+static bool same_offer(const struct fl_wire_offer *a, const struct fl_wire_offer *b)
+{
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
+
 static void fit_result(struct fl_client *self, struct fl_work_result *r)
 {
-    if (self->key.job != r->key.job)
-        return;
+    if (self->key.job != r->key.job || !self->allowed || !same_offer(&r->offer, &self->offer))
+        return; /* of an offer that is over, or that the policy refused */
     memset(&self->answer, 0, sizeof(self->answer));
     self->fit_known = false;
     if (r->status == FL_OK) {
@@ -57,7 +62,7 @@ static void fit_result(struct fl_client *self, struct fl_work_result *r)
         self->start_bytes_max = r->start_bytes_max;
         self->fit_known = fl_shelf_put(self->shelf, &r->object) == FL_OK;
         self->fit_job = r->key.job;
-        memcpy(self->fit_hash, self->offer.job_hash, FL_HASH_BYTES);
+        self->fit_offer = self->offer;
         fl_log(FL_LOG_INFO, "fit", "model and data are ready for the job",
                FL_U64("job", r->key.job), FL_U64("rows", r->fit.rows),
                FL_U64("truncated", r->fit.truncated), FL_U64("dropped", r->fit.dropped),
@@ -65,6 +70,8 @@ static void fit_result(struct fl_client *self, struct fl_work_result *r)
     } else {
         bool permanent;
         self->answer.code = refusal_of(r->status, &permanent);
+        if (r->code != FL_REFUSAL_NONE)
+            self->answer.code = r->code;
         self->answer.verdict = permanent ? FL_VERDICT_PERMANENT : FL_VERDICT_TEMPORARY;
         self->answer.retry_after_ms = permanent ? 0 : RETRY_MS;
         fl_wire_set_text(self->answer.reason, sizeof(self->answer.reason), r->error.text);
@@ -82,6 +89,8 @@ static void attempt_failed(struct fl_client *self, struct fl_work_result *r,
     bool permanent;
     memset(&self->failure, 0, sizeof(self->failure));
     self->failure.code = refusal_of(r->status, &permanent);
+    if (r->code != FL_REFUSAL_NONE)
+        self->failure.code = r->code;
     self->failure.permanent = permanent;
     self->failure.retry_after_ms = permanent ? 0 : RETRY_MS;
     fl_wire_set_text(self->failure.reason, sizeof(self->failure.reason), r->error.text);
@@ -180,6 +189,7 @@ static void seal_result(struct fl_client *self, struct fl_work_result *r)
 
 static void keep_result(struct fl_client *self, struct fl_work_result *r)
 {
+    self->keeping--;
     if (r->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "adapter_not_kept", r->error.text, FL_U64("job", r->key.job));
         return;
@@ -217,6 +227,8 @@ static uint8_t *copy_bytes(const uint8_t *bytes, size_t length)
 static void version_fetched(struct fl_client *self, struct fl_incoming *in, const uint8_t *bytes,
                             size_t length)
 {
+    if (!self->allowed)
+        return;
     if (!self->fit_known)
         fl_client_submit_fit(self); /* the work thread must know the job's modules first */
     struct fl_work *work = fl_work_new(FL_WORK_KEEP, in->key);
@@ -228,9 +240,10 @@ static void version_fetched(struct fl_client *self, struct fl_incoming *in, cons
     work->ranks = in->ranks;
     work->version = in->version;
     in->ranks = NULL; /* now the work's */
-    if (work->bytes)
+    if (work->bytes) {
+        self->keeping++;
         fl_compute_submit(self->c.compute, work);
-    else
+    } else
         fl_work_free(work);
 }
 

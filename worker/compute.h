@@ -48,10 +48,12 @@ struct fl_work_result {
     struct fl_attempt key;
     enum fl_status status;
     struct fl_error error; /* when status is not FL_OK */
+    enum fl_refusal code;  /* FL_REFUSAL_NONE: what the status means */
     /* FL_WORK_FIT */
-    struct fl_trainer_fit fit; /* without its inventory */
-    struct fl_object *object;  /* owned: the inventory, or (FL_WORK_SEAL) the sealed update */
-    uint64_t start_bytes_max;  /* the largest file of an adapter of this job */
+    struct fl_trainer_fit fit;  /* without its inventory */
+    struct fl_wire_offer offer; /* what was checked */
+    struct fl_object *object;   /* owned: the inventory, or (FL_WORK_SEAL) the sealed update */
+    uint64_t start_bytes_max;   /* the largest file of an adapter of this job */
     /* FL_WORK_TRAIN */
     struct fl_delta_stats stats;
     bool reused; /* the delta was kept from before, nothing was trained */

@@ -54,6 +54,7 @@ static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
     struct fl_buf bytes;
     struct fl_inventory targets = {0};
     fl_buf_init(&bytes, FL_ADAPTER_BYTES_MAX);
+    result->offer = work->offer;
     enum fl_status status = self->trainer.fit(self->trainer.context, self->conf, &work->offer,
                                               &result->fit, error);
     if (status == FL_OK)
@@ -83,7 +84,8 @@ static uint16_t rank_at(const struct fl_wire_bytes *ranks, uint32_t index)
 }
 
 static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_wire_offer *offer,
-                                  const struct fl_wire_task *task, struct fl_error *error)
+                                  const struct fl_wire_task *task, struct fl_work_result *result,
+                                  struct fl_error *error)
 {
     uint32_t count = self->targets.count;
     if (task->global_ranks.length != 2 * (size_t)count)
@@ -96,9 +98,11 @@ static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_
         if (global == 0 || global > least || own == 0 || own > global)
             return fl_fail(error, FL_EFORMAT, "%s: the task gives rank %u of %u", m->name, own,
                            global);
+        result->code = FL_REFUSAL_RANK;
         if (own > offer->rank_max || own > self->conf->max_rank)
             return fl_fail(error, FL_EREFUSED, "%s: rank %u is above what was offered", m->name,
                            own);
+        result->code = FL_REFUSAL_NONE;
     }
     return FL_OK;
 }
@@ -218,7 +222,7 @@ static enum fl_status do_train(struct fl_labour *self, const struct fl_work *wor
 {
     if (self->job != work->key.job)
         return fl_fail(error, FL_EINVAL, "the job was not checked here");
-    enum fl_status status = check_ranks(self, &work->offer, &work->task, error);
+    enum fl_status status = check_ranks(self, &work->offer, &work->task, result, error);
     if (status != FL_OK)
         return status;
     uint8_t fingerprint[FL_HASH_BYTES];
@@ -340,17 +344,93 @@ static enum fl_status encode_and_seal(struct fl_labour *self, const struct fl_wo
     return status;
 }
 
+/* All that shapes the sealed bytes. */
+static void bind_seal(const struct fl_work *work, uint8_t out[FL_HASH_BYTES])
+{
+    struct fl_prf prf;
+    static const uint8_t none[FL_SEED_BYTES];
+    uint8_t fingerprint[FL_HASH_BYTES];
+    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
+    fl_prf_begin(&prf, none, "fedlora-sealed-v1");
+    fl_prf_bytes(&prf, fingerprint, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, work->collect.sealing_key, sizeof(work->collect.sealing_key));
+    fl_prf_bytes(&prf, work->collect.tiers.data, work->collect.tiers.length);
+    fl_prf_u64(&prf, work->collect.cohort);
+    fl_prf_end(&prf, out);
+}
+
+static enum fl_status refuse_privately(struct fl_work_result *result, struct fl_error *error,
+                                       const char *why)
+{
+    result->code = FL_REFUSAL_PRIVACY;
+    return fl_fail(error, FL_EREFUSED, "%s", why);
+}
+
+/*
+ * Nothing is sealed twice in one attempt: after a restart the same bytes are sent again (*again),
+ * and a coordinator that asks for other ones, or for an attempt that is over, gets none. A file
+ * that the mark does not know was never sent.
+ */
+static enum fl_status check_mark(const struct fl_labour *self, const struct fl_work *work,
+                                 const char *path, struct fl_sealed_mark *mark, bool *again,
+                                 struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_sealed_mark last;
+    *again = false;
+    *mark = (struct fl_sealed_mark){.round = work->key.round, .attempt = work->key.attempt};
+    bind_seal(work, mark->binding);
+    enum fl_status status = fl_sitestore_load_mark(self->store, self->conf->coordinator_key,
+                                                   work->key.job, &last, error);
+    if (status != FL_OK)
+        return status;
+    if (last.round > mark->round || (last.round == mark->round && last.attempt > mark->attempt))
+        return refuse_privately(result, error,
+                                "an update of a later attempt was sealed already; none for this");
+    if (last.round != mark->round || last.attempt != mark->attempt)
+        return fl_fs_remove(path, error);
+    if (memcmp(last.binding, mark->binding, FL_HASH_BYTES) != 0)
+        return refuse_privately(result, error,
+                                "the coordinator asks for a second, different update of an attempt "
+                                "(other cohort, ranks or key)");
+    if (!fl_path_exists(path))
+        return refuse_privately(result, error, "the update of this attempt was sent and is gone");
+    *again = true;
+    return FL_OK;
+}
+
+static enum fl_status check_cohort(const struct fl_labour *self, const struct fl_work *work,
+                                   struct fl_work_result *result, struct fl_error *error)
+{
+    uint32_t cohort = work->collect.cohort;
+    if (cohort >= self->conf->min_cohort && cohort >= work->offer.min_workers)
+        return FL_OK;
+    result->code = FL_REFUSAL_PRIVACY;
+    return fl_fail(error, FL_EREFUSED,
+                   "policy: min_cohort = %" PRIu64
+                   " and the job's least is %u, but the coordinator "
+                   "would sum %u updates",
+                   self->conf->min_cohort, work->offer.min_workers, cohort);
+}
+
 static enum fl_status do_seal(struct fl_labour *self, const struct fl_work *work,
                               struct fl_work_result *result, struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
+    struct fl_sealed_mark mark;
+    bool again = false;
     if (self->job != work->key.job)
         return fl_fail(error, FL_EINVAL, "the job was not checked here");
-    enum fl_status status = fl_sitestore_upload_path(self->store, work->key.job, work->key.round,
-                                                     work->key.attempt, path, error);
-    /* nothing is sealed twice in one attempt: after a restart the same bytes are sent again */
-    if (status == FL_OK && !fl_path_exists(path))
+    enum fl_status status = check_cohort(self, work, result, error);
+    if (status == FL_OK)
+        status = fl_sitestore_upload_path(self->store, work->key.job, work->key.round,
+                                          work->key.attempt, path, error);
+    if (status == FL_OK)
+        status = check_mark(self, work, path, &mark, &again, result, error);
+    if (status == FL_OK && !again)
         status = encode_and_seal(self, work, path, result, error);
+    if (status == FL_OK && !again)
+        status = fl_sitestore_save_mark(self->store, self->conf->coordinator_key, work->key.job,
+                                        &mark, error);
     if (status == FL_OK)
         status = fl_sha256_file(path, result->sha256, error);
     if (status == FL_OK)

@@ -46,8 +46,9 @@ enum fl_status fl_sitestore_open(const char *site, bool exclusive, struct fl_sit
         if (status == FL_EBUSY)
             status = fl_fail(error, FL_EBUSY, "another fedlora-worker runs on %s", site);
     }
-    static const char *const folders[] = {"state", "state/deltas", "state/uploads", "adapters"};
-    for (size_t i = 0; i < 4 && status == FL_OK; i++)
+    static const char *const folders[] = {"state", "state/deltas", "state/uploads", "state/sealed",
+                                          "adapters"};
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]) && status == FL_OK; i++)
         status = make_folder(site, folders[i], error);
     if (status != FL_OK)
         fl_sitestore_close(out);
@@ -322,12 +323,65 @@ enum fl_status fl_sitestore_upload_path(const struct fl_sitestore *self, uint64_
     return fl_sitestore_path(self, name, out, error);
 }
 
+/* ---- state/sealed ---- */
+
+static enum fl_status mark_path(const struct fl_sitestore *self, const char *coordinator,
+                                uint64_t job, char *out, struct fl_error *error)
+{
+    char name[96];
+    snprintf(name, sizeof(name), "state/sealed/%.16s-%" PRIu64, coordinator, job);
+    return fl_sitestore_path(self, name, out, error);
+}
+
+enum fl_status fl_sitestore_load_mark(const struct fl_sitestore *self, const char *coordinator,
+                                      uint64_t job, struct fl_sealed_mark *out,
+                                      struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    json_t *root = NULL;
+    const char *binding = NULL;
+    memset(out, 0, sizeof(*out));
+    enum fl_status status = mark_path(self, coordinator, job, path, error);
+    if (status == FL_OK)
+        status = fl_json_load(path, 4096, &root, error);
+    if (status == FL_ENOTFOUND)
+        return FL_OK;
+    if (status == FL_OK && (fl_json_u32(root, "round", 0, &out->round) != FL_OK ||
+                            fl_json_u32(root, "attempt", 0, &out->attempt) != FL_OK ||
+                            fl_json_string(root, "binding", NULL, &binding) != FL_OK || !binding ||
+                            fl_unhex(binding, out->binding, FL_HASH_BYTES) != FL_OK))
+        status = fl_fail(error, FL_EFORMAT, "%s is damaged", path);
+    json_decref(root);
+    return status;
+}
+
+enum fl_status fl_sitestore_save_mark(const struct fl_sitestore *self, const char *coordinator,
+                                      uint64_t job, const struct fl_sealed_mark *mark,
+                                      struct fl_error *error)
+{
+    char path[FL_PATH_BYTES], text[192], hex[FL_HASH_HEX_BYTES];
+    fl_hex(mark->binding, FL_HASH_BYTES, hex);
+    int length = snprintf(text, sizeof(text), "{\"round\":%u,\"attempt\":%u,\"binding\":\"%s\"}\n",
+                          mark->round, mark->attempt, hex);
+    enum fl_status status = mark_path(self, coordinator, job, path, error);
+    return status == FL_OK ? fl_fs_write(path, text, (size_t)length, 0600, error) : status;
+}
+
 /* ---- adapters ---- */
 
 static int descending(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return (x < y) - (x > y);
+}
+
+/* "JOB@N" of that job, and nothing behind it: not what a crash left. */
+static bool is_version(const char *name, uint64_t job, uint32_t *version)
+{
+    uint64_t name_job;
+    int used = 0;
+    return sscanf(name, "%" SCNu64 "@%u%n", &name_job, version, &used) == 2 && name_job == job &&
+           name[used] == '\0';
 }
 
 /* Remove adapters/JOB@N/ beyond the newest `keep`. */
@@ -340,10 +394,7 @@ static enum fl_status prune(const struct fl_sitestore *self, uint64_t job, uint6
     size_t count = 0;
     DIR *dir = status == FL_OK && versions ? opendir(folder) : NULL;
     for (struct dirent *entry = dir ? readdir(dir) : NULL; entry; entry = readdir(dir)) {
-        uint64_t entry_job;
-        if (count < ADAPTER_VERSIONS_MAX &&
-            sscanf(entry->d_name, "%" SCNu64 "@%u", &entry_job, &versions[count]) == 2 &&
-            entry_job == job)
+        if (count < ADAPTER_VERSIONS_MAX && is_version(entry->d_name, job, &versions[count]))
             count++;
     }
     if (dir)

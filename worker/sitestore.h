@@ -91,6 +91,21 @@ FL_CHECKED enum fl_status fl_sitestore_upload_path(const struct fl_sitestore *se
                                                    uint32_t round, uint32_t attempt, char *out,
                                                    struct fl_error *error);
 
+/* What was sealed last for a job of one coordinator; round 0: nothing yet. */
+struct fl_sealed_mark {
+    uint32_t round, attempt;
+    uint8_t binding[FL_HASH_BYTES]; /* of all that shaped the sealed bytes */
+};
+/* Outlives the sealed file, so that no attempt is ever sealed a second time. */
+FL_CHECKED enum fl_status fl_sitestore_load_mark(const struct fl_sitestore *self,
+                                                 const char *coordinator, uint64_t job,
+                                                 struct fl_sealed_mark *out,
+                                                 struct fl_error *error);
+FL_CHECKED enum fl_status fl_sitestore_save_mark(const struct fl_sitestore *self,
+                                                 const char *coordinator, uint64_t job,
+                                                 const struct fl_sealed_mark *mark,
+                                                 struct fl_error *error);
+
 /*
  * Put a version of the global adapter into adapters/JOB/ with a model card, and, when keep > 1,
  * into adapters/JOB@N/ too, of which the newest `keep` stay. path receives where it is
