@@ -428,6 +428,8 @@ static enum fl_status do_seal(struct fl_labour *self, const struct fl_work *work
         status = check_mark(self, work, path, &mark, &again, result, error);
     if (status == FL_OK && !again)
         status = encode_and_seal(self, work, path, result, error);
+    if (status == FL_ENOTFOUND) /* a delta that was damaged is trained again in another attempt */
+        status = fl_fail(error, FL_EIO, "the kept delta of this round cannot be read any more");
     if (status == FL_OK && !again)
         status = fl_sitestore_save_mark(self->store, self->conf->coordinator_key, work->key.job,
                                         &mark, error);

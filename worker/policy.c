@@ -40,9 +40,10 @@ static void check_sizes(const struct fl_siteconf *conf, const struct fl_wire_off
 {
     uint64_t tokens = (uint64_t)offer->steps * offer->batch_size;
     tokens = tokens > UINT64_MAX / offer->seq_len ? UINT64_MAX : tokens * offer->seq_len;
-    if (offer->rank_max > conf->max_rank)
+    uint32_t rank = offer->rank_max > offer->rank_default ? offer->rank_max : offer->rank_default;
+    if (rank > conf->max_rank)
         refuse(out, FL_REFUSAL_RANK, "policy: max_rank = %" PRIu64 ", the job asks for rank %u",
-               conf->max_rank, offer->rank_max);
+               conf->max_rank, rank);
     else if (offer->steps > conf->max_steps)
         refuse(out, FL_REFUSAL_POLICY,
                "policy: max_steps = %" PRIu64 " a round, the job asks for %u", conf->max_steps,

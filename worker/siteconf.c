@@ -247,7 +247,7 @@ static bool parse_window(const char *text, unsigned *from, unsigned *to)
         return false;
     *from = h1 * 60 + m1;
     *to = h2 * 60 + m2;
-    return h1 < 24 && m1 < 60 && h2 <= 24 && m2 < 60 && *to <= 1440;
+    return h1 < 24 && m1 < 60 && h2 <= 24 && m2 < 60 && *to <= 1440 && *from != *to;
 }
 
 enum fl_status fl_hours_allow(const char *hours, unsigned minute, bool *allowed,
