@@ -22,6 +22,7 @@
 #define FL_LOG_STRING_BYTES 256
 #define FL_LOG_EVENTS       64
 #define FL_LOG_BURST        20
+#define FL_LOG_BURST_INFO   500 /* the ordinary course of fast rounds is not cut */
 #define FL_LOG_WINDOW_MS    10000
 
 struct line {
@@ -207,11 +208,11 @@ static struct window *window_of(const char *event, int64_t now_ms)
     return oldest;
 }
 
-static bool may_write(const char *event, int64_t now_ms)
+static bool may_write(enum fl_log_level level, const char *event, int64_t now_ms)
 {
     pthread_mutex_lock(&mutex);
     struct window *w = window_of(event, now_ms);
-    bool allowed = w->written < FL_LOG_BURST;
+    bool allowed = w->written < (level < FL_LOG_WARN ? FL_LOG_BURST_INFO : FL_LOG_BURST);
     if (allowed)
         w->written++;
     else
@@ -252,7 +253,7 @@ void fl_log_fields(enum fl_log_level level, const char *event, const char *messa
                                     {.kind = FL_FIELD_END}};
         emit(FL_LOG_WARN, "log_left_out", "lines of a too frequent event were left out", report);
     }
-    if (may_write(event, now_ms))
+    if (may_write(level, event, now_ms))
         emit(level, event, message, fields);
 }
 

@@ -4,7 +4,8 @@
  *
  * Event names are short constants (tests assert on them, not on words). Strings from outside are
  * escaped and cut at 256 bytes. The same event is written at most 20 times in 10 seconds (warnings
- * of a hostile peer must not fill a disk); the number left out is reported afterwards.
+ * of a hostile peer must not fill a disk; 500 times below FL_LOG_WARN); the number left out is
+ * reported afterwards.
  * Threads: any; a line is written with one write().
  */
 #ifndef FL_BASE_LOG_H

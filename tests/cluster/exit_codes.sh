@@ -1,0 +1,98 @@
+#!/bin/bash
+# Every exit code of the contract: 0 done, 1 failed, 2 usage, 3 bad input, 4 refused, 5 timed out.
+. "$(dirname "$0")/lib.sh"
+
+one_line() { at_most "$(grep -c . "$work/err")" "${1:-2}"; }
+
+# --- init
+choose_port
+expect 2 'init without a directory' "$coordinator" init
+expect 0 'init' "$coordinator" init --dir "$work/coord" --listen "tcp://127.0.0.1:$port"
+for file in coordinator.conf; do check "init writes $file" test -s "$work/coord/$file"; done
+expect 1 'init where one is' "$coordinator" init --dir "$work/coord"
+check 'init binds nothing' eval "! taken $port"
+expect 1 'serve without a directory there' "$coordinator" serve --dir "$work/nothing"
+expect 2 'serve with an unknown option' "$coordinator" serve --dir "$work/coord" --fast
+expect 0 'init on every address' "$coordinator" init --dir "$work/wide" --listen "tcp://0.0.0.0:$port"
+expect 2 'invite without a reachable public address' "$coordinator" invite --dir "$work/wide" bank
+check 'it says what to set' complained 'public'
+
+# --- words
+expect 0 'version' "$coordinator" --version
+check 'version on stdout' said '[0-9]+\.[0-9]+'
+expect 0 'version of the worker' "$worker" --version
+expect 2 'no command' "$coordinator"
+expect 2 'an unknown command' "$coordinator" statsu
+check 'names the nearest' complained 'status'
+expect 2 'an unknown subcommand' "$coordinator" job summit
+expect 0 'template' "$coordinator" job template
+check 'the template has a job section' said '^\[job\]'
+
+# --- job files
+job_file "$work/good.conf"
+expect 0 'a job is queued without a daemon' "$coordinator" job submit "$work/good.conf" --dir "$work/coord" --json
+check 'with --json as an object' said '^\{"job":1\}$'
+refuse() { # SENTENCE PATTERN WORDS...
+    local sentence=$1 pattern=$2
+    shift 2
+    job_file "$work/bad.conf" "$@"
+    expect 3 "$sentence" "$coordinator" job submit "$work/bad.conf" --dir "$work/coord"
+    check "$sentence: $pattern" complained "$pattern"
+    check "$sentence: one line" one_line
+}
+refuse 'an unknown key' 'rounds' job.ronds=3
+check 'with its line' complained 'bad.conf:[0-9]+'
+refuse 'a value out of range' 'rounds' job.rounds=0
+refuse 'a word for a number' 'steps' train.steps=many
+refuse 'an unknown strategy' 'strategy' job.strategy=best
+refuse 'a broken hash' 'sha256' model.sha256=abc
+expect 3 'a job file that is not there' "$coordinator" job submit "$work/nothing.conf" --dir "$work/coord"
+job_file "$work/on.conf" privacy.secure_aggregation=on
+expect 4 'secure aggregation, not built yet' "$coordinator" job submit "$work/on.conf" --dir "$work/coord"
+
+# --- things that are not there
+expect 1 'an unknown job' "$coordinator" job show 99 --dir "$work/coord"
+expect 1 'cancel of an unknown job' "$coordinator" job cancel 99 --dir "$work/coord"
+expect 1 'adapters of an unknown job' "$coordinator" adapters list --job 99 --dir "$work/coord"
+expect 1 'export of an unknown version' "$coordinator" adapters export --job 1 --version 9 \
+    --out "$work/x" --dir "$work/coord"
+check 'nothing is written' test ! -e "$work/x"
+expect 1 'revoke of an unknown site' "$coordinator" roster revoke nobody --dir "$work/coord"
+expect 3 'a broken identity' "$coordinator" roster add bank nonsense --dir "$work/coord"
+expect 1 'health without a daemon' "$coordinator" health --dir "$work/coord"
+expect 0 'cancel without a daemon' "$coordinator" job cancel 1 --dir "$work/coord"
+expect 0 'status without a daemon' "$coordinator" status --dir "$work/coord" --json
+expect 0 'roster list without a daemon' "$coordinator" roster list --dir "$work/coord"
+
+# --- two daemons on one directory
+coordinator_start
+expect 1 'a second daemon on the same directory' "$coordinator" serve --dir "$work/coord"
+expect 0 'health with a daemon' "$coordinator" health --dir "$work/coord"
+site_join bank
+site_start bank
+within 60 online bank || fail 'bank is online'
+expect 1 'a second daemon at the same site' "$worker" run --dir "$work/bank"
+expect 0 'a dry run' "$worker" check --dir "$work/bank"
+token=$("$coordinator" invite --dir "$work/coord" late)
+stop bank
+stop coord
+expect 5 'join without a coordinator' "$worker" join "$token" --dir "$work/late"
+
+# --- the site
+expect 2 'run without a directory' "$worker" run
+expect 1 'run where no site is' "$worker" run --dir "$work/nowhere"
+expect 1 'status where no site is' "$worker" status --dir "$work/nowhere"
+expect 0 'status of a site' "$worker" status --dir "$work/bank" --json
+check 'as one object' same "$(grep -c . "$work/out")" 1
+expect 3 'a token from stdin that is none' "$worker" join - --dir "$work/late" <<<'hello'
+sed -i 's/^threads = .*/threads = lots/' "$work/bank/worker.conf"
+expect 3 'a broken worker.conf' "$worker" run --dir "$work/bank"
+check 'with its line' complained 'worker.conf:[0-9]+'
+site_conf bank 'max_rnak = 4'
+expect 3 'an unknown key in worker.conf' "$worker" run --dir "$work/bank"
+check 'with the nearest' complained 'max_rank'
+chmod 644 "$work/bank/site.keys"
+site_conf bank
+expect 4 'keys that others can read' "$worker" run --dir "$work/bank"
+check 'it says what to do' complained 'chmod 600'
+the_end
