@@ -174,10 +174,12 @@ static void step(struct play *self, int64_t wait_ms)
         self->peer = 0;
         self->welcomed = false;
     } else if (event.kind == FL_TRANSPORT_FRAME) {
-        self->peer = event.peer;
         if (fl_wire_decode(event.frame, event.length, &message, &error) != FL_OK)
             die("frames", error.text);
-        take(self, &message);
+        if (message.kind == FL_WIRE_HELLO)
+            self->peer = event.peer;
+        if (event.peer == self->peer)
+            take(self, &message);
         fl_wire_free(&message);
     }
 }

@@ -114,6 +114,7 @@ try() {
     # an event that is told too often is left out of the log for a while: the offender knows it too
     [ "$3" = - ] || tail -n "+$((mark + 1))" "$ROOM/serve.log" | grep -q "\"event\":\"$3\"" ||
         { [ "$3" = peer_dropped ] && grep -q "goodbye\|down" "$ROOM/attack.out"; } ||
+        { [ "$3" = update_rejected ] && grep -q rejected "$ROOM/attack.out"; } ||
         { [ "$3" = join_refused ] && grep -q join-refused "$ROOM/attack.out"; } ||
         fail "$1: the log does not tell $3: $(tail -n "+$((mark + 1))" "$ROOM/serve.log" | tail -n 12)"
     if [ "$1" != honest ] && [ "$1" != all-cut ] && [ "$3" = update_rejected ]; then
