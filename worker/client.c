@@ -49,6 +49,7 @@ enum fl_status fl_client_create(const struct fl_client_config *config, struct fl
         fl_client_destroy(&self);
         return status;
     }
+    fl_client_recall_offer(self);
     *out = self;
     return FL_OK;
 }
@@ -75,7 +76,9 @@ void fl_client_destroy(struct fl_client **self_pointer)
 
 enum fl_status fl_client_send(struct fl_client *self, struct fl_wire *message)
 {
-    message->has_nonce = self->welcomed && message->kind != FL_WIRE_HELLO;
+    if (!self->welcomed && message->kind != FL_WIRE_HELLO)
+        return FL_ENOTFOUND; /* the session is over though the link may still be open */
+    message->has_nonce = message->kind != FL_WIRE_HELLO;
     memcpy(message->nonce, self->nonce, FL_NONCE_BYTES);
     self->frame.length = 0;
     enum fl_status status = fl_wire_encode(message, &self->frame);

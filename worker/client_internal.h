@@ -106,6 +106,10 @@ void fl_client_submit_fit(struct fl_client *self);
 void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason);
 void fl_client_feed_pending(struct fl_client *self);
 
+/* client_offer.c */
+void fl_client_keep_offer(struct fl_client *self, const struct fl_wire *message);
+void fl_client_recall_offer(struct fl_client *self);
+
 /* client_results.c */
 void fl_client_result(struct fl_client *self, struct fl_work_result *result);
 void fl_client_fetched(struct fl_client *self, struct fl_incoming *in);

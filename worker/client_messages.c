@@ -14,7 +14,9 @@
 #include "worker/policy.h"
 
 #define FETCH_PROGRESS_MS 60000
-#define KEEPING_MAX       4 /* versions handed to the work thread and not written yet */
+/* of a version that comes before this process has checked the job's model */
+#define RECALLED_BYTES_MAX (256ull << 20)
+#define KEEPING_MAX        4 /* versions handed to the work thread and not written yet */
 
 static bool same_key(const struct fl_attempt *a, const struct fl_wire *m)
 {
@@ -210,6 +212,7 @@ static void take_offer(struct fl_client *self, const struct fl_wire *m)
     self->has_offer = true;
     self->allowed = false;
     reset_attempt(self);
+    fl_client_keep_offer(self, m);
     fl_log(FL_LOG_INFO, "offer", "a round is offered", FL_U64("job", m->job),
            FL_STR("name", self->offer.name), FL_U64("round", m->round),
            FL_U64("attempt", m->attempt));
@@ -424,7 +427,8 @@ static void take_version(struct fl_client *self, const struct fl_wire *m)
     if (self->key.round <= v->version)
         fl_client_event(self, FL_SESSION_VERSION);
     remember_seen(self, v->sha256);
-    begin_fetch(self, in, &v->adapter, self->start_bytes_max);
+    begin_fetch(self, in, &v->adapter,
+                self->start_bytes_max ? self->start_bytes_max : RECALLED_BYTES_MAX);
 }
 
 static void take_job_end(struct fl_client *self, const struct fl_wire *m)

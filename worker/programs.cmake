@@ -2,6 +2,7 @@
 fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
   client.c
   client_messages.c
+  client_offer.c
   client_results.c
   client_status.c
   cmd_check.c
