@@ -26,6 +26,8 @@ static enum fl_status fit(void *context, const struct fl_siteconf *conf,
     (void)conf;
     memset(out, 0, sizeof(*out));
     atomic_fetch_add(&self->fits, 1);
+    while (atomic_load(&self->hold_fit))
+        usleep(1000);
     if (self->fit_status != FL_OK)
         return fl_fail(error, self->fit_status, "the stub does not fit");
     memcpy(out->manifest, offer->manifest, FL_HASH_BYTES);

@@ -19,6 +19,7 @@
 struct stub_trainer {
     atomic_int fits, runs;
     atomic_int hold;           /* while set, a run waits (until stopped) */
+    atomic_int hold_fit;       /* while set, a fit waits */
     enum fl_status fit_status; /* what fit() gives; FL_OK by default */
     enum fl_status run_status;
     uint64_t data_seed; /* of the last run */
