@@ -105,6 +105,8 @@ void fl_client_incoming_close(struct fl_incoming *self);
 void fl_client_submit_fit(struct fl_client *self);
 void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason);
 void fl_client_feed_pending(struct fl_client *self);
+/* Make the highest (job, round, attempt) durable, and the newest version kept (NULL: as before). */
+void fl_client_remember(struct fl_client *self, const uint8_t *version_hash);
 
 /* client_offer.c */
 void fl_client_keep_offer(struct fl_client *self, const struct fl_wire *message);

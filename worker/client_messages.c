@@ -248,7 +248,7 @@ static bool keep_task(struct fl_client *self, const struct fl_wire_task *task)
     return true;
 }
 
-static void remember_seen(struct fl_client *self, const uint8_t *version_hash)
+void fl_client_remember(struct fl_client *self, const uint8_t *version_hash)
 {
     struct fl_error error;
     self->seen.job = self->key.job;
@@ -284,7 +284,7 @@ static void take_task(struct fl_client *self, const struct fl_wire *m)
     if (!keep_task(self, &m->as.task))
         return;
     self->failed = self->has_collect = false;
-    remember_seen(self, NULL);
+    fl_client_remember(self, NULL);
     if (self->stage == FL_STAGE_READY && self->answer.verdict == FL_VERDICT_FIT)
         fl_client_event(self, FL_SESSION_TASK);
     /* while FITTING it waits: fl_client_feed_pending() */
@@ -426,7 +426,6 @@ static void take_version(struct fl_client *self, const struct fl_wire *m)
            FL_NUM("eval_loss_before", v->has_eval ? v->eval_loss : (double)NAN));
     if (self->key.round <= v->version)
         fl_client_event(self, FL_SESSION_VERSION);
-    remember_seen(self, v->sha256);
     begin_fetch(self, in, &v->adapter,
                 self->start_bytes_max ? self->start_bytes_max : RECALLED_BYTES_MAX);
 }

@@ -1,6 +1,7 @@
 /* client_results.c - what the work thread and finished downloads bring. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -187,6 +188,17 @@ static void seal_result(struct fl_client *self, struct fl_work_result *r)
     fl_client_event(self, FL_SESSION_SEAL_DONE);
 }
 
+static void say_how_to_try(struct fl_client *self, const struct fl_work_result *r)
+{
+    char text[2 * FL_PATH_BYTES + 160];
+    const char *model = fl_siteconf_model(self->c.conf, self->offer.model);
+    snprintf(text, sizeof(text),
+             "the job's final adapter; try it: fedlora-worker generate --model %s --adapter %s "
+             "--prompt TEXT",
+             model ? model : "MODEL", r->path);
+    fl_log(FL_LOG_INFO, "adapter_final", text, FL_U64("job", r->key.job));
+}
+
 static void keep_result(struct fl_client *self, struct fl_work_result *r)
 {
     self->keeping--;
@@ -198,8 +210,12 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     self->newest_version = r->version;
     memcpy(self->newest_adapter, r->path, sizeof(self->newest_adapter));
     self->status_dirty = true;
+    if (self->key.job == r->key.job)
+        fl_client_remember(self, r->sha256);
     fl_log(FL_LOG_INFO, "adapter_kept", "the newest global adapter is here",
            FL_U64("job", r->key.job), FL_U64("version", r->version), FL_STR("path", r->path));
+    if (r->last)
+        say_how_to_try(self, r);
 }
 
 void fl_client_result(struct fl_client *self, struct fl_work_result *result)

@@ -60,8 +60,9 @@ struct fl_work_result {
     /* FL_WORK_SEAL */
     uint64_t cut, plain_bytes;
     uint8_t sha256[FL_HASH_BYTES]; /* of the sealed bytes */
-    /* FL_WORK_KEEP */
+    /* FL_WORK_KEEP: sha256 above is the version's */
     uint32_t version;
+    bool last; /* of its job */
     char path[FL_PATH_BYTES];
 };
 
@@ -74,6 +75,13 @@ FL_CHECKED enum fl_status fl_compute_start(const struct fl_siteconf *conf,
                                            const struct fl_sitestore *store,
                                            struct fl_trainer *trainer, struct fl_compute **out,
                                            struct fl_error *error);
+/* The same without a thread: requests wait until fl_compute_turn() does them (a simulator). */
+FL_CHECKED enum fl_status fl_compute_inline(const struct fl_siteconf *conf,
+                                            const struct fl_sitestore *store,
+                                            struct fl_trainer *trainer, struct fl_compute **out,
+                                            struct fl_error *error);
+/* Do the first waiting request here; false: none waits. Only without a thread. */
+bool fl_compute_turn(struct fl_compute *self);
 /* Stop training in progress, join the thread, release everything. */
 void fl_compute_stop(struct fl_compute **self);
 /* The site's name at the coordinator: part of the data order. Call before any FL_WORK_TRAIN. */

@@ -471,6 +471,8 @@ static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work
     uint8_t sha256[FL_HASH_BYTES];
     fl_buf_init(&card, 65536);
     result->version = work->version.version;
+    result->last = work->version.last;
+    memcpy(result->sha256, work->version.sha256, FL_HASH_BYTES);
     fl_sha256(work->bytes, work->length, sha256);
     if (memcmp(sha256, work->version.sha256, FL_HASH_BYTES) != 0)
         return fl_fail(error, FL_EFORMAT, "version %u has another hash than was announced",
