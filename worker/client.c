@@ -321,7 +321,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t wait_ms(const struct fl_client *self)
+int64_t fl_client_wait_ms(const struct fl_client *self)
 {
     int64_t now = fl_client_now(self), until = now + 1000;
     until = least(until, self->reset_at);
@@ -379,24 +379,29 @@ static void say_goodbye(struct fl_client *self)
     (void)!fl_client_send(self, &goodbye);
 }
 
+enum fl_status fl_client_step(struct fl_client *self, struct fl_error *error)
+{
+    struct fl_link_event event;
+    enum fl_status status = fl_link_next(self->c.link, fl_client_wait_ms(self), &event);
+    if (status == FL_OK)
+        status = on_link_event(self, &event, error);
+    else if (status == FL_ETIMEOUT || status == FL_ESTOPPED)
+        status = FL_OK;
+    else
+        status = fl_fail(error, status, "the network layer failed");
+    if (status == FL_OK) {
+        tick(self);
+        fl_client_pump(self);
+    }
+    return status;
+}
+
 enum fl_status fl_client_run(struct fl_client *self, struct fl_error *error)
 {
     enum fl_status status = FL_OK;
     fl_client_write_status(self);
-    while (status == FL_OK && !atomic_load(self->c.stop)) {
-        struct fl_link_event event;
-        status = fl_link_next(self->c.link, wait_ms(self), &event);
-        if (status == FL_OK)
-            status = on_link_event(self, &event, error);
-        else if (status == FL_ETIMEOUT || status == FL_ESTOPPED)
-            status = FL_OK;
-        else
-            status = fl_fail(error, status, "the network layer failed");
-        if (status == FL_OK) {
-            tick(self);
-            fl_client_pump(self);
-        }
-    }
+    while (status == FL_OK && !atomic_load(self->c.stop))
+        status = fl_client_step(self, error);
     say_goodbye(self);
     session_over(self);
     fl_client_write_status(self);

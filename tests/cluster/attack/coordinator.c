@@ -624,6 +624,8 @@ static void flood(struct play *self, const char *name)
         step(self, 0);
     }
     self->job += 10;
+    for (int64_t end = now_ms() + 3000; now_ms() < end;) /* it leaves, and comes back */
+        step(self, 50);
 }
 
 static void noise(struct play *self, const char *name)
