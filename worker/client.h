@@ -35,5 +35,9 @@ FL_CHECKED enum fl_status fl_client_create(const struct fl_client_config *config
 void fl_client_destroy(struct fl_client **self);
 /* Run until *stop (FL_OK) or until the site is no longer wanted (FL_EREFUSED). */
 FL_CHECKED enum fl_status fl_client_run(struct fl_client *self, struct fl_error *error);
+/* One turn of that loop: wait for at most one event of the link, then do what has become due. */
+FL_CHECKED enum fl_status fl_client_step(struct fl_client *self, struct fl_error *error);
+/* How long that turn may wait. */
+int64_t fl_client_wait_ms(const struct fl_client *self);
 
 #endif

@@ -33,7 +33,7 @@ struct fl_compute {
     struct fl_labour labour;
     struct fl_attempt running; /* what the thread works on; job 0: nothing */
     struct fl_trainer_progress progress;
-    bool ending;
+    bool threaded, ending;
     int fd;
 };
 
@@ -108,7 +108,7 @@ static void ring(const struct fl_compute *self)
 static struct node *take(struct fl_compute *self)
 {
     pthread_mutex_lock(&self->mutex);
-    while (!self->requests.head && !self->ending)
+    while (!self->requests.head && !self->ending && self->threaded)
         pthread_cond_wait(&self->wake, &self->mutex);
     struct node *node = self->ending ? NULL : queue_pop(&self->requests);
     if (node) {
@@ -119,26 +119,33 @@ static struct node *take(struct fl_compute *self)
     return node;
 }
 
+bool fl_compute_turn(struct fl_compute *self)
+{
+    struct node *node = take(self);
+    if (!node)
+        return false;
+    fl_labour_do(&self->labour, node->work, node->result);
+    fl_work_free(node->work);
+    node->work = NULL;
+    pthread_mutex_lock(&self->mutex);
+    self->running = (struct fl_attempt){.job = 0};
+    self->progress = (struct fl_trainer_progress){.activity = FL_ACTIVITY_IDLE};
+    queue_push(&self->results, node);
+    pthread_mutex_unlock(&self->mutex);
+    ring(self);
+    return true;
+}
+
 static void *run(void *context)
 {
-    struct fl_compute *self = context;
-    for (struct node *node = take(self); node; node = take(self)) {
-        fl_labour_do(&self->labour, node->work, node->result);
-        fl_work_free(node->work);
-        node->work = NULL;
-        pthread_mutex_lock(&self->mutex);
-        self->running = (struct fl_attempt){.job = 0};
-        self->progress = (struct fl_trainer_progress){.activity = FL_ACTIVITY_IDLE};
-        queue_push(&self->results, node);
-        pthread_mutex_unlock(&self->mutex);
-        ring(self);
-    }
+    while (fl_compute_turn(context))
+        continue;
     return NULL;
 }
 
-enum fl_status fl_compute_start(const struct fl_siteconf *conf, const struct fl_sitestore *store,
-                                struct fl_trainer *trainer, struct fl_compute **out,
-                                struct fl_error *error)
+enum fl_status fl_compute_inline(const struct fl_siteconf *conf, const struct fl_sitestore *store,
+                                 struct fl_trainer *trainer, struct fl_compute **out,
+                                 struct fl_error *error)
 {
     *out = NULL;
     struct fl_compute *self = fl_calloc(1, sizeof(*self));
@@ -154,14 +161,24 @@ enum fl_status fl_compute_start(const struct fl_siteconf *conf, const struct fl_
     }
     pthread_mutex_init(&self->mutex, NULL);
     pthread_cond_init(&self->wake, NULL);
-    int failed = pthread_create(&self->thread, NULL, run, self);
-    if (failed) {
-        close(self->fd);
-        fl_free(self);
-        return fl_fail_errno(error, failed, "starting the work thread");
-    }
     *out = self;
     return FL_OK;
+}
+
+enum fl_status fl_compute_start(const struct fl_siteconf *conf, const struct fl_sitestore *store,
+                                struct fl_trainer *trainer, struct fl_compute **out,
+                                struct fl_error *error)
+{
+    enum fl_status status = fl_compute_inline(conf, store, trainer, out, error);
+    if (status != FL_OK)
+        return status;
+    (*out)->threaded = true;
+    int failed = pthread_create(&(*out)->thread, NULL, run, *out);
+    if (failed == 0)
+        return FL_OK;
+    (*out)->threaded = false;
+    fl_compute_stop(out);
+    return fl_fail_errno(error, failed, "starting the work thread");
 }
 
 static void drop_all(struct queue *q)
@@ -183,7 +200,8 @@ void fl_compute_stop(struct fl_compute **self_pointer)
     atomic_store(&self->labour.stop, 1);
     pthread_cond_signal(&self->wake);
     pthread_mutex_unlock(&self->mutex);
-    pthread_join(self->thread, NULL);
+    if (self->threaded)
+        pthread_join(self->thread, NULL);
     drop_all(&self->requests);
     drop_all(&self->results);
     fl_labour_free(&self->labour);
