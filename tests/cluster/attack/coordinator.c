@@ -698,5 +698,13 @@ int main(int argc, char **argv)
         scenarios[i].play(&self, scenarios[i].name);
         printf("ok %s\n", scenarios[i].name);
     }
+    fl_server_close(&self.transport);
+    fl_serve_destroy(&self.serve);
+    fl_shelf_destroy(&self.shelf);
+    fl_inventory_free(&self.targets);
+    fl_model_close(&model);
+    fl_keys_destroy(&self.keys);
+    fl_keys_destroy(&self.sealing);
+    fl_buf_free(&self.frame);
     return 0;
 }
