@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "coordinator/server_internal.h"
+#include "net/bulk.h"
 
 #define RETRY_LEAST_MS 1000
 #define RETRY_MOST_MS  3600000
@@ -324,36 +325,15 @@ void fl_intake_fetched(struct fl_server *self, struct fl_seat *seat)
 
 static void take_chunk(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message)
 {
-    struct fl_chunk_message chunk = {.kind = FL_CHUNK_MISSING};
-    if (message->kind == FL_WIRE_PAGE) {
-        const struct fl_wire_page *page = &message->as.page;
-        chunk = (struct fl_chunk_message){.kind = FL_CHUNK_PAGE,
-                                          .index = page->index,
-                                          .count = page->chunk_count,
-                                          .size = page->size,
-                                          .data = page->hashes.data,
-                                          .length = page->hashes.length};
-        memcpy(chunk.root, page->root, FL_HASH_BYTES);
-    } else if (message->kind == FL_WIRE_CHUNK) {
-        const struct fl_wire_chunk *data = &message->as.chunk;
-        chunk = (struct fl_chunk_message){.kind = FL_CHUNK_DATA,
-                                          .index = data->index,
-                                          .data = data->data.data,
-                                          .length = data->data.length};
-        memcpy(chunk.root, data->root, FL_HASH_BYTES);
-    } else
-        memcpy(chunk.root, message->as.missing.root, FL_HASH_BYTES);
-    if (seat->fetch)
+    struct fl_chunk_message chunk;
+    if (seat->fetch && fl_bulk_from_wire(message, &chunk))
         fl_seat_step_fetch(self, seat, FL_FETCH_MESSAGE, &chunk);
 }
 
 static bool take_need(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message)
 {
-    const struct fl_wire_need *need = &message->as.need;
-    struct fl_chunk_message chunk = {
-        .kind = FL_CHUNK_NEED, .pages = need->pages, .index = need->first, .count = need->count};
-    memcpy(chunk.root, need->root, FL_HASH_BYTES);
-    if (fl_serve_need(seat->serve, &chunk) == FL_EFORMAT)
+    struct fl_chunk_message chunk;
+    if (!fl_bulk_from_wire(message, &chunk) || fl_serve_need(seat->serve, &chunk) == FL_EFORMAT)
         return false;
     fl_seat_pump(self, seat);
     return true;
@@ -528,6 +508,8 @@ static void take_join(struct fl_server *self, fl_peer peer, const char *user, co
                   status == FL_OK ? "site_enrolled" : "join_refused",
                   status == FL_OK ? "a site enrolled" : "a join was refused", fields);
     answer_join(self, peer, join, status, &error, site ? site->name : NULL);
+    if (!site) /* a stranger keeps no place among the connections */
+        fl_transport_drop(self->transport, peer);
     if (site && fl_desk_audit(self->desk, "site_enrolled", fields, &error) != FL_OK)
         return;
 }

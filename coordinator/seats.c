@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "coordinator/server_internal.h"
+#include "net/bulk.h"
 
 #define PROGRESS_MS 60000 /* a fetch without any new chunk for so long is given up */
 
@@ -44,10 +45,22 @@ static bool grow(struct fl_server *self)
     return true;
 }
 
+/* One session and what its reconnections leave behind: more is a site that takes others' places. */
+static bool crowds(const struct fl_server *self, const struct fl_site *site)
+{
+    uint32_t seats = 0;
+    for (uint32_t i = 0; i < self->seat_count; i++)
+        seats += self->seats[i]->site == site->id;
+    if (seats >= FL_SEATS_OF_A_SITE)
+        fl_log(FL_LOG_WARN, "peer_dropped", "a site has too many connections",
+               FL_STR("worker", site->name));
+    return seats >= FL_SEATS_OF_A_SITE;
+}
+
 struct fl_seat *fl_seat_open(struct fl_server *self, fl_peer peer, const char *user)
 {
     const struct fl_site *site = fl_roster_by_name(self->desk->roster, user);
-    if (!site || site->revoked || !grow(self))
+    if (!site || site->revoked || crowds(self, site) || !grow(self))
         return NULL;
     struct fl_seat *seat = fl_calloc(1, sizeof *seat);
     if (!seat)
@@ -149,38 +162,12 @@ void fl_seat_dismiss(struct fl_server *self, struct fl_seat *seat, enum fl_goodb
     leave(self, seat);
 }
 
-static void chunk_to_wire(const struct fl_chunk_message *from, struct fl_wire *to)
-{
-    if (from->kind == FL_CHUNK_NEED) {
-        to->kind = FL_WIRE_NEED;
-        memcpy(to->as.need.root, from->root, FL_HASH_BYTES);
-        to->as.need.pages = from->pages;
-        to->as.need.first = from->index;
-        to->as.need.count = from->count;
-    } else if (from->kind == FL_CHUNK_PAGE) {
-        to->kind = FL_WIRE_PAGE;
-        memcpy(to->as.page.root, from->root, FL_HASH_BYTES);
-        to->as.page.index = from->index;
-        to->as.page.hashes = (struct fl_wire_bytes){from->data, from->length};
-        to->as.page.size = from->size;
-        to->as.page.chunk_count = from->count;
-    } else if (from->kind == FL_CHUNK_DATA) {
-        to->kind = FL_WIRE_CHUNK;
-        memcpy(to->as.chunk.root, from->root, FL_HASH_BYTES);
-        to->as.chunk.index = from->index;
-        to->as.chunk.data = (struct fl_wire_bytes){from->data, from->length};
-    } else {
-        to->kind = FL_WIRE_MISSING;
-        memcpy(to->as.missing.root, from->root, FL_HASH_BYTES);
-    }
-}
-
 void fl_seat_pump(struct fl_server *self, struct fl_seat *seat)
 {
     struct fl_chunk_message chunk;
     while (!seat->leaving && fl_serve_next(seat->serve, &chunk) == FL_OK) {
         struct fl_wire message = {.job = (uint64_t)self->job.id};
-        chunk_to_wire(&chunk, &message);
+        fl_bulk_to_wire(&chunk, &message);
         enum fl_status status = send_wire(self, seat, &message);
         self->busy_until_ms = fl_server_now(self) + 2000;
         if (status != FL_OK)
@@ -311,7 +298,7 @@ void fl_seat_step_fetch(struct fl_server *self, struct fl_seat *seat, enum fl_fe
                                               &effects);
     for (size_t i = 0; i < effects.count; i++) {
         struct fl_wire need = {.job = (uint64_t)self->job.id};
-        chunk_to_wire(&effects.messages[i], &need);
+        fl_bulk_to_wire(&effects.messages[i], &need);
         fl_seat_send(self, seat, &need);
     }
     if (state == FL_FETCH_DONE || state == FL_FETCH_FAILED)

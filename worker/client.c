@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "crypto/entropy.h"
+#include "net/bulk.h"
 #include "worker/client_internal.h"
 
 #define BACKOFF_FIRST_MS  250
@@ -231,27 +232,6 @@ static void on_frame(struct fl_client *self, const uint8_t *frame, size_t length
 
 /* ---- what goes out without being asked ---- */
 
-static struct fl_wire chunk_frame(const struct fl_chunk_message *m)
-{
-    struct fl_wire out = {.kind = FL_WIRE_MISSING};
-    if (m->kind == FL_CHUNK_PAGE) {
-        out.kind = FL_WIRE_PAGE;
-        memcpy(out.as.page.root, m->root, FL_HASH_BYTES);
-        out.as.page.index = m->index;
-        out.as.page.hashes = (struct fl_wire_bytes){m->data, m->length};
-        out.as.page.size = m->size;
-        out.as.page.chunk_count = m->count;
-    } else if (m->kind == FL_CHUNK_DATA) {
-        out.kind = FL_WIRE_CHUNK;
-        memcpy(out.as.chunk.root, m->root, FL_HASH_BYTES);
-        out.as.chunk.index = m->index;
-        out.as.chunk.data = (struct fl_wire_bytes){m->data, m->length};
-    } else {
-        memcpy(out.as.missing.root, m->root, FL_HASH_BYTES);
-    }
-    return out;
-}
-
 void fl_client_pump(struct fl_client *self)
 {
     struct fl_chunk_message message;
@@ -263,7 +243,8 @@ void fl_client_pump(struct fl_client *self)
             fl_log(FL_LOG_ERROR, "serve_failed", fl_status_text(status));
             continue;
         }
-        struct fl_wire frame = chunk_frame(&message);
+        struct fl_wire frame = {.job = 0};
+        fl_bulk_to_wire(&message, &frame);
         status = fl_client_send(self, &frame);
         if (status == FL_EBUSY) {
             self->blocked = true;

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "net/bulk.h"
 #include "worker/client_internal.h"
 #include "worker/policy.h"
 
@@ -44,11 +45,8 @@ void fl_client_incoming_close(struct fl_incoming *self)
 
 static void send_need(struct fl_client *self, const struct fl_chunk_message *m)
 {
-    struct fl_wire need = {.kind = FL_WIRE_NEED};
-    memcpy(need.as.need.root, m->root, FL_HASH_BYTES);
-    need.as.need.pages = m->pages;
-    need.as.need.first = m->index;
-    need.as.need.count = m->count;
+    struct fl_wire need = {.job = 0};
+    fl_bulk_to_wire(m, &need);
     (void)!fl_client_send(self, &need); /* a lost one is asked for again */
 }
 
@@ -96,38 +94,13 @@ static void take_chunk(struct fl_client *self, const struct fl_chunk_message *me
 
 static void take_bulk(struct fl_client *self, const struct fl_wire *m)
 {
-    struct fl_chunk_message c = {.kind = FL_CHUNK_MISSING};
-    switch (m->kind) {
-    case FL_WIRE_NEED:
-        c.kind = FL_CHUNK_NEED;
-        memcpy(c.root, m->as.need.root, FL_HASH_BYTES);
-        c.pages = m->as.need.pages;
-        c.index = m->as.need.first;
-        c.count = m->as.need.count;
-        if (fl_serve_need(self->serve, &c) != FL_OK)
-            fl_log(FL_LOG_WARN, "bad_need", "the coordinator asked for nonsense; ignored");
+    struct fl_chunk_message c;
+    if (!fl_bulk_from_wire(m, &c))
         return;
-    case FL_WIRE_PAGE:
-        c.kind = FL_CHUNK_PAGE;
-        memcpy(c.root, m->as.page.root, FL_HASH_BYTES);
-        c.index = m->as.page.index;
-        c.count = m->as.page.chunk_count;
-        c.size = m->as.page.size;
-        c.data = m->as.page.hashes.data;
-        c.length = m->as.page.hashes.length;
-        break;
-    case FL_WIRE_CHUNK:
-        c.kind = FL_CHUNK_DATA;
-        memcpy(c.root, m->as.chunk.root, FL_HASH_BYTES);
-        c.index = m->as.chunk.index;
-        c.data = m->as.chunk.data.data;
-        c.length = m->as.chunk.data.length;
-        break;
-    default:
-        memcpy(c.root, m->as.missing.root, FL_HASH_BYTES);
-        break;
-    }
-    take_chunk(self, &c);
+    if (c.kind != FL_CHUNK_NEED)
+        take_chunk(self, &c);
+    else if (fl_serve_need(self->serve, &c) != FL_OK)
+        fl_log(FL_LOG_WARN, "bad_need", "the coordinator asked for nonsense; ignored");
 }
 
 /* ---- offers ---- */

@@ -1,6 +1,8 @@
 /* fake_link.c - see fake_link.h. */
 #include "fake_link.h"
 
+#include "net/bulk.h"
+
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -181,21 +183,7 @@ void fake_send(struct fake *self, const struct fl_wire *message)
 static struct fl_wire wire_of_chunk(const struct fake *self, const struct fl_chunk_message *m)
 {
     struct fl_wire out = fake_message(self, FL_WIRE_MISSING);
-    if (m->kind == FL_CHUNK_PAGE) {
-        out.kind = FL_WIRE_PAGE;
-        memcpy(out.as.page.root, m->root, FL_HASH_BYTES);
-        out.as.page.index = m->index;
-        out.as.page.hashes = (struct fl_wire_bytes){m->data, m->length};
-        out.as.page.size = m->size;
-        out.as.page.chunk_count = m->count;
-    } else if (m->kind == FL_CHUNK_DATA) {
-        out.kind = FL_WIRE_CHUNK;
-        memcpy(out.as.chunk.root, m->root, FL_HASH_BYTES);
-        out.as.chunk.index = m->index;
-        out.as.chunk.data = (struct fl_wire_bytes){m->data, m->length};
-    } else {
-        memcpy(out.as.missing.root, m->root, FL_HASH_BYTES);
-    }
+    fl_bulk_to_wire(m, &out);
     return out;
 }
 
@@ -326,36 +314,16 @@ static void fetch_step(struct fake *self, struct fl_fetch *fetch, enum fl_fetch_
     struct fl_fetch_effects effects = {.count = 0};
     (void)fl_fetch_step(fetch, event, message, 0, &effects);
     for (size_t i = 0; i < effects.count; i++) {
-        struct fl_wire need = fake_message(self, FL_WIRE_NEED);
-        memcpy(need.as.need.root, effects.messages[i].root, FL_HASH_BYTES);
-        need.as.need.pages = effects.messages[i].pages;
-        need.as.need.first = effects.messages[i].index;
-        need.as.need.count = effects.messages[i].count;
+        struct fl_wire need = wire_of_chunk(self, &effects.messages[i]);
         fake_send(self, &need);
     }
 }
 
 static void take_chunk(struct fake *self, struct fl_fetch *fetch)
 {
-    struct fl_chunk_message c = {.kind = FL_CHUNK_PAGE};
-    const struct fl_wire *m = &self->last;
-    if (m->kind == FL_WIRE_PAGE) {
-        memcpy(c.root, m->as.page.root, FL_HASH_BYTES);
-        c.index = m->as.page.index;
-        c.count = m->as.page.chunk_count;
-        c.size = m->as.page.size;
-        c.data = m->as.page.hashes.data;
-        c.length = m->as.page.hashes.length;
-    } else if (m->kind == FL_WIRE_CHUNK) {
-        c.kind = FL_CHUNK_DATA;
-        memcpy(c.root, m->as.chunk.root, FL_HASH_BYTES);
-        c.index = m->as.chunk.index;
-        c.data = m->as.chunk.data.data;
-        c.length = m->as.chunk.data.length;
-    } else {
-        return;
-    }
-    fetch_step(self, fetch, FL_FETCH_MESSAGE, &c);
+    struct fl_chunk_message c;
+    if (fl_bulk_from_wire(&self->last, &c))
+        fetch_step(self, fetch, FL_FETCH_MESSAGE, &c);
 }
 
 void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_buf *out)
