@@ -14,7 +14,8 @@
 #define FL_DUPLICATE_WAIT_MS   60000
 #define FL_INVENTORY_BYTES_MAX (4u << 20)
 #define FL_PARKED_MAX          64
-#define FL_JOINS_PER_MINUTE    60   /* refused joins of all peers together */
+#define FL_JOINS_PER_MINUTE    60 /* refused joins of all peers together */
+#define FL_SEATS_OF_A_SITE     16
 #define FL_SEAT_CREDIT         6000 /* see floods() in intake.c */
 
 enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE };

@@ -559,6 +559,58 @@ static void enrol_badly(struct attack *self, const char *text)
     }
 }
 
+/* ---- many connections ---- */
+
+#define CROWD 60
+
+/* Each says one thing and stays: a heartbeat without a session, or a Join that is refused. */
+static void crowd_says(struct attack *self, struct fl_link *link)
+{
+    struct fl_link *own = self->link;
+    struct fl_wire m = {.kind = FL_WIRE_HELLO};
+    self->link = link;
+    if (is(self, "join-crowd")) {
+        m.kind = FL_WIRE_JOIN;
+        memcpy(m.as.join.x25519, fl_keys_public(self->keys)->x25519, FL_KEY_BYTES);
+        fl_wire_set_text(m.as.join.name, sizeof(m.as.join.name), "site");
+        send_wire(self, &m);
+    } else {
+        self->welcomed = true;
+        m.kind = FL_WIRE_HEARTBEAT;
+        send_wire(self, &m);
+        self->welcomed = false;
+    }
+    self->link = own;
+}
+
+static void run_crowd(struct attack *self, const struct fl_link_config *config, int64_t seconds)
+{
+    static struct fl_link *links[CROWD];
+    struct fl_error error = {0};
+    unsigned ups = 0, downs = 0;
+    int64_t end = fl_clock_now(fl_clock_system()) + 1000 * seconds;
+    for (int i = 0; i < CROWD; i++) {
+        if (fl_link_open(config, &links[i], &error) != FL_OK)
+            exit(1);
+    }
+    saw("crowd");
+    while (fl_clock_now(fl_clock_system()) < end && downs < CROWD - 16) {
+        for (int i = 0; i < CROWD; i++) {
+            struct fl_link_event event;
+            if (fl_link_next(links[i], 1, &event) != FL_OK)
+                continue;
+            ups += event.kind == FL_LINK_UP;
+            downs += event.kind == FL_LINK_DOWN;
+            if (event.kind == FL_LINK_UP)
+                crowd_says(self, links[i]);
+        }
+    }
+    fprintf(stderr, "%s: %u connected, %u cut off\n", self->mode, ups, downs);
+    saw(downs >= CROWD - 16 ? "goodbye" : "stayed");
+    for (int i = 0; i < CROWD; i++)
+        fl_link_close(&links[i]);
+}
+
 /* ---- the loop ---- */
 
 static void on_event(struct attack *self, const struct fl_link_event *event, const char *token)
@@ -644,6 +696,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "attack: %s\n", error.text);
         return 1;
     }
+    if (is(&self, "crowd") || is(&self, "join-crowd"))
+        run_crowd(&self, &config, atoll(argv[6]));
     run(&self, atoll(argv[6]), argc > 7 ? argv[7] : "");
     fl_link_close(&self.link);
     fl_serve_destroy(&self.serve);

@@ -25,6 +25,8 @@ join-on-session:done:peer_dropped
 future:done:-
 silent:done:-
 flapping:done:-
+crowd:done:peer_dropped
+join-crowd:done:join_refused
 join-noise:done:peer_dropped
 join-hello:done:peer_dropped
 join-brute:done:join_refused
