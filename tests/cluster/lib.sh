@@ -135,7 +135,7 @@ taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 choose_port() {
     local try
     for ((try = 0; try < 200; try++)); do
-        port=$((20000 + RANDOM % 20000 * 2))
+        port=$((20000 + RANDOM % 6000 * 2))
         taken $port || taken $((port + 1)) || return 0
     done
     echo 'no free port'
