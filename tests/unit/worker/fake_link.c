@@ -9,9 +9,18 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/fs.h"
 #include "runner.h"
 
-#define PATIENCE_SECONDS 8.0
+#define PATIENCE_SECONDS         8.0
+#define PATIENCE_TORTURE_SECONDS 0.4 /* a refused allocation may mean that nothing ever comes */
+
+/* Is it too late for what was to come? */
+static bool late(double since)
+{
+    bool fault = fl_alloc_fault_fired() || fl_fs_fault_fired();
+    return fl_clock_seconds() - since > (fault ? PATIENCE_TORTURE_SECONDS : PATIENCE_SECONDS);
+}
 
 /* ---- the link, called by the site's I/O thread ---- */
 
@@ -233,8 +242,8 @@ static bool take(struct fake *self)
 
 const struct fl_wire *fake_await(struct fake *self, enum fl_wire_kind kind)
 {
-    double until = fl_clock_seconds() + PATIENCE_SECONDS;
-    while (fl_clock_seconds() < until) {
+    double since = fl_clock_seconds();
+    while (!late(since)) {
         if (!take(self))
             usleep(500);
         else if (self->last.kind == kind)
@@ -278,8 +287,8 @@ static unsigned resets(struct fake *self)
 
 void fake_await_resets(struct fake *self, unsigned count)
 {
-    double until = fl_clock_seconds() + PATIENCE_SECONDS;
-    while (resets(self) < count && fl_clock_seconds() < until)
+    double since = fl_clock_seconds();
+    while (resets(self) < count && !late(since))
         usleep(500);
     ck_assert_uint_eq(resets(self), count);
 }
@@ -326,6 +335,29 @@ static void take_chunk(struct fake *self, struct fl_fetch *fetch)
         fetch_step(self, fetch, FL_FETCH_MESSAGE, &c);
 }
 
+void fake_await_file(struct fake *self, const char *name)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    double since = fl_clock_seconds();
+    fl_assert_ok(fl_sitestore_path(&self->site->store, name, path, &error), &error);
+    while (!fl_path_exists(path) && !late(since)) {
+        if (!take(self))
+            usleep(500);
+    }
+    ck_assert_msg(fl_path_exists(path), "%s", name);
+}
+
+void fake_await_run(struct fake *self)
+{
+    double since = fl_clock_seconds();
+    while (atomic_load(&self->site->stub.runs) == 0 && !late(since)) {
+        if (!take(self))
+            usleep(500);
+    }
+    ck_assert_int_gt(atomic_load(&self->site->stub.runs), 0);
+}
+
 void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_buf *out)
 {
     struct fl_fetch_config config = {
@@ -333,12 +365,12 @@ void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_bu
     struct fl_fetch *fetch;
     struct fl_error error;
     size_t length;
-    double until = fl_clock_seconds() + PATIENCE_SECONDS;
+    double since = fl_clock_seconds();
     memcpy(config.root, ref->root, FL_HASH_BYTES);
     fl_buf_init(out, 1u << 24);
     fl_assert_ok(fl_fetch_open(&config, &fetch, &error), &error);
     fetch_step(self, fetch, FL_FETCH_ONLINE, NULL);
-    while (fl_fetch_state(fetch) != FL_FETCH_DONE && fl_clock_seconds() < until) {
+    while (fl_fetch_state(fetch) != FL_FETCH_DONE && !late(since)) {
         if (!take(self))
             usleep(500);
         else

@@ -76,6 +76,9 @@ const struct fl_wire *fake_await(struct fake *self, enum fl_wire_kind kind);
 /* Nothing of that kind comes for a while. */
 void fake_nothing(struct fake *self, enum fl_wire_kind kind);
 void fake_await_resets(struct fake *self, unsigned count);
+/* Answer NEED until that file of the site's is there, or until the trainer has begun. */
+void fake_await_file(struct fake *self, const char *name);
+void fake_await_run(struct fake *self);
 /* Fetch an object of the site's; the caller frees *out. */
 void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_buf *out);
 /* Put bytes on the shelf and fill in the reference. */

@@ -123,14 +123,6 @@ static bool exists(const struct bench *self, const char *name)
     return fl_path_exists(path);
 }
 
-static void await_file(struct bench *self, const char *name)
-{
-    for (int i = 0; i < 4000 && !exists(self, name); i++) {
-        fake_nothing(&self->fake, FL_WIRE_FAILED); /* answers NEED meanwhile */
-    }
-    ck_assert_msg(exists(self, name), "%s", name);
-}
-
 /* From the greeting to TRAINED. */
 static void train(struct bench *self)
 {
@@ -176,7 +168,7 @@ START_TEST(a_round_goes_from_hello_to_the_version)
     fl_buf_free(&bytes);
     send(&bench, receipt, 1);
     send_version(&bench, 1);
-    await_file(&bench, "adapters/9/adapter_model.safetensors");
+    fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
     struct fl_wire end = fake_message(&bench.fake, FL_WIRE_JOB_END);
     fake_send(&bench.fake, &end);
     fake_nothing(&bench.fake, FL_WIRE_FAILED);
@@ -220,7 +212,7 @@ START_TEST(every_message_may_come_three_times)
     send(&bench, task, 1);
     for (int i = 0; i < 3; i++)
         send_version(&bench, 1);
-    await_file(&bench, "adapters/9/adapter_model.safetensors");
+    fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
     send_version(&bench, 1);
     send(&bench, receipt, 1);
     send(&bench, task, 1);
@@ -294,8 +286,7 @@ START_TEST(a_link_lost_in_any_stage_costs_nothing)
     atomic_store(&bench.site.stub.hold, 1);
     bench.fake.silent = false;
     (void)fake_await(&bench.fake, FL_WIRE_NEED); /* fetching: asks again */
-    for (int i = 0; i < 1000 && atomic_load(&bench.site.stub.runs) == 0; i++)
-        fake_nothing(&bench.fake, FL_WIRE_TRAINED);
+    fake_await_run(&bench.fake);
     fake_reconnect(&bench.fake);
     fake_nothing(&bench.fake, FL_WIRE_TRAINED); /* training goes on */
     atomic_store(&bench.site.stub.hold, 0);
@@ -370,7 +361,7 @@ START_TEST(a_version_that_comes_before_the_check_has_ended_is_kept_after_it)
     send_version(&bench, 1);
     fake_nothing(&bench.fake, FL_WIRE_FAILED);
     atomic_store(&bench.site.stub.hold_fit, 0);
-    await_file(&bench, "adapters/9/adapter_model.safetensors");
+    fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
     bench_close(&bench);
 }
 END_TEST
@@ -441,8 +432,7 @@ START_TEST(what_found_the_queue_full_is_said_again)
     send(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     send(&bench, task, 1);
-    for (int i = 0; i < 1000 && atomic_load(&bench.site.stub.runs) == 0; i++)
-        fake_nothing(&bench.fake, FL_WIRE_TRAINED);
+    fake_await_run(&bench.fake);
     pthread_mutex_lock(&bench.fake.mutex);
     bench.fake.busy = true;
     pthread_mutex_unlock(&bench.fake.mutex);
@@ -466,8 +456,7 @@ START_TEST(heartbeats_go_out_while_training_runs)
     send(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     send(&bench, task, 1);
-    for (int i = 0; i < 1000 && atomic_load(&bench.site.stub.runs) == 0; i++)
-        fake_nothing(&bench.fake, FL_WIRE_TRAINED);
+    fake_await_run(&bench.fake);
     fake_nothing(&bench.fake, FL_WIRE_HEARTBEAT); /* the clock stands still */
     for (int i = 0; i < 3; i++) {
         fake_pass(&bench.fake, 5000);
