@@ -23,8 +23,8 @@ static const struct fl_command commands[] = {
 };
 
 /*
- * OpenMP's threads spin at a barrier unless told to wait, which halves the speed or worse as soon as
- * the machine has other work, and gains next to nothing when it has none. The library reads its
+ * OpenMP's threads spin at a barrier unless told to wait, which halves the speed or worse as soon
+ * as the machine has other work, and gains next to nothing when it has none. The library reads its
  * policy when it is loaded, so a command that computes starts itself once more with it set.
  */
 static void wait_passively(int argc, char **argv)
