@@ -338,7 +338,8 @@ static enum fl_status on_link_event(struct fl_client *self, const struct fl_link
     case FL_LINK_DOWN:
         if (self->welcomed)
             fl_log(FL_LOG_WARN, "disconnected", "the connection to the coordinator was lost");
-        back_off(self);
+        if (self->reset_at == INT64_MAX) /* else it was told how long to stay away */
+            back_off(self);
         break;
     case FL_LINK_DENIED:
         return on_denied(self, error);
