@@ -156,6 +156,7 @@ enum fl_status fl_compute_inline(const struct fl_siteconf *conf, const struct fl
     fl_labour_init(&self->labour, conf, store, trainer, on_progress, self);
     self->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (self->fd < 0) {
+        fl_labour_free(&self->labour);
         fl_free(self);
         return fl_fail_errno(error, errno, "eventfd");
     }

@@ -166,6 +166,15 @@ static bool replaceable(const char *directory)
     return empty;
 }
 
+static enum fl_status sync_parent(const char *path, struct fl_error *error)
+{
+    char parent[FL_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    size_t length = slash ? (size_t)(slash - path) : 0;
+    snprintf(parent, sizeof(parent), "%.*s", (int)length, path);
+    return fl_fs_sync_directory(length ? parent : slash ? "/" : ".", error);
+}
+
 /* Put the finished temporary directory in the place of the old one, if there is one. */
 static enum fl_status move_into_place(const char *temporary, const char *directory,
                                       struct fl_error *error)
@@ -177,7 +186,8 @@ static enum fl_status move_into_place(const char *temporary, const char *directo
         enum fl_status status = fl_fs_remove(directory, error);
         return status == FL_OK ? fl_fs_rename(temporary, directory, error) : status;
     }
-    return fl_fs_remove(temporary, error);
+    enum fl_status status = sync_parent(directory, error);
+    return status == FL_OK ? fl_fs_remove(temporary, error) : status;
 }
 
 enum fl_status fl_adapter_save(const struct fl_adapter *self, const char *directory,

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -209,6 +210,13 @@ static json_t *number(double value)
     return whole ? json_integer((json_int_t)value) : json_real(value);
 }
 
+/* A name that is empty or no UTF-8 (a path of this machine may be none) is left out. */
+static json_t *name_or_null(const char *name)
+{
+    json_t *text = name[0] ? json_string(name) : NULL;
+    return text ? text : json_null();
+}
+
 static json_t *object_or_empty(json_t *value)
 {
     return value ? json_incref(value) : json_object();
@@ -232,12 +240,13 @@ static json_t *config_json(const struct fl_peft_config *self)
                                         "trainable_token_indices"};
     static const char *const falses[] = {"ensure_weight_tying", "fan_in_fan_out", "lora_bias",
                                          "use_dora", "use_qalora"};
-    json_t *root = json_pack(
-        "{s:s,s:s,s:b,s:s,s:s,s:i,s:o,s:f,s:b,s:b,s:i,s:{},s:s}", "peft_type", "LORA", "task_type",
-        "CAUSAL_LM", "inference_mode", 1, "bias", "none", "base_model_name_or_path",
-        self->base_model, "r", (int)self->r, "lora_alpha", number(self->lora_alpha), "lora_dropout",
-        self->lora_dropout, "init_lora_weights", 1, "use_rslora", (int)self->use_rslora,
-        "qalora_group_size", 16, "loftq_config", "megatron_core", "megatron.core");
+    json_t *root = json_pack("{s:s,s:s,s:b,s:s,s:o,s:i,s:o,s:f,s:b,s:b,s:i,s:{},s:s}", "peft_type",
+                             "LORA", "task_type", "CAUSAL_LM", "inference_mode", 1, "bias", "none",
+                             "base_model_name_or_path", name_or_null(self->base_model), "r",
+                             (int)self->r, "lora_alpha", number(self->lora_alpha), "lora_dropout",
+                             self->lora_dropout, "init_lora_weights", 1, "use_rslora",
+                             (int)self->use_rslora, "qalora_group_size", 16, "loftq_config",
+                             "megatron_core", "megatron.core");
     for (size_t i = 0; root && i < sizeof(nulls) / sizeof(nulls[0]); i++)
         (void)!json_object_set_new(root, nulls[i], json_null());
     for (size_t i = 0; root && i < sizeof(falses) / sizeof(falses[0]); i++)
@@ -254,10 +263,38 @@ static json_t *config_json(const struct fl_peft_config *self)
     return root;
 }
 
+/* The fewest digits that bring a value back, from 15 on: 0.1 stays 0.1. */
+static size_t digits_of(double value)
+{
+    char text[40];
+    for (int digits = 15; digits < 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            return (size_t)digits;
+    }
+    return 17;
+}
+
+static size_t digits_needed(const struct fl_peft_config *self)
+{
+    const char *key;
+    json_t *value;
+    size_t most = digits_of(self->lora_alpha), own = digits_of(self->lora_dropout);
+    most = own > most ? own : most;
+    json_object_foreach(self->alpha_pattern, key, value)
+    {
+        own = digits_of(json_number_value(value));
+        most = own > most ? own : most;
+    }
+    return most;
+}
+
 enum fl_status fl_peft_config_print(const struct fl_peft_config *self, struct fl_buf *out)
 {
     json_t *root = config_json(self);
-    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(15))
+    size_t digits = digits_needed(self);
+    char *text = root ? json_dumps(root,
+                                   JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(digits))
                       : NULL;
     enum fl_status status = FL_ENOMEM;
     if (text) {

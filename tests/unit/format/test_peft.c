@@ -260,6 +260,52 @@ START_TEST(what_is_written_is_sorted_indented_and_read_back)
 }
 END_TEST
 
+START_TEST(numbers_come_back_to_the_last_bit)
+{
+    static const double values[] = {10.0 / 3.0, 0.1, 16.0 * 3.0 / 7.0, 1e-9, 12.5, 1e17};
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        struct fl_peft_config c, back;
+        struct fl_error error = {0};
+        struct fl_buf text;
+        double alpha = 0.0;
+        fl_peft_config_init(&c);
+        fl_buf_init(&text, 1u << 16);
+        c.lora_alpha = values[i];
+        c.alpha_pattern = json_pack("{s:f}", "q_proj", values[i] / 3.0);
+        ck_assert_int_eq(fl_peft_config_print(&c, &text), FL_OK);
+        fl_assert_ok(load(fl_buf_text(&text), &back, &error), &error);
+        ck_assert(back.lora_alpha == values[i]);
+        fl_assert_ok(fl_peft_module_alpha(&back, "q_proj", &alpha, &error), &error);
+        ck_assert(alpha == values[i] / 3.0);
+        fl_peft_config_free(&back);
+        fl_peft_config_free(&c);
+        fl_buf_free(&text);
+    }
+}
+END_TEST
+
+START_TEST(a_base_name_that_is_no_text_costs_only_the_name)
+{
+    static const char *const names[] = {"", "caf\xe9/model", "\xff"};
+    for (size_t i = 0; i < 3; i++) {
+        struct fl_peft_config c, back;
+        struct fl_error error = {0};
+        struct fl_buf text;
+        fl_peft_config_init(&c);
+        fl_buf_init(&text, 1u << 16);
+        snprintf(c.base_model, sizeof(c.base_model), "%s", names[i]);
+        ck_assert_int_eq(fl_peft_config_print(&c, &text), FL_OK);
+        ck_assert_ptr_nonnull(
+            strstr(fl_buf_text(&text), "\n  \"base_model_name_or_path\": null,\n"));
+        fl_assert_ok(load(fl_buf_text(&text), &back, &error), &error);
+        ck_assert_str_eq(back.base_model, "");
+        fl_peft_config_free(&back);
+        fl_peft_config_free(&c);
+        fl_buf_free(&text);
+    }
+}
+END_TEST
+
 START_TEST(a_long_base_name_is_cut_between_characters)
 {
     struct fl_peft_config c;
@@ -333,6 +379,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_first_pattern_that_matches_gives_rank_and_alpha);
     tcase_add_test(tc, patterns_with_impossible_values_are_refused);
     tcase_add_test(tc, what_is_written_is_sorted_indented_and_read_back);
+    tcase_add_test(tc, numbers_come_back_to_the_last_bit);
+    tcase_add_test(tc, a_base_name_that_is_no_text_costs_only_the_name);
     tcase_add_test(tc, a_long_base_name_is_cut_between_characters);
     tcase_add_test(tc, keys_are_put_together_and_taken_apart);
 }
