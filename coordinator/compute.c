@@ -142,18 +142,16 @@ void fl_mill_submit(struct fl_mill *self, struct fl_chore *chore)
         wake_loop(self);
 }
 
+/* What ends meanwhile has rung again and waits for the next call. */
 void fl_mill_collect(struct fl_mill *self, void *context)
 {
     uint64_t ignored;
-    struct fl_chore *chore;
     while (read(self->wake, &ignored, sizeof ignored) < 0 && errno == EINTR)
         continue;
-    for (;;) {
-        (void)pthread_mutex_lock(&self->lock);
-        chore = pop(&self->done);
-        (void)pthread_mutex_unlock(&self->lock);
-        if (!chore)
-            return;
+    (void)pthread_mutex_lock(&self->lock);
+    struct chain done = self->done;
+    self->done = (struct chain){NULL, NULL};
+    (void)pthread_mutex_unlock(&self->lock);
+    for (struct fl_chore *chore = pop(&done); chore; chore = pop(&done))
         chore->finish(chore, context);
-    }
 }

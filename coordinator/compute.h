@@ -26,7 +26,7 @@ void fl_mill_stop(struct fl_mill **self);
 /* Readable when a finished request waits (an eventfd). */
 int fl_mill_fd(const struct fl_mill *self);
 void fl_mill_submit(struct fl_mill *self, struct fl_chore *chore);
-/* Call finish(context) of every finished request. */
+/* Call finish(context) of every request that has finished by now. */
 void fl_mill_collect(struct fl_mill *self, void *context);
 
 #endif

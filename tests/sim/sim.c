@@ -1,0 +1,292 @@
+/* sim.c - time, chance, and the run of one seed. */
+#include "sim.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "coordinator/ops.h"
+#include "crypto/entropy.h"
+
+#define WALL_MS    1767225600000 /* 2026-01-01 */
+#define SETTLE_MS  1200000       /* a job must end so soon after the weather cleared */
+#define DELIVER_MS 300000        /* and its result be everywhere so soon after that */
+#define STEPS_MAX  400000
+#define HEAP_MAX   100000
+
+/* ---- chance ---- */
+
+uint64_t sim_random(struct sim *self)
+{
+    uint64_t z = (self->random += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+uint32_t sim_below(struct sim *self, uint32_t n)
+{
+    return n ? (uint32_t)(sim_random(self) % n) : 0;
+}
+
+bool sim_chance(struct sim *self, uint32_t percent)
+{
+    return sim_below(self, 100) < percent;
+}
+
+/* ---- time ---- */
+
+static bool before(const struct sim_event *a, const struct sim_event *b)
+{
+    return a->at != b->at ? a->at < b->at : a->seq < b->seq;
+}
+
+static void swap(struct sim_event *a, struct sim_event *b)
+{
+    struct sim_event kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+struct sim_event *sim_schedule(struct sim *self, int64_t at, enum sim_kind kind)
+{
+    static struct sim_event nowhere; /* memory is short: the run has failed already */
+    if (self->heap_count == self->heap_capacity) {
+        size_t capacity = self->heap_capacity ? 2 * self->heap_capacity : 256;
+        struct sim_event *grown = fl_reallocarray(self->heap, capacity, sizeof(*grown));
+        if (!grown || capacity > HEAP_MAX) {
+            sim_violation(self, "%zu events wait", self->heap_count);
+            if (!grown)
+                return &nowhere;
+        }
+        self->heap = grown;
+        self->heap_capacity = capacity;
+    }
+    size_t i = self->heap_count++;
+    const uint64_t seq = self->seq++;
+    self->heap[i] = (struct sim_event){.at = at, .seq = seq, .kind = kind};
+    while (i > 0 && before(&self->heap[i], &self->heap[(i - 1) / 2])) {
+        swap(&self->heap[i], &self->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    return &self->heap[i];
+}
+
+static struct sim_event take_first(struct sim *self)
+{
+    struct sim_event first = self->heap[0];
+    self->heap[0] = self->heap[--self->heap_count];
+    for (size_t i = 0;;) {
+        size_t least = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++) {
+            if (child < self->heap_count && before(&self->heap[child], &self->heap[least]))
+                least = child;
+        }
+        if (least == i)
+            return first;
+        swap(&self->heap[i], &self->heap[least]);
+        i = least;
+    }
+}
+
+static int64_t now_ms(void *context)
+{
+    return ((const struct sim *)context)->now;
+}
+
+static int64_t wall_ms(void *context)
+{
+    return WALL_MS + ((const struct sim *)context)->now;
+}
+
+/* ---- words ---- */
+
+void sim_trace(struct sim *self, const char *format, ...)
+{
+    va_list arguments;
+    if (!self->verbose)
+        return;
+    (void)fprintf(stderr, "%9.3f ", (double)self->now / 1000.0);
+    va_start(arguments, format);
+    (void)vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    (void)fputc('\n', stderr);
+}
+
+void sim_violation(struct sim *self, const char *format, ...)
+{
+    va_list arguments;
+    if (self->failed)
+        return;
+    self->failed = true;
+    va_start(arguments, format);
+    (void)vsnprintf(self->failure, sizeof(self->failure), format, arguments);
+    va_end(arguments);
+}
+
+/* ---- the run ---- */
+
+static void mix(struct sim *self, uint64_t value)
+{
+    self->digest = (self->digest ^ value) * 0x100000001b3u;
+    self->digest ^= self->digest >> 29;
+}
+
+static void site_wakes(struct sim *self, const struct sim_event *event)
+{
+    const struct fl_link_event wake = {.kind = FL_LINK_WAKE};
+    sim_site_turn(&self->sites[event->site], &wake);
+}
+
+static void hub_wakes(struct sim *self)
+{
+    const struct fl_transport_event wake = {.kind = FL_TRANSPORT_WAKE};
+    sim_hub_event(self, &wake);
+}
+
+static void happen(struct sim *self, struct sim_event *event)
+{
+    struct sim_site *site = &self->sites[event->site];
+    bool for_hub = event->kind <= SIM_HUB_START;
+    bool current = event->life == (for_hub ? self->hub.life : site->life);
+    mix(self, (uint64_t)event->kind << 40 ^ (uint64_t)event->site << 32 ^ event->length);
+    switch (event->kind) {
+    case SIM_HUB_WAKE:
+        if (current)
+            hub_wakes(self);
+        break;
+    case SIM_HUB_START:
+        if (current)
+            sim_hub_start(self);
+        break;
+    case SIM_SITE_START:
+        if (current)
+            sim_site_start(site);
+        break;
+    case SIM_SITE_WORK:
+        if (current && site->client)
+            sim_site_work(site);
+        break;
+    case SIM_SITE_WAKE:
+        if (current && site->client)
+            site_wakes(self, event);
+        break;
+    case SIM_FAULT:
+        sim_fault(self);
+        break;
+    default:
+        sim_net_event(self, event);
+        break;
+    }
+    fl_free(event->frame);
+}
+
+/* Whose turn comes first: an event, the hub's timer, or a site's. */
+static void step(struct sim *self)
+{
+    struct sim_site *site = NULL;
+    int64_t at = self->heap_count ? self->heap[0].at : INT64_MAX;
+    bool hub = self->hub.server && self->hub.next_at < at;
+    if (hub)
+        at = self->hub.next_at;
+    for (uint32_t i = 0; i < self->site_count; i++) {
+        if (self->sites[i].client && self->sites[i].next_at < at) {
+            site = &self->sites[i];
+            at = site->next_at;
+        }
+    }
+    if (at == INT64_MAX) {
+        sim_violation(self, "nothing happens any more");
+        return;
+    }
+    self->now = at > self->now ? at : self->now;
+    self->counts.steps++;
+    mix(self, (uint64_t)self->now);
+    if (site)
+        sim_site_turn(site, NULL);
+    else if (hub)
+        sim_hub_turn(self);
+    else {
+        struct sim_event event = take_first(self);
+        happen(self, &event);
+    }
+}
+
+static void resume(struct sim *self)
+{
+    struct fl_error error;
+    json_t *request = json_pack("{s:i}", "job", SIM_JOB), *answer = json_object();
+    const struct fl_op op = {.desk = self->hub.desk,
+                             .live = fl_server_live(self->hub.server),
+                             .request = request,
+                             .answer = answer};
+    self->counts.resumes++;
+    sim_trace(self, "the operator resumes the job");
+    if (fl_op_job_resume(&op, &error) != FL_OK)
+        sim_trace(self, "not resumed: %s", error.text);
+    json_decref(request);
+    json_decref(answer);
+}
+
+/* false: the run is over */
+static bool go_on(struct sim *self)
+{
+    const struct sim_history *history = &self->history;
+    if (self->failed)
+        return false;
+    if (self->faults && self->now >= self->heal_at)
+        sim_heal(self);
+    if (history->state == FL_JOB_PAUSED && self->hub.server && !fl_store_crashed())
+        resume(self);
+    if (self->counts.steps > STEPS_MAX)
+        sim_violation(self, "%" PRIu64 " steps", self->counts.steps);
+    if (history->state != FL_JOB_DONE) {
+        if (self->now > self->heal_at + SETTLE_MS)
+            sim_violation(self, "the job has not ended %d s after the last fault",
+                          SETTLE_MS / 1000);
+        return !self->failed;
+    }
+    if (!self->done_at)
+        self->done_at = self->now;
+    if (self->counts.steps % 16 == 0 && sim_check_delivered(self))
+        return false;
+    int64_t from = self->done_at > self->heal_at ? self->done_at : self->heal_at;
+    if (self->now > from + DELIVER_MS)
+        sim_violation(self, "a site has not got the last version");
+    return !self->failed;
+}
+
+static void set_weather(struct sim *self)
+{
+    static const int64_t every[] = {400, 1000, 2500, 6000, 15000};
+    self->latency_ms = 1 + sim_below(self, sim_chance(self, 20) ? 800 : 60);
+    self->fault_every_ms = every[sim_below(self, 5)];
+    self->outbox_bytes = sim_chance(self, 30) ? 512 + sim_below(self, 8192) : 1u << 20;
+    self->heal_at = 1000 + sim_below(self, 120000);
+    self->faults = true;
+}
+
+bool sim_run(struct sim *self)
+{
+    self->random = self->seed * 0x2545f4914f6cdd1du + self->site_count;
+    self->digest = 0xcbf29ce484222325u;
+    self->clock = (struct fl_clock){.now_ms = now_ms, .wall_ms = wall_ms, .context = self};
+    self->now = 1000;
+    fl_store_crash_at(-1);
+    set_weather(self);
+    if (sim_world_make(self)) {
+        sim_schedule(self, self->now + sim_below(self, 3000), SIM_HUB_START)->life = 0;
+        for (uint32_t i = 0; i < self->site_count; i++)
+            sim_schedule(self, self->now + sim_below(self, 3000), SIM_SITE_START)->site = i;
+        (void)sim_schedule(self, self->now + sim_below(self, 5000), SIM_FAULT);
+        while (go_on(self))
+            step(self);
+    }
+    fl_fs_fail_write_at(-1);
+    fl_fs_fail_sync_at(-1);
+    fl_store_crash_at(-1);
+    sim_world_free(self);
+    return !self->failed;
+}

@@ -1,0 +1,239 @@
+/*
+ * sim.h - the deterministic simulator: one coordinator (server.c and all behind it) and some sites
+ * (client.c and all behind it) in one thread, under a seeded clock, network, disk and death.
+ *
+ * Real: the protocol code of both sides, SQLite, files, cryptography. Stood in for: time
+ * (fl_clock), frames (fl_transport, fl_link), training (fl_trainer), randomness (libsodium's
+ * generator is seeded). Nothing sleeps: the clock jumps to the next event.
+ * The same seed and number of sites give the same run; `digest` proves it.
+ * Threads: one.
+ */
+#ifndef FL_SIM_H
+#define FL_SIM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "coordinator/queue.h"
+#include "coordinator/registry.h"
+#include "coordinator/server.h"
+#include "net/transport.h"
+#include "worker/siteconf.h"
+#include "worker/sitestore.h"
+#include "worker/trainer.h"
+
+/* The insides of the two sides share names: a file sees those of one side at most. */
+struct fl_client;
+struct fl_compute;
+
+#define SIM_SITES_MAX  16
+#define SIM_ROUNDS_MAX 8
+#define SIM_JOB        1 /* the only job of a coordinator */
+
+struct sim;
+
+enum sim_kind {
+    SIM_HUB_FRAME,
+    SIM_HUB_GONE,
+    SIM_HUB_DRAINED,
+    SIM_HUB_WAKE,
+    SIM_HUB_START,
+    SIM_SITE_DIAL,
+    SIM_SITE_FRAME,
+    SIM_SITE_DOWN,
+    SIM_SITE_DRAINED,
+    SIM_SITE_WORK,
+    SIM_SITE_WAKE,
+    SIM_SITE_START,
+    SIM_FAULT
+};
+
+struct sim_event {
+    int64_t at;
+    uint64_t seq;
+    enum sim_kind kind;
+    uint32_t site;
+    uint32_t life; /* of the process that it is meant for; others never see it */
+    uint64_t conn;
+    uint8_t *frame; /* owned */
+    size_t length;
+};
+
+struct sim_conn { /* one TCP connection; its id is its place + 1, and the hub's peer */
+    uint32_t site;
+    bool hub_open, site_open;      /* that end hears of it */
+    bool hub_told;                 /* OPENED was given */
+    bool cut;                      /* nothing gets through any more */
+    int64_t to_hub_at, to_site_at; /* the last delivery: frames keep their order */
+    size_t to_hub_bytes, to_site_bytes;
+    bool hub_blocked, site_blocked;
+};
+
+struct sim_site {
+    struct fl_link link; /* first: the client sees this */
+    struct sim *sim;
+    uint32_t index, life;
+    char name[FL_NAME_BYTES];
+    char directory[FL_PATH_BYTES];
+    struct fl_identity identity;
+    struct fl_siteconf *conf;
+    struct fl_sitestore store;
+    struct fl_compute *compute;
+    struct fl_client *client; /* NULL: dead */
+    uint64_t conn;            /* 0: idle */
+    bool working;             /* a SIM_SITE_WORK is on its way */
+    bool dying;               /* an armed fault of the disk kills it */
+    int64_t next_at, dark_until;
+    uint32_t slowness; /* of its work, 1.. */
+    atomic_int stop;
+    const struct fl_link_event *pending;
+};
+
+struct sim_hub {
+    struct fl_transport transport; /* first: the server sees this */
+    struct sim *sim;
+    uint32_t life;
+    char directory[FL_PATH_BYTES];
+    struct fl_desk *desk; /* NULL: dead */
+    struct fl_server *server;
+    int64_t next_at;
+    bool waking;
+};
+
+struct sim_training { /* what a site made of a start */
+    uint32_t site, round;
+    uint8_t root[FL_HASH_BYTES];      /* of the start */
+    struct fl_adapter *start, *delta; /* owned; delta may be NULL */
+    struct fl_update_stats stats;
+    struct sim_training *next;
+};
+
+struct sim_cohort { /* what the coordinator counts, seen before it commits */
+    bool valid;
+    uint32_t round, attempt;
+    uint32_t trained[SIM_SITES_MAX], trained_count; /* indices of sites, by id */
+    bool counted[SIM_SITES_MAX];                    /* by place in trained */
+    uint32_t counted_count;
+    uint8_t root[FL_HASH_BYTES];
+    struct fl_rank_plan plan; /* owned; rows: trained */
+    double range_a, range_b;
+};
+
+struct sim_history {   /* what must never change again */
+    uint32_t versions; /* 1..versions are committed */
+    uint8_t sha256[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES], sum[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES];
+    bool has[SIM_ROUNDS_MAX + 1];
+    uint32_t round, attempt;
+    enum fl_job_state state;
+};
+
+struct sim_counts {
+    uint64_t steps, frames, site_crashes, hub_crashes, store_crashes, cuts, clogs, disk_faults,
+        rubbish, resumes, commits, trainings, attempts;
+};
+
+/* Lies that the simulator must notice: see --plant. */
+enum sim_plant {
+    SIM_PLANT_NONE,
+    SIM_PLANT_TWICE,  /* an update is counted twice */
+    SIM_PLANT_REUSED, /* a committed version gets other content */
+    SIM_PLANT_STALE,  /* an update of the attempt before is counted */
+    SIM_PLANT_SYNC    /* what the coordinator committed last is gone after a crash */
+};
+
+struct sim {
+    uint64_t seed, random;
+    uint32_t site_count;
+    bool verbose, failed;
+    enum sim_plant plant;
+    char failure[512];
+    char directory[FL_PATH_BYTES];
+    int64_t now, heal_at, done_at;
+    struct fl_clock clock;
+    uint64_t seq, digest;
+    struct sim_event *heap; /* owned */
+    size_t heap_count, heap_capacity;
+    struct sim_conn *conns; /* owned */
+    size_t conn_count, conn_capacity;
+    struct sim_hub hub;
+    struct sim_site sites[SIM_SITES_MAX];
+    struct fl_job_spec *spec;
+    struct sim_training *trainings;
+    struct sim_cohort cohort;
+    struct sim_history history;
+    struct sim_counts counts;
+    uint32_t uploads[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2]; /* the last attempt that it uploaded to */
+    /* of this seed's weather */
+    int64_t latency_ms, fault_every_ms;
+    size_t outbox_bytes;
+    bool faults;
+};
+
+/* ---- sim.c: time, chance, failures ---- */
+uint64_t sim_random(struct sim *self);
+/* 0..n-1 */
+uint32_t sim_below(struct sim *self, uint32_t n);
+bool sim_chance(struct sim *self, uint32_t percent);
+/* A new event; owned by the heap, good until the next call of anything here. */
+struct sim_event *sim_schedule(struct sim *self, int64_t at, enum sim_kind kind);
+void sim_trace(struct sim *self, const char *format, ...) FL_PRINTF(2, 3);
+/* An invariant does not hold: the run ends. */
+void sim_violation(struct sim *self, const char *format, ...) FL_PRINTF(2, 3);
+/* One run; false: it failed, and said why. */
+bool sim_run(struct sim *self);
+
+/* ---- net.c ---- */
+void sim_net_init_hub(struct sim *self);
+void sim_net_init_site(struct sim_site *site);
+struct sim_conn *sim_conn_at(struct sim *self, uint64_t id);
+void sim_net_dial(struct sim_site *site);
+void sim_net_event(struct sim *self, struct sim_event *event);
+/* The process behind that end is gone. */
+void sim_net_site_died(struct sim_site *site);
+void sim_net_hub_died(struct sim *self);
+void sim_net_cut(struct sim *self, uint64_t conn);
+void sim_net_clog(struct sim *self, uint64_t conn, int64_t until);
+void sim_net_rubbish(struct sim *self, uint64_t conn, bool to_hub);
+
+/* ---- world.c ---- */
+bool sim_world_make(struct sim *self);
+void sim_world_free(struct sim *self);
+
+/* ---- hub.c ---- */
+void sim_hub_start(struct sim *self);
+void sim_hub_crash(struct sim *self);
+void sim_hub_event(struct sim *self, const struct fl_transport_event *event);
+void sim_hub_turn(struct sim *self);
+
+/* ---- site.c ---- */
+void sim_site_start(struct sim_site *site);
+void sim_site_close(struct sim_site *site);
+void sim_site_crash(struct sim_site *site);
+/* NULL: only time passed */
+void sim_site_turn(struct sim_site *site, const struct fl_link_event *event);
+void sim_site_work(struct sim_site *site);
+
+/* ---- trainer.c ---- */
+struct fl_trainer sim_trainer(struct sim_site *site);
+const struct sim_training *sim_training_of(const struct sim *self, uint32_t site, uint32_t round,
+                                           const uint8_t root[FL_HASH_BYTES]);
+void sim_trainings_free(struct sim *self);
+
+/* ---- faults.c ---- */
+void sim_fault(struct sim *self);
+void sim_heal(struct sim *self);
+
+/* ---- check.c ---- */
+/* After each step of the coordinator. */
+void sim_check_hub(struct sim *self);
+/* Has every site the last version? */
+bool sim_check_delivered(struct sim *self);
+/* A frame of a site on its way. */
+void sim_check_frame(struct sim_site *site, const void *frame, size_t length);
+/* The version is what its survivors sent, summed anew. */
+void sim_check_sum(struct sim *self, const struct fl_version *version);
+
+#endif

@@ -1,0 +1,141 @@
+/* site.c - a site's process: started, turned, killed. */
+#include "sim.h"
+#include "worker/client.h"
+
+static void site_start_again(struct sim_site *site, int64_t wait_ms)
+{
+    struct sim_event *event = sim_schedule(site->sim, site->sim->now + wait_ms, SIM_SITE_START);
+    event->site = site->index;
+    event->life = site->life;
+}
+
+static enum fl_status open_site(struct sim_site *site, struct fl_error *error)
+{
+    struct fl_trainer trainer = sim_trainer(site);
+    enum fl_status status = fl_sitestore_open(site->directory, true, &site->store, error);
+    if (status != FL_OK)
+        return status;
+    status = fl_compute_inline(site->conf, &site->store, &trainer, &site->compute, error);
+    const struct fl_client_config config = {.conf = site->conf,
+                                            .store = &site->store,
+                                            .compute = site->compute,
+                                            .link = &site->link,
+                                            .clock = &site->sim->clock,
+                                            .stop = &site->stop,
+                                            .progress = false};
+    if (status == FL_OK)
+        status = fl_client_create(&config, &site->client, error);
+    if (status != FL_OK) {
+        fl_compute_stop(&site->compute);
+        fl_sitestore_close(&site->store);
+    }
+    return status;
+}
+
+void sim_site_start(struct sim_site *site)
+{
+    struct sim *self = site->sim;
+    struct fl_error error;
+    if (site->client)
+        return;
+    enum fl_status status = open_site(site, &error);
+    if (status != FL_OK) {
+        if (!self->faults || status != FL_EIO)
+            sim_violation(self, "%s does not start: %s", site->name, error.text);
+        else
+            site_start_again(site, 500);
+        return;
+    }
+    sim_trace(self, "%s starts, life %u", site->name, site->life);
+    site->working = site->dying = false;
+    site->next_at = self->now;
+    sim_net_dial(site);
+}
+
+void sim_site_close(struct sim_site *site)
+{
+    if (!site->client)
+        return;
+    fl_client_destroy(&site->client);
+    fl_compute_stop(&site->compute);
+    fl_sitestore_close(&site->store);
+}
+
+void sim_site_crash(struct sim_site *site)
+{
+    struct sim *self = site->sim;
+    if (!site->client)
+        return;
+    sim_trace(self, "%s dies%s", site->name, site->dying ? " in a write" : "");
+    self->counts.site_crashes++;
+    site->life++;
+    site->next_at = INT64_MAX;
+    site->dying = false;
+    sim_net_site_died(site);
+    sim_site_close(site);
+    site_start_again(site, 50 + (self->faults ? sim_below(self, 20000) : 0));
+}
+
+/* Some write or fsync of what follows fails, and the process dies with it. */
+static void arm(struct sim_site *site)
+{
+    if (!site->dying)
+        return;
+    long n = (long)sim_below(site->sim, 4);
+    if (sim_chance(site->sim, 50))
+        fl_fs_fail_write_at(n);
+    else
+        fl_fs_fail_sync_at(n);
+}
+
+/* true: it died */
+static bool disarm(struct sim_site *site)
+{
+    if (!site->dying)
+        return false;
+    bool fired = fl_fs_fault_fired();
+    fl_fs_fail_write_at(-1);
+    fl_fs_fail_sync_at(-1);
+    if (fired)
+        sim_site_crash(site);
+    return fired;
+}
+
+void sim_site_turn(struct sim_site *site, const struct fl_link_event *event)
+{
+    struct sim *self = site->sim;
+    struct fl_error error;
+    if (!site->client)
+        return;
+    site->pending = event;
+    arm(site);
+    enum fl_status status = fl_client_step(site->client, &error);
+    site->pending = NULL;
+    if (disarm(site))
+        return;
+    if (status != FL_OK) {
+        sim_violation(self, "%s gave up: %s", site->name, error.text);
+        return;
+    }
+    int64_t wait = fl_client_wait_ms(site->client);
+    site->next_at = self->now + (wait > 0 ? wait : 1);
+    if (site->working)
+        return;
+    int64_t takes = sim_chance(self, 80) ? 1 + sim_below(self, 30) : sim_below(self, 3000);
+    struct sim_event *work = sim_schedule(self, self->now + takes * site->slowness, SIM_SITE_WORK);
+    work->site = site->index;
+    work->life = site->life;
+    site->working = true;
+}
+
+void sim_site_work(struct sim_site *site)
+{
+    site->working = false;
+    arm(site);
+    bool worked = fl_compute_turn(site->compute);
+    if (disarm(site) || !worked)
+        return;
+    struct sim_event *wake = sim_schedule(site->sim, site->sim->now + 1, SIM_SITE_WAKE);
+    wake->site = site->index;
+    wake->life = site->life;
+}
