@@ -38,6 +38,7 @@ static enum fl_status link_next(struct fl_link *link, int64_t timeout_ms,
         *event = (struct fl_link_event){self->current.kind, self->current.bytes,
                                         self->current.length};
     }
+    self->idles += !here;
     pthread_mutex_unlock(&self->mutex);
     if (here)
         return FL_OK;
@@ -293,16 +294,32 @@ void fake_await_resets(struct fake *self, unsigned count)
     ck_assert_uint_eq(resets(self), count);
 }
 
+/* Wait until the site has taken all that was sent, and has gone round its loop after it. */
+static void settle(struct fake *self)
+{
+    double since = fl_clock_seconds();
+    unsigned first = 0, idles;
+    bool empty = false, begun = false;
+    do {
+        pthread_mutex_lock(&self->mutex);
+        empty = self->in_head == self->in_tail;
+        idles = self->idles;
+        bool ended = self->ended;
+        pthread_mutex_unlock(&self->mutex);
+        if (ended)
+            return;
+        if (!empty || !begun)
+            first = idles;
+        begun = true;
+        usleep(200);
+    } while ((!empty || idles - first < 2) && !late(since));
+}
+
 void fake_pass(struct fake *self, int64_t ms)
 {
-    pthread_mutex_lock(&self->mutex);
-    bool waiting = self->in_head != self->in_tail;
-    pthread_mutex_unlock(&self->mutex);
-    if (waiting)
-        usleep(20000); /* what was sent before happens before */
-    usleep(5000);
+    settle(self);
     atomic_fetch_add(&self->now_ms, ms);
-    usleep(10000);
+    settle(self);
 }
 
 void fake_reconnect(struct fake *self)

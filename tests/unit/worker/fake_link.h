@@ -28,7 +28,7 @@ struct fake {
     struct fl_link link; /* first: the table's functions take it */
     pthread_mutex_t mutex;
     struct fake_frame in[FAKE_QUEUE], out[FAKE_QUEUE]; /* to the site; from it */
-    unsigned in_head, in_tail, out_head, out_tail, resets;
+    unsigned in_head, in_tail, out_head, out_tail, resets, idles;
     struct fake_frame current; /* what the site reads now */
     bool busy;                 /* refuse what the site sends */
     bool silent;               /* do not answer NEED */
@@ -68,7 +68,7 @@ void fake_send(struct fake *self, const struct fl_wire *message);
 void fake_greet(struct fake *self);
 /* DOWN, the site dials anew, and the greeting. */
 void fake_reconnect(struct fake *self);
-/* Move the clock, and give the site a moment to notice. */
+/* Move the clock once the site has taken what was sent; returns when it has noticed. */
 void fake_pass(struct fake *self, int64_t ms);
 
 /* The next message of that kind; others are taken and counted (NEED is answered). */
