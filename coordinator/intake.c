@@ -44,12 +44,17 @@ static void refuse(struct fl_server *self, struct fl_seat *seat, enum fl_refusal
     fl_conduct(self, &input);
 }
 
-static void defer(struct fl_server *self, struct fl_seat *seat, enum fl_refusal code,
-                  const char *reason, uint32_t retry_after_ms)
+static int64_t bounded_wait(uint32_t retry_after_ms)
 {
     int64_t wait = retry_after_ms;
     wait = wait < RETRY_LEAST_MS ? RETRY_LEAST_MS : wait;
-    wait = wait > RETRY_MOST_MS ? RETRY_MOST_MS : wait;
+    return wait > RETRY_MOST_MS ? RETRY_MOST_MS : wait;
+}
+
+static void defer(struct fl_server *self, struct fl_seat *seat, enum fl_refusal code,
+                  const char *reason, uint32_t retry_after_ms)
+{
+    int64_t wait = bounded_wait(retry_after_ms);
     fl_log(FL_LOG_INFO, "site_deferred", reason, FL_STR("worker", seat->name),
            FL_STR("code", fl_refusal_name(code)), FL_I64("wait_ms", wait));
     fl_conduct_note_refusal(self, seat->site, code, false, reason);
@@ -187,8 +192,10 @@ static void take_failed(struct fl_server *self, struct fl_seat *seat, const stru
     fl_log(FL_LOG_WARN, "site_failed", failed->reason, FL_STR("worker", seat->name),
            FL_STR("code", fl_refusal_name(failed->code)), FL_U64("round", message->round));
     fl_conduct_note_refusal(self, seat->site, failed->code, failed->permanent, failed->reason);
-    const struct fl_round_input input = {
-        .event = FL_EVENT_SITE_FAILED, .site = seat->site, .permanent = failed->permanent};
+    const struct fl_round_input input = {.event = FL_EVENT_SITE_FAILED,
+                                         .site = seat->site,
+                                         .permanent = failed->permanent,
+                                         .wait_ms = bounded_wait(failed->retry_after_ms)};
     fl_conduct(self, &input);
 }
 

@@ -467,6 +467,11 @@ static void note_site(struct fl_round *self, struct fl_member *m,
         m->failed = m->cohort;
         if (input->permanent)
             m->answer = FL_ANSWER_REFUSED;
+        else if (m->cohort &&
+                 input->wait_ms > 0) { /* asked again at once it would only fail again */
+            m->answer = FL_ANSWER_DEFERRED;
+            m->retry_at_ms = now_ms + input->wait_ms;
+        }
         break;
     default:
         break;

@@ -121,7 +121,7 @@ struct fl_round {
 struct fl_round_input {
     enum fl_round_event event;
     uint32_t site;      /* where the event has one */
-    int64_t wait_ms;    /* FL_EVENT_DEFERRED */
+    int64_t wait_ms;    /* FL_EVENT_DEFERRED; FL_EVENT_SITE_FAILED: 0 = it may be asked at once */
     bool permanent;     /* FL_EVENT_SITE_FAILED: it will never do this job */
     const char *reason; /* may be NULL */
 };

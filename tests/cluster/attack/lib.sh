@@ -6,6 +6,7 @@ MODEL=$SOURCE/tests/golden/tiny-llama
 COORDINATOR=$BUILD/fedlora-coordinator
 WORKER=$BUILD/fedlora-worker
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive FEDLORA_LOG=json NO_COLOR=1
+export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16}
 declare -A PID=()
 
 say() { printf '%s\n' "$*" >&2; }

@@ -194,6 +194,23 @@ START_TEST(a_site_that_returns_in_training_gets_its_task_again)
 }
 END_TEST
 
+START_TEST(a_site_that_failed_for_now_is_not_asked_before_its_time)
+{
+    const struct fl_round_input failed = {
+        .event = FL_EVENT_SITE_FAILED, .site = 2, .wait_ms = 30000};
+    to_train(3);
+    (void)fl_round_step(round_, &failed, now);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    tick();
+    ck_assert_int_eq(fl_round_due(round_, 1), FL_DUE_OFFER);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_NOTHING);
+    now += 30000;
+    tick();
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_OFFER);
+    ck_assert_uint_eq(round_->breaks, 1);
+}
+END_TEST
+
 START_TEST(three_broken_attempts_pause_the_job_and_resume_goes_on)
 {
     for (int i = 1; i <= 3; i++) {
@@ -408,6 +425,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_deferred_site_is_asked_again_after_its_time);
     tcase_add_test(tc, a_site_lost_in_training_is_waited_for_until_it_counts_as_dead);
     tcase_add_test(tc, a_site_that_returns_in_training_gets_its_task_again);
+    tcase_add_test(tc, a_site_that_failed_for_now_is_not_asked_before_its_time);
     tcase_add_test(tc, three_broken_attempts_pause_the_job_and_resume_goes_on);
     tcase_add_test(tc, a_revoked_site_of_the_cohort_makes_another_attempt_without_it);
     tcase_add_test(tc, the_round_timeout_ends_training_with_enough_and_breaks_it_without);
