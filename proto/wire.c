@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/name.h"
 #include "fedlora.pb-c.h"
 #include "proto/wire_internal.h"
 
@@ -438,22 +439,9 @@ const char *fl_activity_name(enum fl_activity activity)
     return activity < FL_ACTIVITY_COUNT ? names[activity] : "unknown";
 }
 
-static bool name_byte(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-}
-
 bool fl_wire_valid_name(const char *name)
 {
-    size_t length = strnlen(name, FL_NAME_BYTES);
-    if (length == 0 || length >= FL_NAME_BYTES || name[0] == '.' || name[0] == '-')
-        return false;
-    for (size_t i = 0; i < length; i++) {
-        if (!name_byte(name[i]))
-            return false;
-    }
-    return true;
+    return fl_name_is_valid(name);
 }
 
 void fl_wire_set_text(char *field, size_t bytes, const char *text)

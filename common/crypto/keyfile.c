@@ -76,8 +76,8 @@ static void checksum(const char *label, const uint8_t *secrets, size_t length,
     sodium_memzero(full, sizeof(full));
 }
 
-static enum fl_status load_secrets(const char *path, const char *label, uint8_t *secrets,
-                                   size_t length, struct fl_error *error)
+enum fl_status fl_keyfile_load(const char *path, const char *label, uint8_t *secrets, size_t length,
+                               struct fl_error *error)
 {
     char text[TEXT_MAX];
     uint8_t raw[SECRETS_MAX + CHECKSUM_BYTES], sum[CHECKSUM_BYTES];
@@ -132,8 +132,8 @@ static enum fl_status write_new(const char *path, const char *text, struct fl_er
     return status == FL_OK ? fl_fs_sync_directory(directory, error) : status;
 }
 
-static enum fl_status save_secrets(const char *path, const char *label, const uint8_t *secrets,
-                                   size_t length, struct fl_error *error)
+enum fl_status fl_keyfile_save(const char *path, const char *label, const uint8_t *secrets,
+                               size_t length, struct fl_error *error)
 {
     char text[TEXT_MAX];
     uint8_t raw[SECRETS_MAX + CHECKSUM_BYTES];
@@ -159,7 +159,7 @@ enum fl_status fl_keys_load(const char *path, struct fl_keys **out, struct fl_er
     struct fl_keys *self = fl_secret_malloc(sizeof(*self));
     if (!self)
         return fl_fail_memory(error);
-    enum fl_status status = load_secrets(path, KEYS_LABEL, secrets, sizeof(secrets), error);
+    enum fl_status status = fl_keyfile_load(path, KEYS_LABEL, secrets, sizeof(secrets), error);
     if (status == FL_OK) {
         memcpy(self->x25519_secret, secrets, FL_KEY_BYTES);
         memcpy(self->ed25519_seed, secrets + FL_KEY_BYTES, FL_KEY_BYTES);
@@ -180,7 +180,8 @@ enum fl_status fl_keys_save(const struct fl_keys *self, const char *path, struct
     uint8_t secrets[2 * FL_KEY_BYTES];
     memcpy(secrets, self->x25519_secret, FL_KEY_BYTES);
     memcpy(secrets + FL_KEY_BYTES, self->ed25519_seed, FL_KEY_BYTES);
-    const enum fl_status status = save_secrets(path, KEYS_LABEL, secrets, sizeof(secrets), error);
+    const enum fl_status status = fl_keyfile_save(path, KEYS_LABEL, secrets, sizeof(secrets),
+                                                  error);
     sodium_memzero(secrets, sizeof(secrets));
     return status;
 }
@@ -208,7 +209,7 @@ enum fl_status fl_box_keys_load(const char *path, struct fl_box_keys **out, stru
     struct fl_box_keys *self = fl_secret_malloc(sizeof(*self));
     if (!self)
         return fl_fail_memory(error);
-    enum fl_status status = load_secrets(path, BOX_LABEL, self->secret_key, FL_KEY_BYTES, error);
+    enum fl_status status = fl_keyfile_load(path, BOX_LABEL, self->secret_key, FL_KEY_BYTES, error);
     if (status == FL_OK) {
         status = fl_box_keys_derive(self);
         if (status != FL_OK)
@@ -224,5 +225,5 @@ enum fl_status fl_box_keys_load(const char *path, struct fl_box_keys **out, stru
 enum fl_status fl_box_keys_save(const struct fl_box_keys *self, const char *path,
                                 struct fl_error *error)
 {
-    return save_secrets(path, BOX_LABEL, self->secret_key, FL_KEY_BYTES, error);
+    return fl_keyfile_save(path, BOX_LABEL, self->secret_key, FL_KEY_BYTES, error);
 }

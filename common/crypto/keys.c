@@ -79,8 +79,8 @@ const uint8_t *fl_keys_x25519_secret(const struct fl_keys *self)
     return self->x25519_secret;
 }
 
-static void digest(const char *label, const void *message, size_t length,
-                   uint8_t out[FL_HASH_BYTES])
+void fl_sign_digest(const char *label, const void *message, size_t length,
+                    uint8_t out[FL_HASH_BYTES])
 {
     struct fl_blake2b hash;
     uint8_t size[4];
@@ -97,7 +97,7 @@ void fl_keys_sign(const struct fl_keys *self, const char *label, const void *mes
                   uint8_t signature[FL_SIGNATURE_BYTES])
 {
     uint8_t hash[FL_HASH_BYTES];
-    digest(label, message, length, hash);
+    fl_sign_digest(label, message, length, hash);
     const int failed = crypto_sign_detached(signature, NULL, hash, sizeof(hash),
                                             self->ed25519_secret);
     assert(failed == 0); /* it has no way to fail */
@@ -109,7 +109,7 @@ enum fl_status fl_verify(const uint8_t ed25519[FL_KEY_BYTES], const char *label,
                          const uint8_t signature[FL_SIGNATURE_BYTES])
 {
     uint8_t hash[FL_HASH_BYTES];
-    digest(label, message, length, hash);
+    fl_sign_digest(label, message, length, hash);
     return crypto_sign_verify_detached(signature, hash, sizeof(hash), ed25519) == 0 ? FL_OK
                                                                                     : FL_EREFUSED;
 }
