@@ -63,7 +63,8 @@ static enum fl_status list_members(const struct fl_server *self, bool only_train
     }
     for (uint32_t i = 0; i < round->count; i++) {
         const struct fl_member *m = &round->members[i];
-        if (m->cohort && (!only_trained || (m->trained && !m->failed)))
+        /* who failed after the layout was fixed is still in it: grid and tiers must not move */
+        if (m->cohort && (!only_trained || m->trained))
             (*sites)[(*count)++] = m->site;
     }
     qsort(*sites, *count, sizeof **sites, by_id);

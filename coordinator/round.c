@@ -458,13 +458,15 @@ static void note_site(struct fl_round *self, struct fl_member *m,
         m->retry_at_ms = now_ms + input->wait_ms;
         break;
     case FL_EVENT_TRAINED:
-        m->trained = m->cohort;
+        m->trained = m->cohort && !m->failed;
         break;
     case FL_EVENT_UPLOADED:
         m->uploaded = m->trained;
         break;
     case FL_EVENT_SITE_FAILED:
         m->failed = m->cohort;
+        if (self->state <= FL_ROUND_TRAIN) /* later it stays in the layout, and sends nothing */
+            m->trained = false;
         if (input->permanent)
             m->answer = FL_ANSWER_REFUSED;
         else if (m->cohort &&
