@@ -16,6 +16,7 @@ int fl_cmd_train(int argc, char **argv);
 int fl_cmd_check(int argc, char **argv);
 int fl_cmd_join(int argc, char **argv);
 int fl_cmd_keys(int argc, char **argv);
+int fl_cmd_roster(int argc, char **argv);
 int fl_cmd_run(int argc, char **argv);
 int fl_cmd_status(int argc, char **argv);
 

@@ -20,6 +20,7 @@ static const struct fl_command commands[] = {
     {"logits", "write the logits of some tokens", fl_cmd_logits},
     {"tokenize", "text on stdin to token ids, and back", fl_cmd_tokenize},
     {"inspect", "what a model, adapter or GGUF file holds", fl_cmd_inspect},
+    {"roster", "the consortium's authority and its signed list of members", fl_cmd_roster},
 };
 
 /*

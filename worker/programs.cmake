@@ -12,6 +12,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
   cmd_join.c
   cmd_keys.c
   cmd_logits.c
+  cmd_roster.c
   cmd_run.c
   cmd_status.c
   cmd_tokenize.c
