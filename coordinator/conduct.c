@@ -462,6 +462,8 @@ static void end_job(struct fl_server *self)
     fl_log_fields(self->job.state == FL_JOB_DONE ? FL_LOG_INFO : FL_LOG_WARN, "job_ended",
                   "a job ended", fields);
     (void)!fl_desk_audit(self->desk, "job_ended", fields, &error);
+    if (self->job.state == FL_JOB_DONE) /* to who came when the last one was out already */
+        announce(self, (uint32_t)self->facts->spec->rounds);
     if (self->job.state != FL_JOB_PAUSED) {
         for (uint32_t i = 0; i < self->seat_count; i++) {
             const struct fl_member *m = fl_round_find(self->round, self->seats[i]->site);

@@ -282,7 +282,8 @@ void fl_send_missed(struct fl_server *self, struct fl_seat *seat, const struct f
     if (hello->last_job == 0 || hello->last_job > INT64_MAX ||
         fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error) != FL_OK)
         return;
-    if (self->job.id == job.id && fl_send_is_midway(self, seat))
+    if (self->job.id == job.id && fl_send_is_midway(self, seat) &&
+        !fl_round_only_evaluates(self->round))
         return; /* the task holds all that it needs; the next version is on its way */
     uint32_t version = newest_version(self, job.id, &newest);
     if (version > 0 && (!hello->has_last_version ||

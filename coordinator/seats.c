@@ -144,8 +144,11 @@ void fl_seat_send(struct fl_server *self, struct fl_seat *seat, struct fl_wire *
     if (seat->leaving)
         return;
     enum fl_status status = send_wire(self, seat, message);
-    if (status == FL_EBUSY || status == FL_ENOMEM)
-        seat->owed = true;
+    if (status != FL_EBUSY && status != FL_ENOMEM)
+        return;
+    seat->owed = true;
+    if (message->kind == FL_WIRE_VERSION || message->kind == FL_WIRE_JOB_END)
+        seat->missed_job = message->job;
 }
 
 void fl_seat_dismiss(struct fl_server *self, struct fl_seat *seat, enum fl_goodbye reason,
@@ -178,8 +181,11 @@ void fl_seat_pump(struct fl_server *self, struct fl_seat *seat)
 
 void fl_seat_drained(struct fl_server *self, struct fl_seat *seat)
 {
+    const struct fl_wire_hello missed = {.last_job = seat->missed_job};
     if (seat->owed && seat->live) {
         seat->owed = false;
+        seat->missed_job = 0;
+        fl_send_missed(self, seat, &missed);
         fl_send_due(self, seat);
     }
     fl_seat_pump(self, seat);

@@ -57,6 +57,7 @@ struct fl_client {
     struct fl_wire_offer fit_offer; /* what it was made for */
     bool allowed; /* the policy allows the present offer: nothing is done for one that it refused */
     uint32_t keeping; /* versions that the work thread has not written yet */
+    bool unkept;      /* the disk refused the last one */
     uint64_t start_bytes_max;
     bool has_task, has_collect, failed;
     struct fl_wire_task task; /* ranks point into task_ranks */
@@ -102,7 +103,6 @@ void fl_client_event(struct fl_client *self, enum fl_session_event event);
 void fl_client_step_fetch(struct fl_client *self, struct fl_incoming *in, enum fl_fetch_event event,
                           const struct fl_chunk_message *message);
 void fl_client_incoming_close(struct fl_incoming *self);
-void fl_client_submit_fit(struct fl_client *self);
 void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason);
 void fl_client_feed_pending(struct fl_client *self);
 /* Make the highest (job, round, attempt) durable, and the newest version kept (NULL: as before). */
@@ -115,6 +115,8 @@ void fl_client_recall_offer(struct fl_client *self);
 /* client_results.c */
 void fl_client_result(struct fl_client *self, struct fl_work_result *result);
 void fl_client_fetched(struct fl_client *self, struct fl_incoming *in);
+/* Dial anew, for the version that the disk refused. */
+void fl_client_ask_again(struct fl_client *self);
 
 /* client_status.c */
 void fl_client_write_status(struct fl_client *self);

@@ -122,7 +122,7 @@ void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char 
            FL_STR("code", fl_refusal_name(code)));
 }
 
-void fl_client_submit_fit(struct fl_client *self)
+static void submit_fit(struct fl_client *self)
 {
     struct fl_work *work = fl_work_new(FL_WORK_FIT, self->key);
     if (!work)
@@ -166,7 +166,7 @@ static void check_fit(struct fl_client *self)
         fl_client_event(self, FL_SESSION_FIT_DONE);
     } else {
         self->fit_known = false;
-        fl_client_submit_fit(self);
+        submit_fit(self);
     }
 }
 
@@ -413,6 +413,7 @@ static void take_job_end(struct fl_client *self, const struct fl_wire *m)
            FL_U64("job", m->job), FL_STR("state", states[m->as.job_end.state]),
            FL_U64("version", m->as.job_end.version), FL_STR("adapter", self->newest_adapter));
     fl_client_event(self, FL_SESSION_JOB_END);
+    fl_client_ask_again(self);
 }
 
 /* ---- actions ---- */

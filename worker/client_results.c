@@ -199,13 +199,25 @@ static void say_how_to_try(struct fl_client *self, const struct fl_work_result *
     fl_log(FL_LOG_INFO, "adapter_final", text, FL_U64("job", r->key.job));
 }
 
+/* A new session says what is missing here; in the middle of a job the next version comes anyway. */
+void fl_client_ask_again(struct fl_client *self)
+{
+    if (!self->unkept || self->stage != FL_STAGE_IDLE || !self->welcomed)
+        return;
+    self->unkept = false;
+    fl_client_later(self, RETRY_MS);
+}
+
 static void keep_result(struct fl_client *self, struct fl_work_result *r)
 {
     self->keeping--;
     if (r->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "adapter_not_kept", r->error.text, FL_U64("job", r->key.job));
+        self->unkept = r->status == FL_EIO || r->status == FL_ENOSPC || r->status == FL_ENOMEM;
+        fl_client_ask_again(self);
         return;
     }
+    self->unkept = false;
     self->newest_job = r->key.job;
     self->newest_version = r->version;
     memcpy(self->newest_adapter, r->path, sizeof(self->newest_adapter));
@@ -245,8 +257,6 @@ static void version_fetched(struct fl_client *self, struct fl_incoming *in, cons
 {
     if (!self->allowed)
         return;
-    if (!self->fit_known)
-        fl_client_submit_fit(self); /* the work thread must know the job's modules first */
     struct fl_work *work = fl_work_new(FL_WORK_KEEP, in->key);
     if (!work)
         return;

@@ -463,6 +463,18 @@ static void write_card(const struct fl_labour *self, const struct fl_work *work,
                   model ? model : "MODEL");
 }
 
+/* A version may come before this process has checked any offer of its job. */
+static enum fl_status know_job(struct fl_labour *self, const struct fl_work *work,
+                               struct fl_error *error)
+{
+    struct fl_work_result checked = {.kind = FL_WORK_FIT};
+    if (self->job == work->key.job)
+        return FL_OK;
+    enum fl_status status = do_fit(self, work, &checked, error);
+    fl_object_close(&checked.object);
+    return status;
+}
+
 static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work,
                               struct fl_work_result *result, struct fl_error *error)
 {
@@ -477,10 +489,12 @@ static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work
     if (memcmp(sha256, work->version.sha256, FL_HASH_BYTES) != 0)
         return fl_fail(error, FL_EFORMAT, "version %u has another hash than was announced",
                        work->version.version);
-    if (self->job != work->key.job || work->version.ranks.length != 2 * (size_t)self->targets.count)
-        return fl_fail(error, FL_EFORMAT, "version %u does not fit the job's modules",
-                       work->version.version);
-    enum fl_status status = make_shape(self, &work->offer, &work->version.ranks, &adapter, error);
+    enum fl_status status = know_job(self, work, error);
+    if (status == FL_OK && work->version.ranks.length != 2 * (size_t)self->targets.count)
+        status = fl_fail(error, FL_EFORMAT, "version %u does not fit the job's modules",
+                         work->version.version);
+    if (status == FL_OK)
+        status = make_shape(self, &work->offer, &work->version.ranks, &adapter, error);
     if (status == FL_OK)
         status = fl_adapter_decode(adapter, work->bytes, work->length, error);
     if (status != FL_OK)

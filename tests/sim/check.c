@@ -344,21 +344,35 @@ void sim_check_frame(struct sim_site *site, const void *frame, size_t length)
 
 /* ---- the end ---- */
 
-bool sim_check_delivered(struct sim *self)
+/* A site that never was given a task knows of no job. */
+static bool took_part(const struct sim_site *site)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    return fl_path_join(path, site->directory, "state/seen.json", &error) == FL_OK &&
+           fl_path_exists(path);
+}
+
+static bool has_newest(const struct sim *self, const struct sim_site *site)
 {
     const struct sim_history *history = &self->history;
+    struct fl_error error;
+    struct fl_buf bytes;
+    uint8_t hash[FL_HASH_BYTES];
+    char path[FL_PATH_BYTES];
+    if (fl_path_join(path, site->directory, "adapters/1/adapter_model.safetensors", &error) !=
+            FL_OK ||
+        !fl_path_exists(path) || fl_fs_read(path, 1u << 24, &bytes, &error) != FL_OK)
+        return false;
+    fl_sha256(bytes.data, bytes.length, hash);
+    fl_buf_free(&bytes);
+    return memcmp(hash, history->sha256[history->versions], FL_HASH_BYTES) == 0;
+}
+
+bool sim_check_delivered(struct sim *self)
+{
     for (uint32_t i = 0; i < self->site_count; i++) {
-        struct fl_error error;
-        struct fl_buf bytes;
-        uint8_t hash[FL_HASH_BYTES];
-        char path[FL_PATH_BYTES];
-        if (fl_path_join(path, self->sites[i].directory, "adapters/1/adapter_model.safetensors",
-                         &error) != FL_OK ||
-            !fl_path_exists(path) || fl_fs_read(path, 1u << 24, &bytes, &error) != FL_OK)
-            return false;
-        fl_sha256(bytes.data, bytes.length, hash);
-        fl_buf_free(&bytes);
-        if (memcmp(hash, history->sha256[history->versions], FL_HASH_BYTES) != 0)
+        if (took_part(&self->sites[i]) && !has_newest(self, &self->sites[i]))
             return false;
     }
     return true;
