@@ -54,7 +54,8 @@ START_TEST(sums_of_exponentials_over_a_large_vocabulary_lose_nothing)
         kept += (double)logits[i];
     ck_assert_double_eq_tol(only / want, 1.0, 2.5e-7);
     ck_assert_double_eq_tol(sum / want, 1.0, 2.5e-7);
-    ck_assert_double_eq_tol(kept / sum, 1.0, 1e-7);
+    /* the sum runs in short float32 pieces, whose length is the compiler's choice */
+    ck_assert_double_eq_tol(kept / sum, 1.0, 2.5e-7);
 }
 END_TEST
 
