@@ -20,6 +20,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
   compute.c
   daemon.c
   labour.c
+  ledger.c
   local.c
   policy.c
   progress.c

@@ -1,0 +1,349 @@
+/*
+ * Goal: no two answers for the same work differ by a few sites, whatever crashes in between.
+ * Method: the rule over hand-made sets and, against a plain model, over random ones; each byte of
+ * the file changed, each length of it cut; writes and fsyncs that fail at each place.
+ */
+#include "worker/ledger.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "crypto/prg.h"
+#include "runner.h"
+
+#define MANY 12
+
+static struct fl_error error;
+static char path[FL_PATH_BYTES];
+
+static void setup(void)
+{
+    char directory[FL_PATH_BYTES];
+    fl_test_directory(directory);
+    fl_assert_ok(fl_path_join(path, directory, "ledger", &error), &error);
+}
+
+static struct fl_ledger *open_ledger(void)
+{
+    struct fl_ledger *ledger = NULL;
+    fl_assert_ok(fl_ledger_open(path, &ledger, &error), &error);
+    return ledger;
+}
+
+static void fingerprint(uint8_t which, uint8_t out[FL_HASH_BYTES])
+{
+    const uint32_t ranks[] = {8, 8};
+    struct fl_ledger_work work = {.seed = which, .ranks = ranks, .rank_count = 2};
+    fl_ledger_fingerprint(&work, out);
+}
+
+/* sites: letters, one a site, such as "abc" */
+static enum fl_status admit(struct fl_ledger *ledger, uint8_t which, const char *sites,
+                            uint32_t min_cohort)
+{
+    uint8_t keys[FL_COHORT_MAX + 1][FL_KEY_BYTES] = {{0}}, work[FL_HASH_BYTES];
+    const uint32_t count = (uint32_t)strlen(sites);
+    ck_assert_uint_le(count, FL_COHORT_MAX + 1);
+    for (uint32_t i = 0; i < count; i++)
+        keys[i][0] = (uint8_t)sites[i];
+    fingerprint(which, work);
+    return fl_ledger_admit(ledger, work, (const uint8_t(*)[FL_KEY_BYTES])keys, count, min_cohort,
+                           &error);
+}
+
+static void refused(struct fl_ledger *ledger, uint8_t which, const char *sites, uint32_t min_cohort)
+{
+    const enum fl_status status = admit(ledger, which, sites, min_cohort);
+    ck_assert_msg(status == FL_EREFUSED, "%s: %s", sites, fl_status_text(status));
+    ck_assert_int_eq(strncmp(error.text, FL_LEDGER_REASON, strlen(FL_LEDGER_REASON)), 0);
+}
+
+START_TEST(one_site_less_is_refused_and_the_same_sites_are_not)
+{
+    struct fl_ledger *ledger = open_ledger();
+    fl_assert_ok(admit(ledger, 1, "abcde", 3), &error);
+    refused(ledger, 1, "abcd", 3);
+    refused(ledger, 1, "abcdef", 3);
+    refused(ledger, 1, "abcfg", 3);                     /* two sites exchanged */
+    refused(ledger, 1, "fghi", 5);                      /* four there, five here */
+    fl_assert_ok(admit(ledger, 1, "edcba", 3), &error); /* the same, in another order */
+    ck_assert(fl_ledger_count(ledger) == 1);            /* nothing new to record */
+    fl_assert_ok(admit(ledger, 1, "abfgh", 3), &error); /* three exchanged for three */
+    fl_assert_ok(admit(ledger, 2, "abcd", 3), &error);  /* other work */
+    ck_assert(fl_ledger_count(ledger) == 3);
+    fl_ledger_close(&ledger);
+}
+END_TEST
+
+START_TEST(every_earlier_answer_counts_not_only_the_last)
+{
+    struct fl_ledger *ledger = open_ledger();
+    fl_assert_ok(admit(ledger, 1, "abc", 3), &error);
+    fl_assert_ok(admit(ledger, 1, "def", 3), &error);
+    fl_assert_ok(admit(ledger, 1, "ghi", 3), &error);
+    refused(ledger, 1, "abd", 3);
+    refused(ledger, 1, "defabc", 3); /* the sum of two known sums is no news, but it is a subset */
+    fl_assert_ok(admit(ledger, 1, "def", 3), &error);
+    fl_assert_ok(admit(ledger, 1, "jkl", 3), &error);
+    fl_ledger_close(&ledger);
+}
+END_TEST
+
+START_TEST(what_was_answered_is_known_after_a_restart)
+{
+    struct fl_ledger *ledger = open_ledger(), *second = NULL;
+    fl_assert_ok(admit(ledger, 1, "abcde", 3), &error);
+    ck_assert_int_eq(fl_ledger_open(path, &second, &error), FL_EBUSY);
+    fl_ledger_close(&ledger);
+    struct stat st;
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_eq(st.st_mode & 07777, 0600);
+    ledger = open_ledger();
+    ck_assert(fl_ledger_count(ledger) == 1);
+    refused(ledger, 1, "abcd", 3);
+    fl_assert_ok(admit(ledger, 1, "abcde", 3), &error);
+    fl_ledger_close(&ledger);
+}
+END_TEST
+
+START_TEST(every_part_of_the_work_is_in_its_fingerprint)
+{
+    const uint32_t ranks[] = {8, 4, 8};
+    struct fl_ledger_work work = {.ranks = ranks, .rank_count = 2};
+    uint8_t first[FL_HASH_BYTES], other[FL_HASH_BYTES];
+    uint8_t *const parts[] = {work.manifest, work.start, work.settings, work.data};
+    fl_ledger_fingerprint(&work, first);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        parts[i][31] ^= 1;
+        fl_ledger_fingerprint(&work, other);
+        ck_assert_mem_ne(first, other, FL_HASH_BYTES);
+        parts[i][31] ^= 1;
+    }
+    work.seed = 1;
+    fl_ledger_fingerprint(&work, other);
+    ck_assert_mem_ne(first, other, FL_HASH_BYTES);
+    work.seed = 0;
+    work.ranks = ranks + 1;
+    fl_ledger_fingerprint(&work, other);
+    ck_assert_mem_ne(first, other, FL_HASH_BYTES);
+    work.ranks = ranks;
+    work.rank_count = 3;
+    fl_ledger_fingerprint(&work, other);
+    ck_assert_mem_ne(first, other, FL_HASH_BYTES);
+    work.rank_count = 2;
+    fl_ledger_fingerprint(&work, other);
+    ck_assert_mem_eq(first, other, FL_HASH_BYTES);
+}
+END_TEST
+
+START_TEST(sets_that_are_none_are_refused)
+{
+    struct fl_ledger *ledger = open_ledger();
+    char many[FL_COHORT_MAX + 2];
+    for (size_t i = 0; i < sizeof(many) - 1; i++)
+        many[i] = (char)(i + 1);
+    many[sizeof(many) - 1] = '\0';
+    ck_assert_int_eq(admit(ledger, 1, "", 3), FL_EINVAL);
+    ck_assert_int_eq(admit(ledger, 1, "abca", 3), FL_EINVAL);
+    ck_assert_int_eq(admit(ledger, 1, "abc", 0), FL_EINVAL);
+    ck_assert_int_eq(admit(ledger, 1, many, 3), FL_EINVAL);
+    many[FL_COHORT_MAX] = '\0';
+    fl_assert_ok(admit(ledger, 1, many, 3), &error); /* the longest line */
+    ck_assert(fl_ledger_count(ledger) == 1);
+    fl_ledger_close(&ledger);
+    ledger = open_ledger();
+    fl_assert_ok(admit(ledger, 1, many, 3), &error);
+    fl_ledger_close(&ledger);
+}
+END_TEST
+
+/* The rule once more, over sets as bits. */
+static bool model_allows(const uint32_t *answered, uint32_t count, uint32_t set, uint32_t minimum)
+{
+    bool allowed = true;
+    for (uint32_t i = 0; i < count; i++) {
+        if (answered[i] == set)
+            return true;
+        const int more = __builtin_popcount(set & ~answered[i]);
+        const int less = __builtin_popcount(answered[i] & ~set);
+        allowed = allowed && more >= (int)minimum && less >= (int)minimum;
+    }
+    return allowed;
+}
+
+START_TEST(random_sets_are_judged_as_a_plain_model_judges_them)
+{
+    static const uint8_t seed[FL_SEED_BYTES] = {7};
+    uint32_t answered[64], count = 0, said_yes = 0;
+    struct fl_prg stream;
+    fl_prg_init(&stream, seed);
+    struct fl_ledger *ledger = open_ledger();
+    for (int i = 0; i < 300; i++) {
+        char sites[MANY + 1];
+        size_t length = 0;
+        uint32_t set = fl_prg_u32(&stream) & ((1u << MANY) - 1);
+        if (i % 4 == 0 && count > 0)
+            set = answered[fl_prg_below(&stream, count)];
+        for (uint32_t k = 0; k < MANY; k++) {
+            if (set >> k & 1)
+                sites[length++] = (char)('a' + k);
+        }
+        sites[length] = '\0';
+        if (length == 0)
+            continue;
+        const bool expected = model_allows(answered, count, set, 3);
+        const enum fl_status status = admit(ledger, 1, sites, 3);
+        ck_assert_msg(status == (expected ? FL_OK : FL_EREFUSED), "%s: %s", sites,
+                      fl_status_text(status));
+        said_yes += expected;
+        if (expected && count < 64)
+            answered[count++] = set;
+        if (i % 50 == 0) {
+            fl_ledger_close(&ledger);
+            ledger = open_ledger();
+        }
+    }
+    ck_assert_uint_gt(said_yes, 10);
+    fl_ledger_close(&ledger);
+}
+END_TEST
+
+static void fill(struct fl_buf *content)
+{
+    struct fl_ledger *ledger = open_ledger();
+    fl_assert_ok(admit(ledger, 1, "abc", 3), &error);
+    fl_assert_ok(admit(ledger, 2, "abcd", 3), &error);
+    fl_assert_ok(admit(ledger, 1, "def", 3), &error);
+    fl_ledger_close(&ledger);
+    fl_assert_ok(fl_fs_read(path, 65536, content, &error), &error);
+}
+
+static void put(const void *bytes, size_t length)
+{
+    const int fd = open(path, O_WRONLY | O_TRUNC | O_CREAT, 0600);
+    ck_assert_int_ge(fd, 0);
+    ck_assert(write(fd, bytes, length) == (ssize_t)length);
+    (void)close(fd);
+}
+
+START_TEST(a_torn_last_line_is_cut_off)
+{
+    struct fl_buf content;
+    fill(&content);
+    const char *text = fl_buf_text(&content);
+    const size_t whole = (size_t)((const char *)memrchr(text, '\n', content.length - 1) + 1 - text);
+    for (size_t length = whole; length < content.length; length += 1 + length % 5) {
+        put(text, length);
+        struct fl_ledger *ledger = open_ledger();
+        ck_assert(fl_ledger_count(ledger) == 2);
+        struct stat st;
+        ck_assert_int_eq(stat(path, &st), 0);
+        ck_assert(st.st_size == (off_t)whole);
+        fl_assert_ok(admit(ledger, 1, "def", 3), &error);
+        refused(ledger, 1, "abcd", 3);
+        fl_ledger_close(&ledger);
+    }
+    put(text, whole);
+    const int fd = open(path, O_WRONLY | O_APPEND);
+    static const char zeros[700]; /* what some file systems leave behind a crash */
+    ck_assert(write(fd, zeros, sizeof(zeros)) == (ssize_t)sizeof(zeros));
+    (void)close(fd);
+    struct fl_ledger *ledger = open_ledger();
+    ck_assert(fl_ledger_count(ledger) == 2);
+    fl_ledger_close(&ledger);
+    fl_buf_free(&content);
+}
+END_TEST
+
+START_TEST(damage_before_the_end_is_refused)
+{
+    struct fl_buf content;
+    fill(&content);
+    struct fl_ledger *ledger = NULL;
+    for (size_t i = 0; i + 1 < content.length; i++) {
+        content.data[i] ^= i % 2 ? 1 : 0x20;
+        put(content.data, content.length);
+        ck_assert_msg(fl_ledger_open(path, &ledger, &error) == FL_EFORMAT, "byte %zu", i);
+        ck_assert_ptr_null(ledger);
+        content.data[i] ^= i % 2 ? 1 : 0x20;
+    }
+    const char *text = fl_buf_text(&content);
+    const size_t first = (size_t)(strchr(text, '\n') + 1 - text);
+    put(text + first, content.length - first); /* the first answer forgotten */
+    ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_EFORMAT);
+    put("\n", 1);
+    ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_EFORMAT);
+    fl_buf_free(&content);
+}
+END_TEST
+
+START_TEST(a_file_that_changes_while_it_is_open_is_not_believed)
+{
+    struct fl_buf content;
+    fill(&content);
+    struct fl_ledger *ledger = open_ledger();
+    const char *last = memrchr(content.data, '\n', content.length - 1);
+    ck_assert_ptr_nonnull(last);
+    put(content.data, (size_t)(last + 1 - fl_buf_text(&content)));
+    ck_assert_int_eq(admit(ledger, 3, "abc", 3), FL_EFORMAT);
+    fl_ledger_close(&ledger);
+    fl_buf_free(&content);
+}
+END_TEST
+
+START_TEST(a_full_or_oversized_file_refuses)
+{
+    struct fl_ledger *ledger = NULL;
+    put("", 0);
+    ck_assert_int_eq(truncate(path, FL_LEDGER_BYTES_MAX + 1ll), 0);
+    ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_ERANGE);
+    ck_assert_ptr_null(ledger);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(symlink("elsewhere", path), 0);
+    ck_assert_int_ne(fl_ledger_open(path, &ledger, &error), FL_OK);
+}
+END_TEST
+
+START_TEST(an_answer_that_is_not_on_the_disk_is_not_given)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        struct fl_ledger *ledger = open_ledger();
+        const uint64_t before = fl_ledger_count(ledger);
+        if (kind == 0)
+            fl_fs_fail_write_at(0);
+        else
+            fl_fs_fail_sync_at(0);
+        ck_assert_int_eq(admit(ledger, 1, "abc", 3), FL_EIO);
+        fl_fs_fail_write_at(-1);
+        fl_fs_fail_sync_at(-1);
+        ck_assert_int_eq(admit(ledger, 1, "abc", 3), FL_EIO); /* nor later, while it is open */
+        ck_assert_int_eq(admit(ledger, 2, "abc", 3), FL_EIO);
+        fl_ledger_close(&ledger);
+        ledger = open_ledger();
+        ck_assert(fl_ledger_count(ledger) == before);
+        fl_assert_ok(admit(ledger, 1, kind ? "abc" : "def", 3), &error);
+        fl_ledger_close(&ledger);
+    }
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, setup, NULL);
+    tcase_add_test(tc, one_site_less_is_refused_and_the_same_sites_are_not);
+    tcase_add_test(tc, every_earlier_answer_counts_not_only_the_last);
+    tcase_add_test(tc, what_was_answered_is_known_after_a_restart);
+    tcase_add_test(tc, every_part_of_the_work_is_in_its_fingerprint);
+    tcase_add_test(tc, sets_that_are_none_are_refused);
+    tcase_add_test(tc, random_sets_are_judged_as_a_plain_model_judges_them);
+    tcase_add_test(tc, a_torn_last_line_is_cut_off);
+    tcase_add_test(tc, damage_before_the_end_is_refused);
+    tcase_add_test(tc, a_file_that_changes_while_it_is_open_is_not_believed);
+    tcase_add_test(tc, a_full_or_oversized_file_refuses);
+    tcase_add_test(tc, an_answer_that_is_not_on_the_disk_is_not_given);
+}
+FL_TEST_MAIN("ledger", add_tests)
