@@ -21,6 +21,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 
+#define FL_AUDIT_MEND_BYTES ((size_t)1 << 30)
 #define FL_AUDIT_LINE_BYTES 16384
 
 struct fl_audit {
@@ -189,11 +190,35 @@ static void build_line(const struct fl_audit *self, int64_t wall_ms, const char 
     fl_buf_printf(line, ",\"prev\":\"%s\"}\n", prev);
 }
 
+/*
+ * A file whose fsync failed can't be trusted: what it held before is written anew, durably, under
+ * its name. Then it goes on; a daemon shall not need a restart because a disk refused once.
+ */
+static enum fl_status mend(struct fl_audit *self, struct fl_error *error)
+{
+    struct fl_buf kept;
+    enum fl_status status = fl_fs_read(self->path, FL_AUDIT_MEND_BYTES, &kept, error);
+    if (status == FL_OK && kept.length < self->length)
+        status = fl_fail(error, FL_EFORMAT, "%s: it has become shorter", self->path);
+    if (status == FL_OK)
+        status = fl_fs_write(self->path, kept.data, self->length, 0600, error);
+    fl_buf_free(&kept);
+    if (status != FL_OK)
+        return status;
+    int fd = open(self->path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return fl_fail_errno(error, errno, "%s", self->path);
+    (void)close(self->fd);
+    self->fd = fd;
+    self->broken = false;
+    return FL_OK;
+}
+
 enum fl_status fl_audit_append(struct fl_audit *self, int64_t wall_ms, const char *event,
                                const struct fl_field *fields, struct fl_error *error)
 {
-    if (self->broken)
-        return fl_fail(error, FL_EIO, "%s: closed after a failed write", self->path);
+    if (self->broken && mend(self, error) != FL_OK)
+        return error ? error->status : FL_EIO;
     struct fl_buf line;
     fl_buf_init(&line, FL_AUDIT_LINE_BYTES);
     build_line(self, wall_ms, event, fields, &line);

@@ -18,7 +18,11 @@ struct fl_audit; /* opaque */
 FL_CHECKED enum fl_status fl_audit_open(const char *path, struct fl_audit **out,
                                         struct fl_error *error);
 void fl_audit_close(struct fl_audit **self);
-/* Append {"seq","ts","event",fields...,"prev"}; wall_ms is the time to record. Durable on FL_OK. */
+/*
+ * Append {"seq","ts","event",fields...,"prev"}; wall_ms is the time to record. Durable on FL_OK.
+ * After a failed write or fsync the line is not there, and the next call goes on behind the last
+ * good one (after a failed fsync in a file written anew).
+ */
 FL_CHECKED enum fl_status fl_audit_append(struct fl_audit *self, int64_t wall_ms, const char *event,
                                           const struct fl_field *fields, struct fl_error *error);
 /* Check the whole chain of a file; *lines is the number of good lines. FL_EFORMAT names the line.

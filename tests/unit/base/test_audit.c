@@ -132,16 +132,22 @@ START_TEST(a_failed_write_leaves_a_log_that_goes_on)
 }
 END_TEST
 
-START_TEST(a_failed_fsync_ends_the_log)
+START_TEST(after_a_failed_fsync_the_log_is_written_anew_and_goes_on)
 {
     struct fl_audit *log;
     fl_assert_ok(fl_audit_open(path, &log, &error), &error);
+    enum fl_status first = fl_audit_append(log, 0, "w", NULL, &error);
     fl_fs_fail_sync_at(0);
-    enum fl_status first = fl_audit_append(log, 0, "x", NULL, &error);
-    enum fl_status second = fl_audit_append(log, 0, "y", NULL, &error);
+    enum fl_status failed = fl_audit_append(log, 0, "x", NULL, &error);
+    fl_fs_fail_sync_at(0); /* it cannot be written anew either */
+    enum fl_status again = fl_audit_append(log, 0, "y", NULL, &error);
+    enum fl_status after = fl_audit_append(log, 0, "z", NULL, &error);
     fl_audit_close(&log);
-    ck_assert_int_eq(first, FL_EIO);
-    ck_assert_int_eq(second, FL_EIO);
+    fl_assert_ok(first, &error);
+    ck_assert_int_eq(failed, FL_EIO);
+    ck_assert_int_eq(again, FL_EIO);
+    fl_assert_ok(after, &error);
+    ck_assert_uint_eq(verified(), 2);
 }
 END_TEST
 
@@ -168,7 +174,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_change_a_removal_and_a_reordering_show);
     tcase_add_test(tc, a_torn_last_line_is_cut_off_when_the_log_is_opened);
     tcase_add_test(tc, a_failed_write_leaves_a_log_that_goes_on);
-    tcase_add_test(tc, a_failed_fsync_ends_the_log);
+    tcase_add_test(tc, after_a_failed_fsync_the_log_is_written_anew_and_goes_on);
     tcase_add_test(tc, what_is_no_audit_log_is_refused);
 }
 
