@@ -3,6 +3,53 @@
 
 #include "sim.h"
 
+/* ---- a disk that lies about fsync (planted) ---- */
+
+static const char *const database[2] = {"state.db", "state.db-wal"};
+
+static void forget_kept(struct sim_hub *hub)
+{
+    for (int i = 0; hub->has_kept && i < 2; i++)
+        fl_buf_free(&hub->kept[i]);
+    hub->has_kept = false;
+}
+
+static void keep_database(struct sim_hub *hub)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    if (sim_planted != SIM_PLANT_SYNC)
+        return;
+    forget_kept(hub);
+    bool good = true;
+    for (int i = 0; i < 2; i++)
+        good = fl_path_join(path, hub->directory, database[i], &error) == FL_OK &&
+               fl_fs_read(path, 1u << 26, &hub->kept[i], &error) == FL_OK && good;
+    hub->has_kept = true;
+    if (!good)
+        forget_kept(hub);
+}
+
+/* The machine comes back with the database of a while ago. */
+static void lose_writes(struct sim_hub *hub)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    for (int i = 0; hub->has_kept && i < 2; i++) {
+        if (fl_path_join(path, hub->directory, database[i], &error) == FL_OK)
+            (void)!fl_fs_write(path, hub->kept[i].data, hub->kept[i].length, 0600, &error);
+    }
+    forget_kept(hub);
+}
+
+/* ---- life ---- */
+
+void sim_hub_close(struct sim *self)
+{
+    fl_server_destroy(&self->hub.server);
+    fl_desk_close(&self->hub.desk);
+}
+
 static void hub_start_again(struct sim *self, int64_t wait_ms)
 {
     struct sim_event *event = sim_schedule(self, self->now + wait_ms, SIM_HUB_START);
@@ -44,8 +91,8 @@ void sim_hub_crash(struct sim *self)
     hub->life++;
     hub->next_at = INT64_MAX;
     sim_net_hub_died(self);
-    fl_server_destroy(&hub->server);
-    fl_desk_close(&hub->desk);
+    sim_hub_close(self);
+    lose_writes(hub);
     hub_start_again(self, 50 + (self->faults ? sim_below(self, 12000) : 0));
 }
 
@@ -64,6 +111,8 @@ static void after_hub(struct sim *self)
         hub->waking = true;
     }
     sim_check_hub(self);
+    if (!hub->has_kept || self->counts.steps % 64 == 0)
+        keep_database(hub);
     int64_t wait = fl_server_wait_ms(hub->server);
     hub->next_at = self->now + (wait > 0 ? wait : 1);
 }

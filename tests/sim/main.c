@@ -25,6 +25,8 @@ struct options {
     bool verbose, twice;
 };
 
+enum sim_plant sim_planted = SIM_PLANT_NONE;
+
 static char replay[160]; /* what a signal handler writes */
 
 /* ---- libsodium's generator, seeded: the same keys and nonces in every run of a seed ---- */
@@ -153,6 +155,20 @@ static bool range(const char *text, uint64_t *low, uint64_t *high)
     return *end == '\0' && *low <= *high;
 }
 
+#ifdef SIM_PLANTED
+static bool plant(const char *name)
+{
+    static const char *const names[SIM_PLANT_COUNT] = {"none", "twice", "reused", "sync"};
+    for (int i = 0; i < SIM_PLANT_COUNT; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            sim_planted = (enum sim_plant)i;
+            return true;
+        }
+    }
+    return false;
+}
+#endif
+
 static bool parse(int argc, char **argv, struct options *out)
 {
     uint64_t low, high;
@@ -174,6 +190,12 @@ static bool parse(int argc, char **argv, struct options *out)
             out->most = (uint32_t)high;
         } else if (strcmp(argv[i], "--seconds") == 0)
             out->seconds = strtod(argv[++i], NULL);
+#ifdef SIM_PLANTED
+        else if (strcmp(argv[i], "--plant") == 0) {
+            if (!plant(argv[++i]))
+                return false;
+        }
+#endif
         else
             return false;
     }

@@ -101,6 +101,8 @@ struct sim_hub {
     struct fl_server *server;
     int64_t next_at;
     bool waking;
+    struct fl_buf kept[2]; /* SIM_PLANT_SYNC: the database and its log as they were */
+    bool has_kept;
 };
 
 struct sim_training { /* what a site made of a start */
@@ -135,20 +137,20 @@ struct sim_counts {
         rubbish, resumes, commits, trainings, attempts;
 };
 
-/* Lies that the simulator must notice: see --plant. */
+/* Bugs that the simulator must notice: --plant, in sim_planted. */
 enum sim_plant {
     SIM_PLANT_NONE,
-    SIM_PLANT_TWICE,  /* an update is counted twice */
+    SIM_PLANT_TWICE,  /* a part of an update is counted twice */
     SIM_PLANT_REUSED, /* a committed version gets other content */
-    SIM_PLANT_STALE,  /* an update of the attempt before is counted */
-    SIM_PLANT_SYNC    /* what the coordinator committed last is gone after a crash */
+    SIM_PLANT_SYNC,   /* what the coordinator committed last is gone after a crash */
+    SIM_PLANT_COUNT
 };
+extern enum sim_plant sim_planted;
 
 struct sim {
     uint64_t seed, random;
     uint32_t site_count;
     bool verbose, failed;
-    enum sim_plant plant;
     char failure[512];
     char directory[FL_PATH_BYTES];
     int64_t now, heal_at, done_at;
@@ -204,6 +206,7 @@ void sim_world_free(struct sim *self);
 
 /* ---- hub.c ---- */
 void sim_hub_start(struct sim *self);
+void sim_hub_close(struct sim *self);
 void sim_hub_crash(struct sim *self);
 void sim_hub_event(struct sim *self, const struct fl_transport_event *event);
 void sim_hub_turn(struct sim *self);

@@ -121,8 +121,9 @@ bool sim_world_make(struct sim *self)
 void sim_world_free(struct sim *self)
 {
     struct fl_error error;
-    fl_server_destroy(&self->hub.server);
-    fl_desk_close(&self->hub.desk);
+    sim_hub_close(self);
+    for (int i = 0; self->hub.has_kept && i < 2; i++)
+        fl_buf_free(&self->hub.kept[i]);
     for (uint32_t i = 0; i < self->site_count; i++) {
         struct sim_site *site = &self->sites[i];
         sim_site_close(site);

@@ -1,0 +1,37 @@
+/*
+ * plant.c - bugs on purpose: the linker puts these in front of the real functions, so that a test
+ * can show that the simulator would notice. Only in sim_planted.
+ */
+#include "adapter/fixed.h"
+#include "coordinator/registry.h"
+#include "sim.h"
+
+void __real_fl_ring_add(uint32_t *sum, const void *bytes, size_t count);
+void __wrap_fl_ring_add(uint32_t *sum, const void *bytes, size_t count);
+enum fl_status __real_fl_registry_put(struct fl_store *store, const struct fl_version *version,
+                                      struct fl_error *error);
+enum fl_status __wrap_fl_registry_put(struct fl_store *store, const struct fl_version *version,
+                                      struct fl_error *error);
+
+/* Now and then a piece of an update is counted twice. */
+void __wrap_fl_ring_add(uint32_t *sum, const void *bytes, size_t count)
+{
+    static unsigned calls;
+    __real_fl_ring_add(sum, bytes, count);
+    if (sim_planted == SIM_PLANT_TWICE && ++calls % 97 == 0)
+        __real_fl_ring_add(sum, bytes, count);
+}
+
+/* The second version is entered under the number of the first, too. */
+enum fl_status __wrap_fl_registry_put(struct fl_store *store, const struct fl_version *version,
+                                      struct fl_error *error)
+{
+    if (sim_planted == SIM_PLANT_REUSED && version->version == 2) {
+        enum fl_status status = fl_store_run(
+            store, error, "UPDATE versions SET sha256 = ?1 WHERE job = ?2 AND version = 1", "bi",
+            version->sha256, sizeof version->sha256, version->job);
+        if (status != FL_OK)
+            return status;
+    }
+    return __real_fl_registry_put(store, version, error);
+}
