@@ -1,11 +1,15 @@
 /* masks.c - see masks.h. */
 #include "secagg/masks.h"
 
+#include <endian.h>
 #include <string.h>
 
-#include "base/buf.h"
-
-#define BLOCK_BYTES 65536u /* of keystream at a time; a multiple of ChaCha20's block */
+/*
+ * Keystream at a time: with the piece of the vector that it is added to it stays in the first-level
+ * cache. A multiple of ChaCha20's block.
+ */
+#define BLOCK_BYTES  16384u
+#define CHACHA_BYTES 64u
 
 static void stream_key(const uint8_t seed[FL_HASH_BYTES], const uint8_t cohort[FL_HASH_BYTES],
                        const char *label, uint8_t out[FL_HASH_BYTES])
@@ -18,37 +22,50 @@ static void stream_key(const uint8_t seed[FL_HASH_BYTES], const uint8_t cohort[F
     fl_blake2b_final(&hash, out);
 }
 
-/* Block `index` of the stream: 64 bytes a ChaCha20 block, so the counter is index x 1024. */
-static void keystream(const uint8_t key[FL_HASH_BYTES], uint64_t index, uint8_t *out)
+/* Keystream as bytes and as the little-endian words that are added. */
+union block {
+    uint8_t bytes[BLOCK_BYTES];
+    uint32_t words[BLOCK_BYTES / 4];
+    uint64_t longs[BLOCK_BYTES / 8];
+};
+
+/* The first `bytes` bytes of block `index` of the stream. */
+static void keystream(const uint8_t key[FL_HASH_BYTES], uint64_t index, size_t bytes,
+                      union block *out)
 {
     static const uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
-    memset(out, 0, BLOCK_BYTES);
-    crypto_stream_chacha20_xor_ic(out, out, BLOCK_BYTES, nonce, index * (BLOCK_BYTES / 64), key);
+    memset(out, 0, bytes);
+    crypto_stream_chacha20_xor_ic(out->bytes, out->bytes, bytes, nonce,
+                                  index * (BLOCK_BYTES / CHACHA_BYTES), key);
 }
 
 static void apply_vector(const uint8_t key[FL_HASH_BYTES], bool subtract, uint32_t *vector,
-                         uint64_t elements, uint8_t *block)
+                         uint64_t elements, union block *block)
 {
     const uint64_t words = BLOCK_BYTES / 4;
     for (uint64_t at = 0; at < elements; at += words) {
-        uint64_t count = elements - at < words ? elements - at : words;
-        keystream(key, at / words, block);
-        for (uint64_t i = 0; i < count; i++) {
-            uint32_t mask = fl_load_u32(block + 4 * i);
-            vector[at + i] += subtract ? 0u - mask : mask;
+        const uint64_t count = elements - at < words ? elements - at : words;
+        uint32_t *piece = vector + at;
+        keystream(key, at / words, (size_t)count * 4, block);
+        if (subtract) {
+            for (uint64_t i = 0; i < count; i++)
+                piece[i] -= le32toh(block->words[i]);
+        } else {
+            for (uint64_t i = 0; i < count; i++)
+                piece[i] += le32toh(block->words[i]);
         }
     }
 }
 
 static void apply_scalars(const uint8_t key[FL_HASH_BYTES], bool subtract, uint64_t *scalars,
-                          uint32_t count, uint8_t *block)
+                          uint32_t count, union block *block)
 {
     const uint32_t words = BLOCK_BYTES / 8;
     for (uint32_t at = 0; at < count; at += words) {
-        uint32_t n = count - at < words ? count - at : words;
-        keystream(key, at / words, block);
+        const uint32_t n = count - at < words ? count - at : words;
+        keystream(key, at / words, (size_t)n * 8, block);
         for (uint32_t i = 0; i < n; i++) {
-            uint64_t mask = fl_load_u64(block + 8 * (size_t)i);
+            const uint64_t mask = le64toh(block->longs[i]);
             scalars[at + i] += subtract ? 0u - mask : mask;
         }
     }
@@ -58,13 +75,14 @@ void fl_mask_apply(const uint8_t seed[FL_HASH_BYTES], const uint8_t cohort[FL_HA
                    bool subtract, uint32_t *vector, uint64_t elements, uint64_t *scalars,
                    uint32_t scalar_count)
 {
-    uint8_t key[FL_HASH_BYTES], block[BLOCK_BYTES];
+    uint8_t key[FL_HASH_BYTES];
+    union block block;
     stream_key(seed, cohort, "vector", key);
-    apply_vector(key, subtract, vector, elements, block);
+    apply_vector(key, subtract, vector, elements, &block);
     stream_key(seed, cohort, "scalars", key);
-    apply_scalars(key, subtract, scalars, scalar_count, block);
+    apply_scalars(key, subtract, scalars, scalar_count, &block);
     sodium_memzero(key, sizeof(key));
-    sodium_memzero(block, sizeof(block));
+    sodium_memzero(&block, sizeof(block));
 }
 
 static void labelled(const char *label, const uint8_t *bytes, uint8_t out[FL_HASH_BYTES])

@@ -54,22 +54,51 @@ START_TEST(seed_and_cohort_and_label_each_change_the_mask)
 }
 END_TEST
 
-START_TEST(the_stream_is_chacha20_across_blocks)
+/* The stream itself, in one piece: what fl_mask_apply() must add under this label. */
+static void expected_stream(const char *label, uint8_t *stream, size_t bytes)
 {
-    uint8_t seed[FL_HASH_BYTES] = {9}, cohort[FL_HASH_BYTES] = {8}, key[FL_HASH_BYTES];
-    static uint8_t stream[4 * ELEMENTS];
+    const uint8_t seed[FL_HASH_BYTES] = {9}, cohort[FL_HASH_BYTES] = {8};
     static const uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
+    uint8_t key[FL_HASH_BYTES];
     struct fl_blake2b hash;
     fl_blake2b_init(&hash, seed, sizeof(seed));
     fl_blake2b_update(&hash, "fedlora-mask-v1", 15);
     fl_blake2b_update(&hash, cohort, sizeof(cohort));
-    fl_blake2b_update(&hash, "vector", 6);
+    fl_blake2b_update(&hash, label, strlen(label));
     fl_blake2b_final(&hash, key);
-    crypto_stream_chacha20(stream, sizeof(stream), nonce, key);
-    memset(first, 0, sizeof(first));
-    fl_mask_apply(seed, cohort, false, first, ELEMENTS, NULL, 0);
-    for (uint32_t i = 0; i < ELEMENTS; i++)
-        ck_assert_uint_eq(first[i], fl_load_u32(stream + 4 * (size_t)i));
+    crypto_stream_chacha20(stream, bytes, nonce, key);
+}
+
+START_TEST(the_stream_is_chacha20_across_blocks)
+{
+    const uint8_t seed[FL_HASH_BYTES] = {9}, cohort[FL_HASH_BYTES] = {8};
+    static uint8_t stream[4 * ELEMENTS];
+    static const uint32_t lengths[] = {0, 1, 15, 16, 17, 4095, 4096, 4097, 16385, ELEMENTS};
+    expected_stream("vector", stream, sizeof(stream));
+    for (size_t k = 0; k < sizeof(lengths) / sizeof(lengths[0]); k++) {
+        memset(first, 0, sizeof(first));
+        memset(second, 0, sizeof(second));
+        fl_mask_apply(seed, cohort, false, first, lengths[k], NULL, 0);
+        fl_mask_apply(seed, cohort, true, second, lengths[k], NULL, 0);
+        for (uint32_t i = 0; i < ELEMENTS; i++) {
+            const uint32_t mask = i < lengths[k] ? fl_load_u32(stream + 4 * (size_t)i) : 0;
+            ck_assert_uint_eq(first[i], mask);
+            ck_assert_uint_eq(second[i], 0u - mask);
+        }
+    }
+}
+END_TEST
+
+START_TEST(the_stream_of_scalars_is_chacha20_across_blocks)
+{
+    const uint8_t seed[FL_HASH_BYTES] = {9}, cohort[FL_HASH_BYTES] = {8};
+    static uint8_t stream[8 * 9001];
+    static uint64_t scalars[9002];
+    expected_stream("scalars", stream, sizeof(stream));
+    fl_mask_apply(seed, cohort, false, NULL, 0, scalars, 9001);
+    for (size_t i = 0; i < 9001; i++)
+        ck_assert(scalars[i] == fl_load_u64(stream + 8 * i));
+    ck_assert(scalars[9001] == 0);
 }
 END_TEST
 
@@ -93,6 +122,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_mask_that_is_removed_leaves_nothing);
     tcase_add_test(tc, seed_and_cohort_and_label_each_change_the_mask);
     tcase_add_test(tc, the_stream_is_chacha20_across_blocks);
+    tcase_add_test(tc, the_stream_of_scalars_is_chacha20_across_blocks);
     tcase_add_test(tc, two_members_agree_and_a_weak_key_is_refused);
 }
 FL_TEST_MAIN("masks", add_tests)
