@@ -33,7 +33,8 @@ static void print_version(const json_t *v)
         (long long)json_integer_value(json_object_get(v, "workers")), fl_member_text(v, "created"));
     if (json_is_real(loss))
         (void)printf("held-out loss %.4f  ", json_real_value(loss));
-    (void)printf("%.16s\n", fl_member_text(v, "sha256"));
+    (void)printf("%.16s%s\n", fl_member_text(v, "sha256"),
+                 json_is_true(json_object_get(v, "current")) ? "  current" : "");
 }
 
 static int list(int argc, char **argv)
@@ -229,11 +230,15 @@ static int rollback(int argc, char **argv)
         (void)fl_fail(&error, FL_ENOTFOUND, "no version %s", text);
         return fl_cli_fail(FL_PROGRAM, &error);
     }
-    json_decref(fl_ask(directory,
-                       json_pack("{s:s, s:I, s:I}", "command", "adapters.rollback", "job",
-                                 (json_int_t)(job_given ? (json_int_t)job_number : 0), "version",
-                                 (json_int_t)version_number),
-                       &code));
+    json_t *answer = fl_ask(directory,
+                            json_pack("{s:s, s:I, s:I}", "command", "adapters.rollback", "job",
+                                      (json_int_t)(job_given ? (json_int_t)job_number : 0),
+                                      "version", (json_int_t)version_number),
+                            &code);
+    if (answer)
+        (void)fprintf(stderr, "the current version of job %lld is now %s\n",
+                      (long long)json_integer_value(json_object_get(answer, "job")), text);
+    json_decref(answer);
     return code;
 }
 

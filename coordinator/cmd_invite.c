@@ -22,7 +22,7 @@ int fl_cmd_invite(int argc, char **argv)
          .target = &ttl_ms,
          .low = 1,
          .high = 31536000000.0,
-         .doc = "how long it is good for (default 24h)"},
+         .doc = "how long it is good for"},
         {.name = "--json", .kind = FL_OPTION_FLAG, .target = &json, .doc = "print JSON"},
     };
     const struct fl_positional positionals[] = {

@@ -41,6 +41,16 @@ static int list(int argc, char **argv)
     return code;
 }
 
+/* For a site that has no token: its worker.conf is written by hand. */
+static void tell_site(const char *name, const json_t *answer)
+{
+    const char *address = json_string_value(json_object_get(answer, "address"));
+    (void)fprintf(stderr,
+                  "%s is enrolled; its worker.conf needs\n[coordinator]\naddress = %s\n"
+                  "key = %s\n",
+                  name, address ? address : "tcp://HOST:PORT", fl_member_text(answer, "key"));
+}
+
 static int add(int argc, char **argv)
 {
     const char *name = NULL, *key = NULL;
@@ -62,6 +72,8 @@ static int add(int argc, char **argv)
         fl_ask(directory,
                json_pack("{s:s, s:s, s:s}", "command", "roster.add", "name", name, "identity", key),
                &code);
+    if (answer)
+        tell_site(name, answer);
     json_decref(answer);
     return code;
 }
@@ -81,6 +93,8 @@ static int revoke(int argc, char **argv)
         return code;
     json_t *answer =
         fl_ask(directory, json_pack("{s:s, s:s}", "command", "roster.revoke", "name", name), &code);
+    if (answer)
+        (void)fprintf(stderr, "%s is shut out; roster add with its key lets it in again\n", name);
     json_decref(answer);
     return code;
 }

@@ -41,6 +41,8 @@ int fl_run_subcommand(const char *command, const struct fl_subcommand *rows, siz
         return 0;
     }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+    if (argc > 1 && argv[1][0] != '-')
+        (void)fprintf(stderr, FL_PROGRAM " %s: unknown command '%s'\n", command, argv[1]);
     print_rows(help ? stdout : stderr, command, rows, count);
     return help ? 0 : fl_exit_code(FL_EUSAGE);
 }

@@ -149,6 +149,21 @@ enum fl_status fl_op_roster_list(const struct fl_op *op, struct fl_error *error)
     return sites_json(op, "sites", true);
 }
 
+/*
+ * What a site that did not join by a token must write in its worker.conf. The address is left out
+ * where no public one is known: the site is enrolled all the same.
+ */
+static enum fl_status tell_coordinator(const struct fl_op *op)
+{
+    char key[FL_KEY_HEX_BYTES], address[FL_ADDRESS_BYTES];
+    struct fl_error unknown;
+    fl_hex(fl_keys_public(op->desk->keys)->x25519, FL_KEY_BYTES, key);
+    enum fl_status status = fl_op_set(op->answer, "key", json_string(key));
+    if (status == FL_OK && fl_desk_address(op->desk, address, &unknown) == FL_OK)
+        status = fl_op_set(op->answer, "address", json_string(address));
+    return status;
+}
+
 enum fl_status fl_op_roster_add(const struct fl_op *op, struct fl_error *error)
 {
     const char *name, *text;
@@ -161,7 +176,9 @@ enum fl_status fl_op_roster_add(const struct fl_op *op, struct fl_error *error)
     if (status == FL_OK)
         status = fl_roster_add(op->desk->roster, name, &identity, fl_clock_wall(op->desk->clock),
                                error);
-    return status == FL_OK ? audit_site(op, "site_added", name, error) : status;
+    if (status == FL_OK)
+        status = audit_site(op, "site_added", name, error);
+    return status == FL_OK ? tell_coordinator(op) : status;
 }
 
 enum fl_status fl_op_roster_revoke(const struct fl_op *op, struct fl_error *error)

@@ -29,6 +29,30 @@ static enum fl_status append_version(void *context, const struct fl_version *ver
     return item && json_array_append_new(context, item) == 0 ? FL_OK : FL_ENOMEM;
 }
 
+/* The current version of a job is the one it was rolled back to, or its newest: the last here. */
+static enum fl_status mark_current(const struct fl_op *op, json_t *list, struct fl_error *error)
+{
+    struct fl_job job = {.id = 0};
+    enum fl_status status = FL_OK;
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        const json_t *next = json_array_get(list, i + 1);
+        json_int_t id = json_integer_value(json_object_get(item, "job"));
+        bool current = !next || json_integer_value(json_object_get(next, "job")) != id;
+        if (id != job.id)
+            status = fl_queue_get(op->desk->store, id, &job, error);
+        if (status == FL_OK && job.has_current)
+            current = json_integer_value(json_object_get(item, "version")) == job.current;
+        if (status == FL_OK)
+            status = fl_op_set(item, "current", json_boolean(current));
+        if (status != FL_OK)
+            return status;
+    }
+    return FL_OK;
+}
+
 enum fl_status fl_op_adapters_list(const struct fl_op *op, struct fl_error *error)
 {
     struct fl_job found;
@@ -39,7 +63,7 @@ enum fl_status fl_op_adapters_list(const struct fl_op *op, struct fl_error *erro
         status = fl_queue_get(op->desk->store, job, &found, error);
     if (status == FL_OK)
         status = fl_registry_each(op->desk->store, job, append_version, list, error);
-    return status;
+    return status == FL_OK ? mark_current(op, list, error) : status;
 }
 
 static json_t *inventory_json(const struct fl_inventory *inventory)
@@ -133,6 +157,8 @@ enum fl_status fl_op_adapters_rollback(const struct fl_op *op, struct fl_error *
     if (number < 0 || number > UINT32_MAX)
         return fl_fail(error, FL_ENOTFOUND, "no such version");
     status = fl_registry_rollback(op->desk->store, &job, (uint32_t)number, error);
+    if (status == FL_OK)
+        status = fl_op_set(op->answer, "job", json_integer(job.id));
     if (status != FL_OK)
         return status;
     const struct fl_field fields[] = {

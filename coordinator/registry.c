@@ -91,7 +91,8 @@ enum fl_status fl_registry_newest(struct fl_store *store, int64_t job, struct fl
         store, error, read_version, out, &rows,
         "SELECT " COLUMNS " FROM versions WHERE job = ? ORDER BY version DESC LIMIT 1", "i", job);
     if (status == FL_OK && rows == 0)
-        return fl_fail(error, FL_ENOTFOUND, "job %lld has no version yet", (long long)job);
+        return fl_fail(error, FL_ENOTFOUND, "job %lld has no version yet; --job names another",
+                       (long long)job);
     return status;
 }
 

@@ -2,10 +2,12 @@
  * cmd_check.c - `fedlora-worker check`: a dry run that sends nothing of the site's: configuration,
  * keys, connection, model hash, data, memory, measured speed and policy, one line each.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cli.h"
@@ -93,6 +95,34 @@ static void check_models(struct check *self)
             fl_hex(hash, sizeof(hash), hex);
         snprintf(text, sizeof(text), "%s: %s", conf->models[i].name, ok ? hex : error.text);
         report(self, "model", ok, text);
+    }
+}
+
+/* ---- data: that it is there; rows are read against a job ---- */
+
+static void check_path(struct check *self, const char *path)
+{
+    char text[FL_PATH_BYTES + 64];
+    bool ok = access(path, R_OK) == 0;
+    snprintf(text, sizeof(text), "%s: %s", path,
+             ok ? "there, and readable (--job reads the rows)" : strerror(errno));
+    report(self, "data", ok, text);
+}
+
+static void check_data(struct check *self)
+{
+    const struct fl_siteconf *conf = self->daemon.conf;
+    if (!conf->data_path[0] && conf->data_count == 0)
+        report(self, "data", false, "no data is named: [data] path is empty");
+    if (conf->data_path[0])
+        check_path(self, conf->data_path);
+    if (conf->data_eval[0])
+        check_path(self, conf->data_eval);
+    for (uint32_t i = 0; i < conf->data_count; i++) {
+        if (conf->data[i].path[0])
+            check_path(self, conf->data[i].path);
+        if (conf->data[i].eval[0])
+            check_path(self, conf->data[i].eval);
     }
 }
 
@@ -211,8 +241,10 @@ static enum fl_status check_all(struct check *self, const char *site, const char
     report(self, "conf", true, "worker.conf is well-formed; the key file's modes are right");
     check_connection(self);
     check_models(self);
-    if (!job)
+    if (!job) {
+        check_data(self);
         return FL_OK;
+    }
     offer = fl_calloc(1, sizeof(*offer));
     status = offer ? load_offer(job, offer, error) : fl_fail_memory(error);
     if (status == FL_OK) {

@@ -174,10 +174,17 @@ static enum fl_status report(const struct join *self, const char *conf, bool as_
 {
     char identity[FL_IDENTITY_TEXT_BYTES];
     fl_identity_encode(fl_keys_public(self->keys), identity);
+    bool kept = strcmp(conf + strlen(conf) - strlen(".new"), ".new") == 0;
+    fprintf(stderr, "This site is now '%s' at %s.\n", self->name, self->token.address);
+    if (kept)
+        fprintf(stderr,
+                "Your worker.conf was kept; a fresh one lies in %s: see whether [coordinator] "
+                "there is the same.\n",
+                conf);
     fprintf(stderr,
-            "This site is now '%s' at %s.\nNext: name your models and data in %s, then run\n"
+            "Next: name your models and data in %s/worker.conf, then run\n"
             "  fedlora-worker check --dir %s\n  fedlora-worker run --dir %s\n",
-            self->name, self->token.address, conf, self->site, self->site);
+            self->site, self->site, self->site);
     if (!as_json)
         return FL_OK;
     json_t *root = json_pack("{s:s,s:s,s:s,s:s}", "name", self->name, "coordinator",

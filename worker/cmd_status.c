@@ -66,6 +66,16 @@ static void print_lists(const json_t *root)
     }
 }
 
+/* After the last round the sites evaluate what it made, as if one more had begun. */
+static void print_job(const json_t *root)
+{
+    long long round = number_of(root, "round"), rounds = number_of(root, "rounds");
+    bool after = rounds > 0 && round > rounds;
+    printf("job         %lld (%s), round %lld of %lld%s, %s\n", number_of(root, "job"),
+           text_of(root, "job_name", ""), after ? rounds : round, rounds,
+           after ? " and the last evaluation" : "", text_of(root, "stage", "idle"));
+}
+
 static void print_text(const json_t *root, bool running)
 {
     printf("daemon      %s\n", running ? "running" : "not running");
@@ -73,9 +83,7 @@ static void print_text(const json_t *root, bool running)
     printf("coordinator %s (%s)\n", text_of(root, "coordinator", "-"),
            running ? text_of(root, "state", "offline") : "offline");
     if (number_of(root, "job") > 0)
-        printf("job         %lld (%s), round %lld of %lld, %s\n", number_of(root, "job"),
-               text_of(root, "job_name", ""), number_of(root, "round"), number_of(root, "rounds"),
-               text_of(root, "stage", "idle"));
+        print_job(root);
     if (json_object_get(root, "eval_loss") && json_is_number(json_object_get(root, "eval_loss")))
         printf("held-out    loss %.4f at this site\n",
                json_number_value(json_object_get(root, "eval_loss")));

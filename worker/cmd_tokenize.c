@@ -107,7 +107,7 @@ int fl_cmd_tokenize(int argc, char **argv)
          .target = &no_special,
          .doc = "leave out the template's own tokens (BOS, EOS)"},
         {.name = "--specials",
-         .value = "match|plain",
+         .value = "HOW",
          .kind = FL_OPTION_CHOICE,
          .target = &specials,
          .choices = "match|plain",

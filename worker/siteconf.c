@@ -182,8 +182,9 @@ enum fl_status fl_siteconf_load(const char *site, struct fl_siteconf **out, stru
         status = fl_fs_read(path, 1u << 20, &text, error);
     if (status == FL_ENOTFOUND)
         status = fl_fail(error, FL_ENOTFOUND,
-                         "%s is not there: run `fedlora-worker join TOKEN --dir %s` first", path,
-                         site);
+                         "%s is not there: run `fedlora-worker join TOKEN --dir %s` first; or, "
+                         "enrolled by `roster add`, write it with the lines that it printed",
+                         path, site);
     if (status != FL_OK)
         goto out;
     self = fl_calloc(1, sizeof(*self));
@@ -210,7 +211,7 @@ void fl_siteconf_sample(const char *address, const char *coordinator_key, struct
     fl_buf_printf(
         out, "; What this site has and what it allows. Lines that begin with ';' show the\n"
              "; defaults. The policy here is obeyed before anything the coordinator asks.\n\n");
-    fl_buf_printf(out, "[coordinator]\naddress = %s\nkey = %s\n\n", address, coordinator_key);
+    fl_buf_printf(out, "[coordinator]\naddress = %s\nkey = %s\n", address, coordinator_key);
     struct fl_config_table rest = {keys + 2, table.count - 2, handle};
     fl_config_sample(&rest, out);
 }

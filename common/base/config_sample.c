@@ -10,9 +10,9 @@ static void append_range(const struct fl_config_key *key, struct fl_buf *out)
     else if (key->kind == FL_CONFIG_BOOL)
         fl_buf_printf(out, " (on|off)");
     else if (fl_config_is_bounded(key) && key->kind == FL_CONFIG_DURATION)
-        fl_buf_printf(out, " (%gs to %gs)", key->low / 1000, key->high / 1000);
+        fl_buf_printf(out, " (%.16gs to %.16gs)", key->low / 1000, key->high / 1000);
     else if (fl_config_is_bounded(key))
-        fl_buf_printf(out, " (%.15g to %.15g)", key->low, key->high);
+        fl_buf_printf(out, " (%.16g to %.16g)", key->low, key->high);
 }
 
 static void append_section(const char *section, struct fl_buf *out)
@@ -29,11 +29,13 @@ static void append_key(const struct fl_config_key *key, struct fl_buf *out)
 {
     bool pattern = fl_config_is_pattern(key->key);
     int length = (int)strlen(key->key) - (pattern ? 1 : 0);
+    /* in [data.NAME] the section has the name */
+    const char *any = fl_config_is_pattern(key->section) ? "KEY" : "NAME";
     bool required = !key->fallback && !fl_config_is_handled(key);
     fl_buf_printf(out, "; %s", key->doc);
     append_range(key, out);
     fl_buf_printf(out, "\n%s%.*s%s = %s\n", required ? "" : ";", length, key->key,
-                  pattern ? "NAME" : "", key->fallback ? key->fallback : "");
+                  pattern ? any : "", key->fallback ? key->fallback : "");
 }
 
 void fl_config_sample(const struct fl_config_table *table, struct fl_buf *out)
