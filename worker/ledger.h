@@ -32,8 +32,9 @@
 #include "base/status.h"
 #include "crypto/keys.h"
 
-#define FL_LEDGER_BYTES_MAX (64u << 20) /* of the file: 300,000 answers of 3 sites, 19,000 of 100  \
-                                         */
+#define FL_LEDGER_BYTES_MAX                                                                        \
+    (64u << 20) /* of the file: 300,000 answers of 3 sites, 19,000 of 100                          \
+                 */
 #define FL_LEDGER_REASON "differencing"
 
 /* What decides which delta comes out of a training round. */
