@@ -11,6 +11,7 @@
 
 static const char *directory;
 static bool as_json;
+static uint64_t job_number;
 static const struct fl_option options[] = {
     {.name = "--dir",
      .value = "DIR",
@@ -134,7 +135,6 @@ static json_t *on_job(const char *program, const char *summary, const char *comm
 {
     const char *text = NULL;
     struct fl_error error;
-    uint64_t id;
     const struct fl_positional positionals[] = {
         {.name = "ID", .target = &text, .doc = "the job's number"}};
     const struct fl_usage usage = {.program = program,
@@ -144,13 +144,13 @@ static json_t *on_job(const char *program, const char *summary, const char *comm
                                    .positional_count = 1};
     if (!fl_cli_begin(&usage, argc, argv, code))
         return NULL;
-    if (fl_parse_u64(text, 1, INT64_MAX, &id) != FL_OK) {
+    if (fl_parse_u64(text, 1, INT64_MAX, &job_number) != FL_OK) {
         (void)fl_fail(&error, FL_ENOTFOUND, "no job %s", text);
         *code = fl_cli_fail(FL_PROGRAM, &error);
         return NULL;
     }
-    return fl_ask(directory, json_pack("{s:s, s:I}", "command", command, "job", (json_int_t)id),
-                  code);
+    return fl_ask(directory,
+                  json_pack("{s:s, s:I}", "command", command, "job", (json_int_t)job_number), code);
 }
 
 static int show(int argc, char **argv)
@@ -178,20 +178,33 @@ static int show(int argc, char **argv)
     return code;
 }
 
-static int cancel(int argc, char **argv)
+/* A command that leaves a job in a new state, which is told. */
+static int change(const char *program, const char *summary, const char *command, const char *state,
+                  int argc, char **argv)
 {
     int code;
-    json_decref(on_job(FL_PROGRAM " job cancel", "End a job; its versions stay.", "job.cancel",
-                       argc, argv, &code));
+    json_t *answer = on_job(program, summary, command, argc, argv, &code);
+    if (answer && as_json) {
+        json_t *line = json_pack("{s:I, s:s}", "job", (json_int_t)job_number, "state", state);
+        code = line && fl_json_print(line) == FL_OK ? 0 : 1;
+        json_decref(line);
+    } else if (answer) {
+        (void)fprintf(stderr, "job %llu is %s\n", (unsigned long long)job_number, state);
+    }
+    json_decref(answer);
     return code;
+}
+
+static int cancel(int argc, char **argv)
+{
+    return change(FL_PROGRAM " job cancel", "End a job; its versions stay.", "job.cancel",
+                  "cancelled", argc, argv);
 }
 
 static int resume(int argc, char **argv)
 {
-    int code;
-    json_decref(on_job(FL_PROGRAM " job resume", "Go on with a paused job, in the same round.",
-                       "job.resume", argc, argv, &code));
-    return code;
+    return change(FL_PROGRAM " job resume", "Go on with a paused job, in the same round.",
+                  "job.resume", "queued", argc, argv);
 }
 
 static int print_template(int argc, char **argv)

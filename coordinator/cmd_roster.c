@@ -41,14 +41,35 @@ static int list(int argc, char **argv)
     return code;
 }
 
-/* For a site that has no token: its worker.conf is written by hand. */
-static void tell_site(const char *name, const json_t *answer)
+/* For a site that has no token: its worker.conf is written by hand. Returns the exit code. */
+static int tell_site(const char *name, const json_t *answer)
 {
     const char *address = json_string_value(json_object_get(answer, "address"));
-    (void)fprintf(stderr,
-                  "%s is enrolled; its worker.conf needs\n[coordinator]\naddress = %s\n"
-                  "key = %s\n",
-                  name, address ? address : "tcp://HOST:PORT", fl_member_text(answer, "key"));
+    const char *key = fl_member_text(answer, "key");
+    if (!as_json) {
+        (void)fprintf(stderr,
+                      "%s is enrolled; its worker.conf needs\n[coordinator]\naddress = %s\n"
+                      "key = %s\n",
+                      name, address ? address : "tcp://HOST:PORT", key);
+        return 0;
+    }
+    json_t *line = json_pack("{s:s, s:s?, s:s}", "name", name, "address", address, "key", key);
+    int code = line && fl_json_print(line) == FL_OK ? 0 : 1;
+    json_decref(line);
+    return code;
+}
+
+/* Returns the exit code. */
+static int tell_revoked(const char *name)
+{
+    if (!as_json) {
+        (void)fprintf(stderr, "%s is shut out; roster add with its key lets it in again\n", name);
+        return 0;
+    }
+    json_t *line = json_pack("{s:s, s:s}", "name", name, "state", "revoked");
+    int code = line && fl_json_print(line) == FL_OK ? 0 : 1;
+    json_decref(line);
+    return code;
 }
 
 static int add(int argc, char **argv)
@@ -73,7 +94,7 @@ static int add(int argc, char **argv)
                json_pack("{s:s, s:s, s:s}", "command", "roster.add", "name", name, "identity", key),
                &code);
     if (answer)
-        tell_site(name, answer);
+        code = tell_site(name, answer);
     json_decref(answer);
     return code;
 }
@@ -94,7 +115,7 @@ static int revoke(int argc, char **argv)
     json_t *answer =
         fl_ask(directory, json_pack("{s:s, s:s}", "command", "roster.revoke", "name", name), &code);
     if (answer)
-        (void)fprintf(stderr, "%s is shut out; roster add with its key lets it in again\n", name);
+        code = tell_revoked(name);
     json_decref(answer);
     return code;
 }

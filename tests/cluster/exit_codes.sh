@@ -25,6 +25,7 @@ expect 2 'no command' "$coordinator"
 expect 2 'an unknown command' "$coordinator" statsu
 check 'names the nearest' complained 'status'
 expect 2 'an unknown subcommand' "$coordinator" job summit
+check 'names it' complained "unknown command 'summit'"
 expect 0 'template' "$coordinator" job template
 check 'the template has a job section' said '^\[job\]'
 
@@ -61,6 +62,7 @@ expect 1 'revoke of an unknown site' "$coordinator" roster revoke nobody --dir "
 expect 3 'a broken identity' "$coordinator" roster add bank nonsense --dir "$work/coord"
 expect 1 'health without a daemon' "$coordinator" health --dir "$work/coord"
 expect 0 'cancel without a daemon' "$coordinator" job cancel 1 --dir "$work/coord"
+check 'says what became of the job' complained 'job 1 is cancelled'
 expect 0 'status without a daemon' "$coordinator" status --dir "$work/coord" --json
 expect 0 'roster list without a daemon' "$coordinator" roster list --dir "$work/coord"
 

@@ -72,6 +72,8 @@ check "a site's status names its adapter" said '"adapter":"[^"]*adapters/'
 
 # rollback moves the current version, and export follows it
 expect 0 'rollback to version 1' "$coordinator" adapters rollback 1 --job "$job" --dir "$work/coord"
+expect 0 'the list after it' "$coordinator" adapters list --job "$job" --dir "$work/coord"
+check 'it marks version 1 as current' said 'version 1 .*current$'
 expect 0 'export after a rollback' "$coordinator" adapters export --dir "$work/coord" --job "$job" \
     --out "$work/back"
 check 'the export is version 1' same "$(sha256sum <"$work/back/adapter_model.safetensors")" \
