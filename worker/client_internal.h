@@ -56,8 +56,10 @@ struct fl_client {
     uint64_t fit_job;
     struct fl_wire_offer fit_offer; /* what it was made for */
     bool allowed; /* the policy allows the present offer: nothing is done for one that it refused */
-    uint32_t keeping; /* versions that the work thread has not written yet */
-    bool unkept;      /* the disk refused the last one */
+    uint32_t keeping;    /* versions that the work thread has not written yet */
+    uint64_t handed_job; /* the newest of them */
+    uint32_t handed_version;
+    bool unkept; /* the disk refused one, or too many waited */
     uint64_t start_bytes_max;
     bool has_task, has_collect, failed;
     struct fl_wire_task task; /* ranks point into task_ranks */

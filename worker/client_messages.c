@@ -378,8 +378,13 @@ static void take_version(struct fl_client *self, const struct fl_wire *m)
     const struct fl_wire_version *v = &m->as.version;
     if (!self->has_offer || self->key.job != m->job || v->ranks.length == 0)
         return;
-    if (!self->allowed || self->keeping >= KEEPING_MAX)
+    if (!self->allowed ||
+        (self->keeping && self->handed_job == m->job && self->handed_version >= v->version))
         return;
+    if (self->keeping >= KEEPING_MAX) {
+        self->unkept = true;
+        return;
+    }
     if (self->newest_job == m->job && self->newest_version >= v->version)
         return;
     struct fl_incoming *in = &self->version_in;

@@ -202,7 +202,7 @@ static void say_how_to_try(struct fl_client *self, const struct fl_work_result *
 /* A new session says what is missing here; in the middle of a job the next version comes anyway. */
 void fl_client_ask_again(struct fl_client *self)
 {
-    if (!self->unkept || self->stage != FL_STAGE_IDLE || !self->welcomed)
+    if (!self->unkept || self->keeping || self->stage != FL_STAGE_IDLE || !self->welcomed)
         return;
     self->unkept = false;
     fl_client_later(self, RETRY_MS);
@@ -213,11 +213,12 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     self->keeping--;
     if (r->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "adapter_not_kept", r->error.text, FL_U64("job", r->key.job));
-        self->unkept = r->status == FL_EIO || r->status == FL_ENOSPC || r->status == FL_ENOMEM;
+        self->handed_version = 0;
+        if (r->status == FL_EIO || r->status == FL_ENOSPC || r->status == FL_ENOMEM)
+            self->unkept = true;
         fl_client_ask_again(self);
         return;
     }
-    self->unkept = false;
     self->newest_job = r->key.job;
     self->newest_version = r->version;
     memcpy(self->newest_adapter, r->path, sizeof(self->newest_adapter));
@@ -228,6 +229,7 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
            FL_U64("job", r->key.job), FL_U64("version", r->version), FL_STR("path", r->path));
     if (r->last)
         say_how_to_try(self, r);
+    fl_client_ask_again(self);
 }
 
 void fl_client_result(struct fl_client *self, struct fl_work_result *result)
@@ -268,6 +270,8 @@ static void version_fetched(struct fl_client *self, struct fl_incoming *in, cons
     in->ranks = NULL; /* now the work's */
     if (work->bytes) {
         self->keeping++;
+        self->handed_job = work->key.job;
+        self->handed_version = work->version.version;
         fl_compute_submit(self->c.compute, work);
     } else
         fl_work_free(work);
