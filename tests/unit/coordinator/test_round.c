@@ -211,6 +211,24 @@ START_TEST(a_site_that_failed_for_now_is_not_asked_before_its_time)
 }
 END_TEST
 
+START_TEST(who_fails_while_updates_are_collected_stays_in_the_layout)
+{
+    to_train(4);
+    (void)happen(FL_EVENT_TRAINED, 1);
+    (void)happen(FL_EVENT_SITE_FAILED, 1); /* before the layout is fixed */
+    ck_assert(!fl_round_find(round_, 1)->trained);
+    (void)happen(FL_EVENT_TRAINED, 1);
+    ck_assert(!fl_round_find(round_, 1)->trained);
+    teardown();
+    setup();
+    to_collect(4);
+    (void)happen(FL_EVENT_SITE_FAILED, 1); /* after it: the grid is that of four sites */
+    ck_assert_int_eq(round_->state, FL_ROUND_COLLECT);
+    ck_assert(fl_round_find(round_, 1)->trained && fl_round_find(round_, 1)->failed);
+    ck_assert_uint_eq(fl_round_trained(round_), 3);
+}
+END_TEST
+
 START_TEST(three_broken_attempts_pause_the_job_and_resume_goes_on)
 {
     for (int i = 1; i <= 3; i++) {
@@ -426,6 +444,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_site_lost_in_training_is_waited_for_until_it_counts_as_dead);
     tcase_add_test(tc, a_site_that_returns_in_training_gets_its_task_again);
     tcase_add_test(tc, a_site_that_failed_for_now_is_not_asked_before_its_time);
+    tcase_add_test(tc, who_fails_while_updates_are_collected_stays_in_the_layout);
     tcase_add_test(tc, three_broken_attempts_pause_the_job_and_resume_goes_on);
     tcase_add_test(tc, a_revoked_site_of_the_cohort_makes_another_attempt_without_it);
     tcase_add_test(tc, the_round_timeout_ends_training_with_enough_and_breaks_it_without);
