@@ -45,6 +45,26 @@ static void name_missing(const struct fl_server *self, char *out, size_t bytes)
     }
 }
 
+/* Who of the cohort has still to train, or to send its update: an operator asks just that. */
+static void name_late(const struct fl_server *self, char *out, size_t bytes)
+{
+    size_t used = 0;
+    bool training = self->round->state == FL_ROUND_TRAIN;
+    for (uint32_t i = 0; i < self->round->count && used < bytes; i++) {
+        const struct fl_member *m = &self->round->members[i];
+        const struct fl_site *site = fl_roster_by_id(self->desk->roster, m->site);
+        if (!m->cohort || m->failed || !site || (training ? m->trained : m->uploaded))
+            continue;
+        int n = snprintf(out + used, bytes - used, "%s%s%s", used ? ", " : "waiting for ",
+                         site->name, m->online ? "" : " (offline)");
+        if (n < 0 || (size_t)n >= bytes - used) {
+            out[used] = '\0';
+            return;
+        }
+        used += (size_t)n;
+    }
+}
+
 static void live_waiting(void *context, char *out, size_t bytes)
 {
     struct fl_server *self = context;
@@ -52,6 +72,8 @@ static void live_waiting(void *context, char *out, size_t bytes)
     if (!self->job.id)
         return;
     (void)snprintf(out, bytes, "%s", self->round->reason);
+    if (!out[0] && (self->round->state == FL_ROUND_TRAIN || self->round->state == FL_ROUND_COLLECT))
+        name_late(self, out, bytes);
     if (self->round->state != FL_ROUND_SELECT)
         return;
     uint32_t online = fl_round_online(self->round), least = self->round->rules.min_workers;
