@@ -243,6 +243,10 @@ static enum fl_status check_all(struct check *self, const char *site, const char
     check_models(self);
     if (!job) {
         check_data(self);
+        if (self->daemon.conf->require_secure_aggregation)
+            report(self, "policy", true,
+                   "require_secure_aggregation = on: no job of this version can have it yet, so "
+                   "every job will be refused");
         return FL_OK;
     }
     offer = fl_calloc(1, sizeof(*offer));
