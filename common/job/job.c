@@ -3,7 +3,6 @@
  */
 #include "job/job.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 
 #include "adapter/algebra.h"
 #include "base/fs.h"
+#include "base/name.h"
 
 #define JOB_FILE_BYTES           (1u << 20)
 #define SECURE_WORKERS_MIN       3
@@ -137,24 +137,14 @@ const struct fl_config_table *fl_job_table(void)
 
 /* ---- checks across fields ---- */
 
-static bool valid_name(const char *name)
-{
-    if (!isalnum((unsigned char)name[0]))
-        return false;
-    for (const char *c = name; *c != '\0'; c++)
-        if (!isalnum((unsigned char)*c) && strchr("._-", *c) == NULL)
-            return false;
-    return true;
-}
-
 static enum fl_status check_names(struct fl_job_spec *spec, struct fl_error *error)
 {
     uint8_t hash[FL_HASH_BYTES];
 
-    if (!valid_name(spec->name))
+    if (!fl_name_is_valid(spec->name))
         return fl_fail(error, FL_EFORMAT,
                        "[job] name = '%s': use letters, digits, '.', '_' and '-'", spec->name);
-    if (!valid_name(spec->model))
+    if (!fl_name_is_valid(spec->model))
         return fl_fail(error, FL_EFORMAT,
                        "[model] name = '%s': use letters, digits, '.', '_' and '-'", spec->model);
     if (fl_unhex(spec->model_sha256, hash, sizeof hash) != FL_OK)
