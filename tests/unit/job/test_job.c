@@ -227,4 +227,4 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_grid_of_a_job_counts_its_tokens);
 }
 
-FL_TEST_MAIN("coordinator.job", add_tests)
+FL_TEST_MAIN("job.job", add_tests)

@@ -194,4 +194,4 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, ranks_that_would_show_a_single_site_are_refused);
 }
 
-FL_TEST_MAIN("coordinator.ranks", add_tests)
+FL_TEST_MAIN("job.ranks", add_tests)

@@ -257,4 +257,4 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, only_refactoring_may_shrink_and_it_reports_the_loss);
 }
 
-FL_TEST_MAIN("coordinator.strategy", add_tests)
+FL_TEST_MAIN("job.strategy", add_tests)
