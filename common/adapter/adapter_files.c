@@ -71,12 +71,6 @@ static json_t *target_list(const struct fl_adapter *self)
     return list;
 }
 
-static json_t *plain_number(double value)
-{
-    return floor(value) == value && fabs(value) < 1e15 ? json_integer((json_int_t)value)
-                                                       : json_real(value);
-}
-
 static enum fl_status fill_config(const struct fl_adapter *self, struct fl_peft_config *config)
 {
     fl_peft_config_init(config);
@@ -95,8 +89,8 @@ static enum fl_status fill_config(const struct fl_adapter *self, struct fl_peft_
         if (m->rank != self->rank &&
             json_object_set_new(config->rank_pattern, m->module.name, json_integer(m->rank)) != 0)
             return FL_ENOMEM;
-        if (m->alpha != self->alpha &&
-            json_object_set_new(config->alpha_pattern, m->module.name, plain_number(m->alpha)) != 0)
+        if (m->alpha != self->alpha && json_object_set_new(config->alpha_pattern, m->module.name,
+                                                           fl_peft_number(m->alpha)) != 0)
             return FL_ENOMEM;
     }
     return FL_OK;

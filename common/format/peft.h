@@ -63,6 +63,9 @@ FL_CHECKED enum fl_status fl_peft_module_alpha(const struct fl_peft_config *self
                                                const char *module, double *alpha,
                                                struct fl_error *error);
 
+/* A number as PEFT writes it: without a point where it is whole. A new reference, or NULL. */
+json_t *fl_peft_number(double value);
+
 /* "base_model.model." + module + ".lora_A.weight" (factor 'A' or 'B') into key (bytes long). */
 void fl_peft_key(const char *module, char factor, char *key, size_t bytes);
 /*
