@@ -11,9 +11,11 @@ check 'the undisturbed job is done' job_ends "$job" done
 expected=$(sha_of "$job" 8)
 sum=$(version "$job" 8 | value sum_sha256)
 
-# crash_at PHASE ROUND: kill it as soon as its log says that the phase began
+# crash_at PHASE ROUND: kill it as soon as its log says that the phase began. A kill can fall between
+# the commit of a phase and its line in the log: the next process then says that it takes it up.
 crash_at() {
-    within 120 logged coord "\"msg\":\"$1\",\"job\":$job,\"round\":$2," ||
+    within 120 logged coord \
+        "\"msg\":\"$1\",\"job\":$job,\"round\":$2,\|\"job\":$job,\"round\":$2,\"phase\":\"$1\"" ||
         { fail "phase $1 of round $2 comes"; return; }
     kill_now coord
     echo "  killed at $1 of round $2"
