@@ -21,13 +21,12 @@ uint32_t fl_secagg_threshold(uint32_t n)
 
 void fl_secagg_context_hash(const struct fl_secagg_context *c, uint8_t out[FL_HASH_BYTES])
 {
-    uint8_t numbers[28];
+    uint8_t numbers[24];
     struct fl_blake2b hash;
     fl_store_u64(numbers, c->job);
     fl_store_u32(numbers + 8, c->round);
     fl_store_u32(numbers + 12, c->attempt);
     fl_store_u64(numbers + 16, c->elements);
-    fl_store_u32(numbers + 24, c->scalars);
     fl_blake2b_init(&hash, NULL, 0);
     fl_blake2b_update(&hash, "fedlora-round-v1", 16);
     fl_blake2b_update(&hash, numbers, sizeof(numbers));
@@ -50,6 +49,7 @@ void fl_secagg_advert_bytes(const struct fl_secagg_context *context,
     memcpy(at + FL_KEY_BYTES, advert->share_key, FL_KEY_BYTES);
     memcpy(at + 2 * FL_KEY_BYTES, advert->mask_key, FL_KEY_BYTES);
     memcpy(at + 3 * FL_KEY_BYTES, advert->seed_commitment, FL_HASH_BYTES);
+    memcpy(at + 3 * FL_KEY_BYTES + FL_HASH_BYTES, advert->ranks, FL_HASH_BYTES);
 }
 
 static int by_name(const void *a, const void *b)

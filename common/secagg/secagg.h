@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/status.h"
@@ -31,6 +32,9 @@
 
 #define FL_SECAGG_SITES_MIN 3
 #define FL_SECAGG_SITES_MAX FL_COHORT_MAX
+#define FL_SECAGG_ADVERT_BYTES                                                                     \
+    (FL_NAME_BYTES + 3 * FL_KEY_BYTES + 2 * FL_HASH_BYTES + FL_SIGNATURE_BYTES)
+#define FL_SECAGG_PLAN_BYTES_MAX 30000 /* of an encoded plan: it travels in one control message */
 /* nonce (24) || two scalars (64) || tag (16) */
 #define FL_SECAGG_SEALED_SHARE_BYTES (24 + 2 * FL_SCALAR_BYTES + 16)
 
@@ -42,7 +46,6 @@ struct fl_secagg_context {
     uint8_t manifest[FL_HASH_BYTES]; /* base model */
     uint8_t start[FL_HASH_BYTES];    /* starting adapter */
     uint64_t elements;               /* D: words of the vector */
-    uint32_t scalars;                /* 64-bit words beside it */
 };
 
 /* What a site announces of itself for one attempt. Bytes of it are signed in this order. */
@@ -52,6 +55,7 @@ struct fl_secagg_advert {
     uint8_t share_key[FL_KEY_BYTES];        /* c_u: encrypts shares between sites */
     uint8_t mask_key[FL_KEY_BYTES];         /* s_u: agrees on pairwise masks */
     uint8_t seed_commitment[FL_HASH_BYTES]; /* to the self-mask seed b_u */
+    uint8_t ranks[FL_HASH_BYTES];           /* fl_secagg_ranks_hash() of what it trains */
     uint8_t signature[FL_SIGNATURE_BYTES];
 };
 
@@ -88,11 +92,13 @@ uint32_t fl_secagg_cohort_find(const struct fl_secagg_cohort *self, const char *
 
 struct fl_secagg_site; /* opaque: the secrets of one attempt */
 
-/* Draw fresh secrets. keys signs; it is borrowed for the call. The caller owns *out. */
-FL_CHECKED enum fl_status fl_secagg_site_create(const struct fl_secagg_context *context,
-                                                const char *name, const struct fl_keys *keys,
-                                                const struct fl_entropy *entropy,
-                                                struct fl_secagg_site **out);
+/*
+ * Draw fresh secrets. ranks: fl_secagg_ranks_hash() of this site. keys signs; it is borrowed for
+ * the call. The caller owns *out.
+ */
+FL_CHECKED enum fl_status fl_secagg_site_create(
+    const struct fl_secagg_context *context, const char *name, const uint8_t ranks[FL_HASH_BYTES],
+    const struct fl_keys *keys, const struct fl_entropy *entropy, struct fl_secagg_site **out);
 /* Wipe and release. */
 void fl_secagg_site_destroy(struct fl_secagg_site **self);
 const struct fl_secagg_advert *fl_secagg_site_advert(const struct fl_secagg_site *self);
@@ -114,17 +120,21 @@ const struct fl_secagg_cohort *fl_secagg_site_cohort(const struct fl_secagg_site
 FL_CHECKED enum fl_status fl_secagg_site_share(struct fl_secagg_site *self,
                                                const struct fl_entropy *entropy, uint8_t *sealed,
                                                struct fl_error *error);
-/* Another member's shares for this site. FL_EFORMAT: they do not open; from is then to blame. */
+/*
+ * Another member's shares for this site. FL_EFORMAT: they do not open. Masking goes on without
+ * them: others hold shares of that member too, and nothing of this site depends on them.
+ */
 FL_CHECKED enum fl_status fl_secagg_site_take_share(struct fl_secagg_site *self, uint32_t from,
                                                     const uint8_t *sealed, struct fl_error *error);
 /*
- * Add this site's masks for the sharers U2 (which holds itself, has at least t members, and only
- * members whose shares it took) to vector (context.elements) and scalars (context.scalars), in
- * place. Once: FL_EREFUSED for a second call.
+ * Add this site's masks for the sharers U2 (which holds itself and at least t members whose shares
+ * it took) to vector (context.elements) and scalars (scalar_count), in place. Once: FL_EREFUSED for
+ * a second call.
  */
 FL_CHECKED enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self,
                                               const struct fl_secagg_set *sharers, uint32_t *vector,
-                                              uint64_t *scalars, struct fl_error *error);
+                                              uint64_t *scalars, uint32_t scalar_count,
+                                              struct fl_error *error);
 
 /* Sign a list of survivors U3: a subset of the sharers with at least t members and this site. */
 FL_CHECKED enum fl_status fl_secagg_site_sign(struct fl_secagg_site *self,
@@ -140,10 +150,10 @@ FL_CHECKED enum fl_status fl_secagg_verify_survivors(const struct fl_secagg_coho
 
 /*
  * The site's one answer: for each sharer one scalar, of the seed of a survivor or of the mask key
- * of a dropout; answer is (n, FL_SCALAR_BYTES), zeros elsewhere. signatures (n,
- * FL_SIGNATURE_BYTES), signed says which are given: at least t survivors must have signed exactly
- * this list, and it must be the list that this site signed. A second call is FL_EREFUSED, whatever
- * it asks.
+ * of a dropout; answer is (n, FL_SCALAR_BYTES), zeros elsewhere and where a share never opened.
+ * signatures (n, FL_SIGNATURE_BYTES), signed says which are given: at least t survivors must have
+ * signed exactly this list, and it must be the list that this site signed. A second call is
+ * FL_EREFUSED, whatever it asks.
  */
 FL_CHECKED enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
                                                 const struct fl_secagg_set *survivors,
@@ -155,15 +165,39 @@ FL_CHECKED enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
 
 /*
  * Remove all masks from a sum over the survivors' masked vectors. answers: (n, n, FL_SCALAR_BYTES),
- * row u is what member u answered; answered says whose rows are given (at least t survivors).
- * Reconstructed secrets are held against the commitments: a share that does not fit is found, the
- * member named in *blamed (may be NULL; UINT32_MAX: none), and other answers are tried.
- * FL_EFORMAT: no t answers fit together.
+ * row u is what member u answered; answered says whose rows are given (at least t survivors). A
+ * share of zeros is absent. Reconstructed secrets are held against the commitments: a share that
+ * does not fit is found, the member named in *blamed (may be NULL; UINT32_MAX: none), and other
+ * answers are tried. FL_EFORMAT: no t answers fit together.
  */
 FL_CHECKED enum fl_status fl_secagg_unmask(
     const struct fl_secagg_context *context, const struct fl_secagg_cohort *cohort,
     const struct fl_secagg_set *sharers, const struct fl_secagg_set *survivors,
     const struct fl_secagg_set *answered, const uint8_t *answers, uint32_t *vector,
-    uint64_t *scalars, uint32_t *blamed, struct fl_error *error);
+    uint64_t *scalars, uint32_t scalar_count, uint32_t *blamed, struct fl_error *error);
+
+/* ---- what travels ---- */
+
+/* An advert as bytes, in the order of its fields. */
+void fl_secagg_advert_encode(const struct fl_secagg_advert *advert,
+                             uint8_t out[FL_SECAGG_ADVERT_BYTES]);
+/* FL_EFORMAT: the name is no name. What the rest is worth, fl_secagg_cohort_check() says. */
+FL_CHECKED enum fl_status fl_secagg_advert_decode(const uint8_t bytes[FL_SECAGG_ADVERT_BYTES],
+                                                  struct fl_secagg_advert *out);
+
+/* Hash of the ranks that a site trains: (modules) u16, in the order of the target modules. */
+void fl_secagg_ranks_hash(const uint16_t *ranks, uint32_t modules, uint8_t out[FL_HASH_BYTES]);
+/*
+ * The ranks of all members, rows in the order of the cohort, as runs: for each row u16 number of
+ * runs and (u16 length, u16 rank) each, or u16 0xffff and the u16 number of an earlier row that is
+ * the same. FL_ERANGE: longer than FL_SECAGG_PLAN_BYTES_MAX.
+ */
+FL_CHECKED enum fl_status fl_secagg_plan_encode(const uint16_t *ranks, uint32_t members,
+                                                uint32_t modules, struct fl_buf *out);
+/* ranks: (cohort->count, modules). FL_EFORMAT; FL_EREFUSED names whose row it did not sign. */
+FL_CHECKED enum fl_status fl_secagg_plan_decode(const uint8_t *bytes, size_t length,
+                                                const struct fl_secagg_cohort *cohort,
+                                                uint32_t modules, uint16_t *ranks,
+                                                struct fl_error *error);
 
 #endif

@@ -10,7 +10,7 @@
 #define FL_SECAGG_PAIR_LABEL      "fedlora-secagg-pair-v1"
 
 #define FL_SECAGG_ADVERT_SIGNED_BYTES                                                              \
-    (FL_HASH_BYTES + FL_NAME_BYTES + 3 * FL_KEY_BYTES + FL_HASH_BYTES)
+    (FL_HASH_BYTES + FL_NAME_BYTES + 3 * FL_KEY_BYTES + 2 * FL_HASH_BYTES)
 #define FL_SECAGG_SURVIVORS_BYTES (FL_HASH_BYTES + FL_SECAGG_SITES_MAX)
 
 void fl_secagg_context_hash(const struct fl_secagg_context *c, uint8_t out[FL_HASH_BYTES]);

@@ -46,8 +46,8 @@ static void draw(struct fl_secagg_site *self, const struct fl_entropy *entropy)
 }
 
 enum fl_status fl_secagg_site_create(const struct fl_secagg_context *context, const char *name,
-                                     const struct fl_keys *keys, const struct fl_entropy *entropy,
-                                     struct fl_secagg_site **out)
+                                     const uint8_t ranks[FL_HASH_BYTES], const struct fl_keys *keys,
+                                     const struct fl_entropy *entropy, struct fl_secagg_site **out)
 {
     *out = NULL;
     uint8_t bytes[FL_SECAGG_ADVERT_SIGNED_BYTES];
@@ -65,6 +65,7 @@ enum fl_status fl_secagg_site_create(const struct fl_secagg_context *context, co
     memset(self->secrets, 0, sizeof(*self->secrets));
     self->context = *context;
     memcpy(self->advert.name, name, length);
+    memcpy(self->advert.ranks, ranks, FL_HASH_BYTES);
     memcpy(self->advert.identity, fl_keys_public(keys)->ed25519, FL_KEY_BYTES);
     draw(self, entropy);
     fl_secagg_advert_bytes(context, &self->advert, bytes);
@@ -226,22 +227,20 @@ enum fl_status fl_secagg_site_take_share(struct fl_secagg_site *self, uint32_t f
 static enum fl_status check_sharers(const struct fl_secagg_site *self,
                                     const struct fl_secagg_set *sharers, struct fl_error *error)
 {
-    uint32_t n = self->cohort.count;
+    uint32_t opened = 0;
     if (!sharers->has[self->index])
         return fl_fail(error, FL_EREFUSED, "this site is not among those who shared");
-    if (fl_secagg_set_count(sharers, n) < self->cohort.threshold)
-        return fl_fail(error, FL_EREFUSED, "%u sites shared, %u are needed",
-                       fl_secagg_set_count(sharers, n), self->cohort.threshold);
-    for (uint32_t v = 0; v < n; v++) {
-        if (sharers->has[v] && !self->taken.has[v])
-            return fl_fail(error, FL_EREFUSED, "'%s' is said to have shared, nothing came of it",
-                           self->cohort.adverts[v].name);
-    }
+    for (uint32_t v = 0; v < self->cohort.count; v++)
+        opened += sharers->has[v] && self->taken.has[v];
+    if (opened < self->cohort.threshold)
+        return fl_fail(error, FL_EREFUSED, "shares of %u sites came and opened, %u are needed",
+                       opened, self->cohort.threshold);
     return FL_OK;
 }
 
 enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self, const struct fl_secagg_set *sharers,
-                                   uint32_t *vector, uint64_t *scalars, struct fl_error *error)
+                                   uint32_t *vector, uint64_t *scalars, uint32_t scalar_count,
+                                   struct fl_error *error)
 {
     if (self->step != STEP_SHARED)
         return out_of_turn(error, "masking");
@@ -252,7 +251,7 @@ enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self, const struct fl_
     self->sharers = *sharers;
     const struct fl_secagg_context *c = &self->context;
     fl_mask_apply(self->secrets->seed, self->cohort.hash, false, vector, c->elements, scalars,
-                  c->scalars);
+                  scalar_count);
     for (uint32_t v = 0; v < self->cohort.count; v++) {
         uint8_t seed[FL_HASH_BYTES];
         if (!sharers->has[v] || v == self->index)
@@ -263,7 +262,7 @@ enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self, const struct fl_
             return fl_fail(error, FL_EREFUSED, "the mask key of '%s' is weak",
                            self->cohort.adverts[v].name);
         fl_mask_apply(seed, self->cohort.hash, v < self->index, vector, c->elements, scalars,
-                      c->scalars);
+                      scalar_count);
         sodium_memzero(seed, sizeof(seed));
     }
     return FL_OK;
@@ -345,7 +344,7 @@ enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
     memset(answer, 0, (size_t)self->cohort.count * FL_SCALAR_BYTES);
     for (uint32_t v = 0; v < self->cohort.count; v++) {
         uint8_t *pair = self->secrets->shares[v];
-        if (self->sharers.has[v])
+        if (self->sharers.has[v] && self->taken.has[v])
             memcpy(answer + (size_t)v * FL_SCALAR_BYTES,
                    survivors->has[v] ? pair + FL_SCALAR_BYTES : pair, FL_SCALAR_BYTES);
         sodium_memzero(pair, SHARE_PAIR_BYTES); /* the other half can never be asked for */

@@ -103,17 +103,19 @@ static struct cost median(const struct cost *runs, uint32_t count)
 static void begin(struct attempt *a, uint32_t n, uint64_t elements)
 {
     static struct fl_secagg_advert adverts[FL_SECAGG_SITES_MAX];
+    static const uint8_t no_ranks[FL_HASH_BYTES];
     memset(a, 0, sizeof(*a));
     a->n = n;
     a->dropouts = n / 10;
-    a->context = (struct fl_secagg_context){
-        .job = 1, .round = 1, .attempt = 1, .elements = elements, .scalars = SCALARS};
+    a->context =
+        (struct fl_secagg_context){.job = 1, .round = 1, .attempt = 1, .elements = elements};
     a->sealed = take((size_t)n * n, FL_SECAGG_SEALED_SHARE_BYTES);
     for (uint32_t u = 0; u < n; u++) {
         char name[FL_NAME_BYTES] = {0};
         (void)snprintf(name, sizeof(name), "site-%03u", u);
         check(fl_keys_generate(&entropy, &a->keys[u]));
-        check(fl_secagg_site_create(&a->context, name, a->keys[u], &entropy, &a->sites[u]));
+        check(
+            fl_secagg_site_create(&a->context, name, no_ranks, a->keys[u], &entropy, &a->sites[u]));
         adverts[u] = *fl_secagg_site_advert(a->sites[u]);
         a->sharers.has[u] = true;
         a->survivors.has[u] = u >= a->dropouts;
@@ -151,7 +153,7 @@ static struct cost measure_mask(uint32_t n, uint64_t elements, uint32_t times, u
     begin(&a, n, elements);
     for (uint32_t i = 0; i < times; i++) {
         const struct cost start = now();
-        check(fl_secagg_site_mask(a.sites[i], &a.sharers, vector, scalars, &error));
+        check(fl_secagg_site_mask(a.sites[i], &a.sharers, vector, scalars, SCALARS, &error));
         runs[i] = since(start);
     }
     end(&a);
@@ -170,7 +172,7 @@ static void collect(struct attempt *a, uint32_t *plain, uint32_t *masked, uint64
             vector[k] = fl_prg_u32(&stream);
             plain[k] += vector[k];
         }
-        check(fl_secagg_site_mask(a->sites[u], &a->sharers, vector, own, &error));
+        check(fl_secagg_site_mask(a->sites[u], &a->sharers, vector, own, SCALARS, &error));
         for (uint32_t k = 0; k < CHECKED; k++)
             masked[k] += vector[k];
         for (uint32_t k = 0; k < SCALARS; k++)
@@ -199,7 +201,7 @@ static struct cost measure_unmask(uint32_t n, uint64_t elements, uint32_t times,
         memcpy(vector, masked, sizeof(masked));
         const struct cost start = now();
         check(fl_secagg_unmask(&longer, &a.cohort, &a.sharers, &a.survivors, &a.survivors, answers,
-                               vector, scalars, NULL, &error));
+                               vector, scalars, SCALARS, NULL, &error));
         runs[i] = since(start);
         if (memcmp(vector, plain, sizeof(plain)) != 0 || scalars[0] != 0)
             check(fl_fail(&error, FL_EFORMAT, "the unmasked sum is wrong"));

@@ -14,6 +14,7 @@
 #define SITES    10
 #define ELEMENTS 300
 #define SCALARS  4
+#define MODULES  5
 
 static struct fl_prg stream;
 
@@ -40,6 +41,10 @@ struct attempt {
 };
 
 static struct attempt a;
+/* what each site trains: two ranks, in runs */
+static const uint16_t plan[SITES][MODULES] = {
+    {8, 8, 8, 4, 4}, {8, 8, 8, 4, 4}, {4, 4, 4, 4, 4}, {8, 4, 8, 4, 8}, {8, 8, 8, 8, 8},
+    {8, 8, 8, 8, 8}, {8, 8, 8, 8, 8}, {8, 8, 8, 8, 8}, {8, 8, 8, 8, 8}, {1, 2, 3, 4, 5}};
 static struct fl_error error;
 
 static void begin(uint32_t n, uint8_t seed)
@@ -48,14 +53,17 @@ static void begin(uint32_t n, uint8_t seed)
     fl_prg_init(&stream, key);
     memset(&a, 0, sizeof(a));
     a.n = n;
-    a.context = (struct fl_secagg_context){
-        .job = 7, .round = 3, .attempt = 1, .elements = ELEMENTS, .scalars = SCALARS};
+    a.context =
+        (struct fl_secagg_context){.job = 7, .round = 3, .attempt = 1, .elements = ELEMENTS};
     for (uint32_t i = 0; i < n; i++) {
         char name[FL_NAME_BYTES] = "site-0";
+        uint8_t ranks_hash[FL_HASH_BYTES];
+        fl_secagg_ranks_hash(plan[i], MODULES, ranks_hash);
         name[5] = (char)('0' + i);
         ck_assert_int_eq(fl_keys_generate(&entropy, &a.keys[i]), FL_OK);
-        ck_assert_int_eq(fl_secagg_site_create(&a.context, name, a.keys[i], &entropy, &a.sites[i]),
-                         FL_OK);
+        ck_assert_int_eq(
+            fl_secagg_site_create(&a.context, name, ranks_hash, a.keys[i], &entropy, &a.sites[i]),
+            FL_OK);
         a.adverts[i] = *fl_secagg_site_advert(a.sites[i]);
         for (uint32_t k = 0; k < ELEMENTS; k++)
             a.masked[i][k] = a.plain[i][k] = fl_prg_u32(&stream);
@@ -100,7 +108,7 @@ static void mask_all(void)
     for (uint32_t u = 0; u < a.n; u++) {
         if (a.sharers.has[u])
             fl_assert_ok(fl_secagg_site_mask(a.sites[u], &a.sharers, a.masked[u],
-                                             a.masked_scalars[u], &error),
+                                             a.masked_scalars[u], SCALARS, &error),
                          &error);
     }
 }
@@ -138,7 +146,7 @@ static enum fl_status unmask(uint32_t *vector, uint64_t *scalars, uint32_t *blam
             scalars[k] += a.masked_scalars[u][k];
     }
     return fl_secagg_unmask(&a.context, &a.cohort, &a.sharers, &a.survivors, &a.answered,
-                            a.answers[0], vector, scalars, blamed, &error);
+                            a.answers[0], vector, scalars, SCALARS, blamed, &error);
 }
 
 static void assert_plain_sum(const uint32_t *vector, const uint64_t *scalars)
@@ -272,9 +280,9 @@ START_TEST(shares_open_for_their_receiver_and_direction_only)
     ck_assert_int_eq(fl_secagg_site_take_share(a.sites[1], 0, a.sealed[0][1], &error), FL_EFORMAT);
     ck_assert_ptr_nonnull(strstr(error.text, "site-0"));
     /* who said nothing that opens cannot be among the sharers */
-    ck_assert_int_eq(
-        fl_secagg_site_mask(a.sites[1], &a.sharers, a.masked[1], a.masked_scalars[1], &error),
-        FL_EREFUSED);
+    ck_assert_int_eq(fl_secagg_site_mask(a.sites[1], &a.sharers, a.masked[1], a.masked_scalars[1],
+                                         SCALARS, &error),
+                     FL_EREFUSED);
     end();
 }
 END_TEST
@@ -292,9 +300,9 @@ START_TEST(nothing_is_done_twice)
     ck_assert_int_eq(fl_secagg_site_share(a.sites[0], &entropy, a.sealed[0][0], &error),
                      FL_EREFUSED);
     mask_all();
-    ck_assert_int_eq(
-        fl_secagg_site_mask(a.sites[0], &a.sharers, a.masked[0], a.masked_scalars[0], &error),
-        FL_EREFUSED);
+    ck_assert_int_eq(fl_secagg_site_mask(a.sites[0], &a.sharers, a.masked[0], a.masked_scalars[0],
+                                         SCALARS, &error),
+                     FL_EREFUSED);
     sign_all();
     ck_assert_int_eq(fl_secagg_site_sign(a.sites[0], &a.survivors, a.keys[0], signature, &error),
                      FL_EREFUSED);
@@ -406,8 +414,88 @@ START_TEST(a_wrong_share_is_found_and_its_giver_blamed)
 }
 END_TEST
 
+START_TEST(a_share_that_never_opened_costs_nothing_while_others_are_enough)
+{
+    uint32_t vector[ELEMENTS], blamed;
+    uint64_t scalars[SCALARS];
+    begin(5, 10);
+    join_all();
+    memset(a.sharers.has, 1, 5);
+    memset(a.answered.has, 1, 5);
+    memset(a.survivors.has, 1, 5);
+    for (uint32_t u = 0; u < 5; u++)
+        fl_assert_ok(fl_secagg_site_share(a.sites[u], &entropy, a.sealed[u][0], &error), &error);
+    a.sealed[3][0][50] ^= 1; /* site 3 gives site 0 rubbish */
+    for (uint32_t u = 0; u < 5; u++) {
+        for (uint32_t v = 0; v < 5; v++) {
+            if (u != v)
+                ck_assert_int_eq(fl_secagg_site_take_share(a.sites[v], u, a.sealed[u][v], &error),
+                                 u == 3 && v == 0 ? FL_EFORMAT : FL_OK);
+        }
+    }
+    mask_all();
+    sign_all();
+    answer_all();
+    fl_assert_ok(unmask(vector, scalars, &blamed), &error);
+    ck_assert_uint_eq(blamed, UINT32_MAX); /* site 0 withheld nothing that it had */
+    assert_plain_sum(vector, scalars);
+    a.answered.has[1] = false; /* three shares of site 3 are not four */
+    ck_assert_int_eq(unmask(vector, scalars, &blamed), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "site-3"));
+    end();
+}
+END_TEST
+
+START_TEST(adverts_travel_as_bytes_and_only_names_are_names)
+{
+    uint8_t bytes[FL_SECAGG_ADVERT_BYTES];
+    struct fl_secagg_advert out;
+    begin(3, 11);
+    fl_secagg_advert_encode(&a.adverts[1], bytes);
+    ck_assert_int_eq(fl_secagg_advert_decode(bytes, &out), FL_OK);
+    ck_assert_mem_eq(&out, &a.adverts[1], sizeof(out));
+    memset(bytes, 'a', FL_NAME_BYTES);
+    ck_assert_int_eq(fl_secagg_advert_decode(bytes, &out), FL_EFORMAT);
+    memset(bytes, 0, FL_NAME_BYTES);
+    ck_assert_int_eq(fl_secagg_advert_decode(bytes, &out), FL_EFORMAT);
+    memcpy(bytes, "../x", 4);
+    ck_assert_int_eq(fl_secagg_advert_decode(bytes, &out), FL_EFORMAT);
+    end();
+}
+END_TEST
+
+START_TEST(ranks_travel_in_runs_and_each_row_is_what_its_site_signed)
+{
+    uint16_t got[SITES][MODULES], lie[SITES][MODULES];
+    struct fl_buf bytes;
+    fl_buf_init(&bytes, 4096);
+    begin(SITES, 12);
+    ck_assert_int_eq(fl_secagg_plan_encode(plan[0], SITES, MODULES, &bytes), FL_OK);
+    fl_assert_ok(
+        fl_secagg_plan_decode(bytes.data, bytes.length, &a.cohort, MODULES, got[0], &error),
+        &error);
+    ck_assert_mem_eq(got, plan, sizeof(got));
+    for (size_t cut = 0; cut < bytes.length; cut++)
+        ck_assert_int_ne(fl_secagg_plan_decode(bytes.data, cut, &a.cohort, MODULES, got[0], &error),
+                         FL_OK);
+    fl_buf_free(&bytes);
+    memcpy(lie, plan, sizeof(lie));
+    lie[2][0] = 8; /* so that rank 8 seems to have one trainer more */
+    ck_assert_int_eq(fl_secagg_plan_encode(lie[0], SITES, MODULES, &bytes), FL_OK);
+    ck_assert_int_eq(
+        fl_secagg_plan_decode(bytes.data, bytes.length, &a.cohort, MODULES, got[0], &error),
+        FL_EREFUSED);
+    ck_assert_ptr_nonnull(strstr(error.text, "site-2"));
+    fl_buf_free(&bytes);
+    end();
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
+    tcase_add_test(tc, a_share_that_never_opened_costs_nothing_while_others_are_enough);
+    tcase_add_test(tc, adverts_travel_as_bytes_and_only_names_are_names);
+    tcase_add_test(tc, ranks_travel_in_runs_and_each_row_is_what_its_site_signed);
     tcase_add_test(tc, the_sum_is_exact_for_every_cohort_that_keeps_its_threshold);
     tcase_add_test(tc, thresholds_are_those_of_the_design);
     tcase_add_test(tc, one_masked_update_alone_looks_random);
