@@ -36,6 +36,14 @@ union bodies {
     Fedlora__Pb__Page page;
     Fedlora__Pb__Chunk chunk;
     Fedlora__Pb__Missing missing;
+    Fedlora__Pb__Keys keys;
+    Fedlora__Pb__Advert advert;
+    Fedlora__Pb__Cohort cohort;
+    Fedlora__Pb__Shares shares;
+    Fedlora__Pb__Survivors survivors;
+    Fedlora__Pb__Signed signed_;
+    Fedlora__Pb__Unmask unmask;
+    Fedlora__Pb__Answer answer;
 };
 
 struct packer {
@@ -48,6 +56,11 @@ struct packer {
 static ProtobufCBinaryData bytes_of(const void *data, size_t length)
 {
     return (ProtobufCBinaryData){.len = length, .data = (uint8_t *)(uintptr_t)data};
+}
+
+static ProtobufCBinaryData list_of(const struct fl_wire_bytes *list)
+{
+    return bytes_of(list->data, list->length);
 }
 
 static char *text_of(const char *text)
@@ -245,6 +258,8 @@ static void pack_collect(struct packer *p, const struct fl_wire *m)
     to->cohort = m->as.collect.cohort;
     to->tiers = bytes_of(m->as.collect.tiers.data, m->as.collect.tiers.length);
     to->sealing_key = bytes_of(m->as.collect.sealing_key, sizeof(m->as.collect.sealing_key));
+    to->sharers = list_of(&m->as.collect.sharers);
+    to->shares = list_of(&m->as.collect.shares);
     p->envelope.collect = to;
     p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_COLLECT;
 }
@@ -354,6 +369,82 @@ static void pack_missing(struct packer *p, const struct fl_wire *m)
     p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_MISSING;
 }
 
+/* ---- secure aggregation ---- */
+
+static void pack_keys(struct packer *p, const struct fl_wire *m)
+{
+    (void)m;
+    fedlora__pb__keys__init(&p->body.keys);
+    p->envelope.keys = &p->body.keys;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_KEYS;
+}
+
+static void pack_advert(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Advert *to = &p->body.advert;
+    fedlora__pb__advert__init(to);
+    to->advert = bytes_of(m->as.advert.advert, sizeof(m->as.advert.advert));
+    p->envelope.advert = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_ADVERT;
+}
+
+static void pack_cohort(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Cohort *to = &p->body.cohort;
+    fedlora__pb__cohort__init(to);
+    to->adverts = list_of(&m->as.cohort.adverts);
+    to->plan = list_of(&m->as.cohort.plan);
+    p->envelope.cohort = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_COHORT;
+}
+
+static void pack_shares(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Shares *to = &p->body.shares;
+    fedlora__pb__shares__init(to);
+    to->sealed = list_of(&m->as.shares.sealed);
+    p->envelope.shares = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_SHARES;
+}
+
+static void pack_survivors(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Survivors *to = &p->body.survivors;
+    fedlora__pb__survivors__init(to);
+    to->survivors = list_of(&m->as.survivors.survivors);
+    p->envelope.survivors = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_SURVIVORS;
+}
+
+static void pack_signed(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Signed *to = &p->body.signed_;
+    fedlora__pb__signed__init(to);
+    to->signature = bytes_of(m->as.signed_.signature, sizeof(m->as.signed_.signature));
+    p->envelope.signed_ = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_SIGNED;
+}
+
+static void pack_unmask(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Unmask *to = &p->body.unmask;
+    fedlora__pb__unmask__init(to);
+    to->survivors = list_of(&m->as.unmask.survivors);
+    to->signed_by = list_of(&m->as.unmask.signed_by);
+    to->signatures = list_of(&m->as.unmask.signatures);
+    p->envelope.unmask = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_UNMASK;
+}
+
+static void pack_answer(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Answer *to = &p->body.answer;
+    fedlora__pb__answer__init(to);
+    to->answer = list_of(&m->as.answer.answer);
+    p->envelope.answer = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_ANSWER;
+}
+
 static const struct {
     const char *name;
     void (*pack)(struct packer *p, const struct fl_wire *m);
@@ -378,6 +469,14 @@ static const struct {
     [FL_WIRE_PAGE] = {"PAGE", pack_page},
     [FL_WIRE_CHUNK] = {"CHUNK", pack_chunk},
     [FL_WIRE_MISSING] = {"MISSING", pack_missing},
+    [FL_WIRE_KEYS] = {"KEYS", pack_keys},
+    [FL_WIRE_ADVERT] = {"ADVERT", pack_advert},
+    [FL_WIRE_COHORT] = {"COHORT", pack_cohort},
+    [FL_WIRE_SHARES] = {"SHARES", pack_shares},
+    [FL_WIRE_SURVIVORS] = {"SURVIVORS", pack_survivors},
+    [FL_WIRE_SIGNED] = {"SIGNED", pack_signed},
+    [FL_WIRE_UNMASK] = {"UNMASK", pack_unmask},
+    [FL_WIRE_ANSWER] = {"ANSWER", pack_answer},
 };
 
 /* protobuf-c writes through this; failures stick in the buffer. */

@@ -24,6 +24,12 @@
 #define FL_TARGETS_BYTES   1024 /* "q_proj,v_proj" or "all-linear" with its NUL */
 #define FL_TIERS_MAX       1024 /* distinct sets of sites that train a rank direction */
 #define FL_PAGE_HASHES_MAX 1000 /* chunk hashes in one page */
+/* of secure aggregation; secagg.h has the same sizes under its own names */
+#define FL_WIRE_ADVERT_BYTES    288
+#define FL_WIRE_SHARE_BYTES     104
+#define FL_WIRE_SIGNATURE_BYTES 64
+#define FL_WIRE_SCALAR_BYTES    32
+#define FL_WIRE_PLAN_BYTES_MAX  30000
 
 enum fl_wire_kind {
     FL_WIRE_JOIN,
@@ -46,6 +52,14 @@ enum fl_wire_kind {
     FL_WIRE_PAGE,
     FL_WIRE_CHUNK,
     FL_WIRE_MISSING,
+    FL_WIRE_KEYS,
+    FL_WIRE_ADVERT,
+    FL_WIRE_COHORT,
+    FL_WIRE_SHARES,
+    FL_WIRE_SURVIVORS,
+    FL_WIRE_SIGNED,
+    FL_WIRE_UNMASK,
+    FL_WIRE_ANSWER,
     FL_WIRE_KIND_COUNT
 };
 
@@ -208,8 +222,31 @@ struct fl_wire_trained {
 };
 struct fl_wire_collect {
     uint32_t cohort;
-    struct fl_wire_bytes tiers; /* 0 or 1 each, at most FL_TIERS_MAX */
-    uint8_t sealing_key[32];    /* X25519 public key of the job */
+    struct fl_wire_bytes tiers;           /* 0 or 1 each, at most FL_TIERS_MAX */
+    uint8_t sealing_key[32];              /* X25519 public key of the job */
+    struct fl_wire_bytes sharers, shares; /* empty without secure aggregation */
+};
+struct fl_wire_advert {
+    uint8_t advert[FL_WIRE_ADVERT_BYTES];
+};
+/* lists with an entry for each member of the cohort: FL_WIRE_..._BYTES each, sets a byte 0 or 1 */
+struct fl_wire_cohort {
+    struct fl_wire_bytes adverts, plan;
+};
+struct fl_wire_shares {
+    struct fl_wire_bytes sealed;
+};
+struct fl_wire_survivors {
+    struct fl_wire_bytes survivors;
+};
+struct fl_wire_signed {
+    uint8_t signature[FL_WIRE_SIGNATURE_BYTES];
+};
+struct fl_wire_unmask {
+    struct fl_wire_bytes survivors, signed_by, signatures;
+};
+struct fl_wire_answer {
+    struct fl_wire_bytes answer;
 };
 struct fl_wire_upload {
     struct fl_object_ref update;
@@ -288,6 +325,13 @@ struct fl_wire {
         struct fl_wire_page page;
         struct fl_wire_chunk chunk;
         struct fl_wire_missing missing;
+        struct fl_wire_advert advert;
+        struct fl_wire_cohort cohort;
+        struct fl_wire_shares shares;
+        struct fl_wire_survivors survivors;
+        struct fl_wire_signed signed_;
+        struct fl_wire_unmask unmask;
+        struct fl_wire_answer answer;
     } as;
     void *arena; /* owned: what the fl_wire_bytes of a decoded message point into */
 };

@@ -128,6 +128,25 @@ static struct fl_object_ref get_object(struct reader *r, const Fedlora__Pb__Obje
     return ref;
 }
 
+/* One byte a member, 0 or 1. */
+static struct fl_wire_bytes get_set(struct reader *r, const ProtobufCBinaryData *from,
+                                    const char *field)
+{
+    struct fl_wire_bytes set = get_bytes(r, from, 1, FL_COHORT_MAX, field);
+    for (size_t i = 0; i < set.length && !r->bad; i++)
+        fail_if(r, set.data[i] > 1, field);
+    return set;
+}
+
+/* As many entries of `unit` bytes as members. */
+static struct fl_wire_bytes get_list(struct reader *r, const ProtobufCBinaryData *from, size_t unit,
+                                     size_t members, const char *field)
+{
+    struct fl_wire_bytes list = get_bytes(r, from, unit, FL_COHORT_MAX, field);
+    fail_if(r, list.length != unit * members, field);
+    return list;
+}
+
 #define COUNT_MAX  1000000000u /* steps, tokens of one row and the like */
 #define MS_MAX     2000000000u /* about 23 days */
 #define TOKENS_MAX (1ull << 50)
@@ -311,6 +330,9 @@ static void read_collect(struct reader *r, const Fedlora__Pb__Envelope *e, struc
     for (size_t i = 0; i < to->tiers.length; i++)
         fail_if(r, to->tiers.data[i] > 1, "tiers");
     get_exact(r, &e->collect->sealing_key, to->sealing_key, sizeof(to->sealing_key), "sealing_key");
+    to->sharers = get_set(r, &e->collect->sharers, "sharers");
+    to->shares = get_list(r, &e->collect->shares, FL_WIRE_SHARE_BYTES, to->sharers.length,
+                          "shares");
 }
 
 static void read_upload(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
@@ -400,6 +422,67 @@ static void read_missing(struct reader *r, const Fedlora__Pb__Envelope *e, struc
     get_exact(r, &e->missing->root, m->as.missing.root, FL_HASH_BYTES, "root");
 }
 
+/* ---- secure aggregation ---- */
+
+static void read_keys(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    (void)r;
+    (void)e;
+    m->kind = FL_WIRE_KEYS;
+}
+
+static void read_advert(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_ADVERT;
+    get_exact(r, &e->advert->advert, m->as.advert.advert, FL_WIRE_ADVERT_BYTES, "advert");
+}
+
+static void read_cohort(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_COHORT;
+    m->as.cohort.adverts = get_bytes(r, &e->cohort->adverts, FL_WIRE_ADVERT_BYTES, FL_COHORT_MAX,
+                                     "adverts");
+    m->as.cohort.plan = get_bytes(r, &e->cohort->plan, 1, FL_WIRE_PLAN_BYTES_MAX, "plan");
+}
+
+static void read_shares(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_SHARES;
+    m->as.shares.sealed = get_bytes(r, &e->shares->sealed, FL_WIRE_SHARE_BYTES, FL_COHORT_MAX,
+                                    "sealed");
+}
+
+static void read_survivors(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_SURVIVORS;
+    m->as.survivors.survivors = get_set(r, &e->survivors->survivors, "survivors");
+}
+
+static void read_signed(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_SIGNED;
+    get_exact(r, &e->signed_->signature, m->as.signed_.signature, FL_WIRE_SIGNATURE_BYTES,
+              "signature");
+}
+
+static void read_unmask(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    struct fl_wire_unmask *to = &m->as.unmask;
+    m->kind = FL_WIRE_UNMASK;
+    to->survivors = get_set(r, &e->unmask->survivors, "survivors");
+    to->signed_by = get_set(r, &e->unmask->signed_by, "signed_by");
+    fail_if(r, to->signed_by.length != to->survivors.length, "signed_by");
+    to->signatures = get_list(r, &e->unmask->signatures, FL_WIRE_SIGNATURE_BYTES,
+                              to->survivors.length, "signatures");
+}
+
+static void read_answer(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_ANSWER;
+    m->as.answer.answer = get_bytes(r, &e->answer->answer, FL_WIRE_SCALAR_BYTES, FL_COHORT_MAX,
+                                    "answer");
+}
+
 typedef void (*read_function)(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m);
 
 static read_function reader_of(Fedlora__Pb__Envelope__BodyCase body)
@@ -428,6 +511,14 @@ static read_function reader_of(Fedlora__Pb__Envelope__BodyCase body)
         {FEDLORA__PB__ENVELOPE__BODY_PAGE, read_page},
         {FEDLORA__PB__ENVELOPE__BODY_CHUNK, read_chunk},
         {FEDLORA__PB__ENVELOPE__BODY_MISSING, read_missing},
+        {FEDLORA__PB__ENVELOPE__BODY_KEYS, read_keys},
+        {FEDLORA__PB__ENVELOPE__BODY_ADVERT, read_advert},
+        {FEDLORA__PB__ENVELOPE__BODY_COHORT, read_cohort},
+        {FEDLORA__PB__ENVELOPE__BODY_SHARES, read_shares},
+        {FEDLORA__PB__ENVELOPE__BODY_SURVIVORS, read_survivors},
+        {FEDLORA__PB__ENVELOPE__BODY_SIGNED, read_signed},
+        {FEDLORA__PB__ENVELOPE__BODY_UNMASK, read_unmask},
+        {FEDLORA__PB__ENVELOPE__BODY_ANSWER, read_answer},
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (table[i].body == body)

@@ -10,6 +10,8 @@
 #include "runner.h"
 
 static const uint8_t ranks[4] = {8, 0, 4, 0};
+static const uint8_t set[FL_COHORT_MAX + 1] = {1, 0, 1};
+static const uint8_t lists[(FL_COHORT_MAX + 1) * FL_WIRE_ADVERT_BYTES] = {5, 4, 3};
 
 static void fill(struct fl_wire *m, enum fl_wire_kind kind)
 {
@@ -62,6 +64,26 @@ static void fill(struct fl_wire *m, enum fl_wire_kind kind)
         break;
     case FL_WIRE_COLLECT:
         m->as.collect.cohort = 3;
+        m->as.collect.sharers = (struct fl_wire_bytes){set, 3};
+        m->as.collect.shares = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
+        break;
+    case FL_WIRE_COHORT:
+        m->as.cohort.adverts = (struct fl_wire_bytes){lists, 3 * FL_WIRE_ADVERT_BYTES};
+        m->as.cohort.plan = (struct fl_wire_bytes){ranks, 4};
+        break;
+    case FL_WIRE_SHARES:
+        m->as.shares.sealed = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
+        break;
+    case FL_WIRE_SURVIVORS:
+        m->as.survivors.survivors = (struct fl_wire_bytes){set, 3};
+        break;
+    case FL_WIRE_UNMASK:
+        m->as.unmask.survivors = (struct fl_wire_bytes){set, 3};
+        m->as.unmask.signed_by = (struct fl_wire_bytes){set, 3};
+        m->as.unmask.signatures = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SIGNATURE_BYTES};
+        break;
+    case FL_WIRE_ANSWER:
+        m->as.answer.answer = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SCALAR_BYTES};
         break;
     case FL_WIRE_NEED:
         m->as.need.count = 4;
@@ -114,6 +136,46 @@ START_TEST(a_cut_or_flipped_frame_never_misbehaves)
         }
     }
     fl_buf_free(&frame);
+}
+END_TEST
+
+static void refused(const struct fl_wire *in)
+{
+    struct fl_wire out;
+    struct fl_error error;
+    struct fl_buf frame;
+    fl_buf_init(&frame, FL_FRAME_BYTES_MAX);
+    if (fl_wire_encode(in, &frame) == FL_OK)
+        ck_assert_int_eq(fl_wire_decode(frame.data, frame.length, &out, &error), FL_EFORMAT);
+    fl_buf_free(&frame);
+}
+
+START_TEST(lists_of_a_cohort_have_one_entry_a_member_and_at_most_a_hundred)
+{
+    static const uint8_t two[3] = {1, 2, 0};
+    struct fl_wire m;
+    fill(&m, FL_WIRE_COHORT);
+    m.as.cohort.adverts.length = (FL_COHORT_MAX + 1) * (size_t)FL_WIRE_ADVERT_BYTES;
+    refused(&m);
+    m.as.cohort.adverts.length = FL_WIRE_ADVERT_BYTES + 1;
+    refused(&m);
+    fill(&m, FL_WIRE_COLLECT);
+    m.as.collect.shares.length = 2 * FL_WIRE_SHARE_BYTES;
+    refused(&m);
+    fill(&m, FL_WIRE_SURVIVORS);
+    m.as.survivors.survivors = (struct fl_wire_bytes){two, 3};
+    refused(&m);
+    m.as.survivors.survivors = (struct fl_wire_bytes){set, FL_COHORT_MAX + 1};
+    refused(&m);
+    fill(&m, FL_WIRE_UNMASK);
+    m.as.unmask.signatures.length -= FL_WIRE_SIGNATURE_BYTES;
+    refused(&m);
+    fill(&m, FL_WIRE_UNMASK);
+    m.as.unmask.signed_by.length = 2;
+    refused(&m);
+    fill(&m, FL_WIRE_ANSWER);
+    m.as.answer.answer.length -= 1;
+    refused(&m);
 }
 END_TEST
 
@@ -220,6 +282,7 @@ END_TEST
 
 static void add_tests(TCase *tc)
 {
+    tcase_add_test(tc, lists_of_a_cohort_have_one_entry_a_member_and_at_most_a_hundred);
     tcase_add_loop_test(tc, each_kind_of_message_survives_the_wire, 0, FL_WIRE_KIND_COUNT);
     tcase_add_loop_test(tc, a_cut_or_flipped_frame_never_misbehaves, 0, FL_WIRE_KIND_COUNT);
     tcase_add_test(tc, a_message_without_the_sessions_nonce_is_refused);
