@@ -70,6 +70,7 @@ void fl_client_destroy(struct fl_client **self_pointer)
     fl_buf_free(&self->frame);
     fl_free(self->task_ranks);
     fl_free(self->collect_tiers);
+    fl_client_drop_masks(self);
     fl_free(self->start);
     fl_free(self);
     *self_pointer = NULL;

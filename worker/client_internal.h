@@ -64,8 +64,13 @@ struct fl_client {
     bool has_task, has_collect, failed;
     struct fl_wire_task task; /* ranks point into task_ranks */
     uint8_t *task_ranks;
-    struct fl_wire_collect collect; /* tiers points into collect_tiers */
+    struct fl_wire_collect collect; /* tiers points into collect_tiers; only without masks */
     uint8_t *collect_tiers;
+    struct { /* what secure aggregation sent last */
+        enum fl_wire_kind kind;
+        uint8_t *bytes; /* owned; NULL: nothing */
+        size_t length;
+    } masked;
     struct fl_wire_failed failure;
     struct fl_wire_trained trained;
     struct fl_object_ref update;
@@ -99,6 +104,11 @@ void fl_client_later(struct fl_client *self, int64_t wait_ms); /* drop the link,
 void fl_client_pump(struct fl_client *self);                   /* serve what was asked for */
 
 /* client_messages.c */
+bool fl_client_same_key(const struct fl_attempt *key, const struct fl_wire *message);
+/* A message of the present attempt. */
+struct fl_wire fl_client_reply(const struct fl_client *self, enum fl_wire_kind kind);
+/* Offer, task and starting adapter into a request; false: out of memory. */
+bool fl_client_copy_task(struct fl_client *self, struct fl_work *work);
 void fl_client_take(struct fl_client *self, const struct fl_wire *message);
 /* Feed the session machine and carry out its action. */
 void fl_client_event(struct fl_client *self, enum fl_session_event event);
@@ -114,7 +124,20 @@ void fl_client_remember(struct fl_client *self, const uint8_t *version_hash);
 void fl_client_keep_offer(struct fl_client *self, const struct fl_wire *message);
 void fl_client_recall_offer(struct fl_client *self);
 
+/* client_masks.c: secure aggregation */
+void fl_client_take_mask(struct fl_client *self, const struct fl_wire *message);
+/* COLLECT of a job with secure aggregation. */
+void fl_client_take_masked_collect(struct fl_client *self, const struct fl_wire *message);
+void fl_client_mask_result(struct fl_client *self, struct fl_work_result *result);
+void fl_client_make_keys(struct fl_client *self);
+void fl_client_send_masked(struct fl_client *self);
+void fl_client_drop_masks(struct fl_client *self);
+
 /* client_results.c */
+bool fl_client_is_current(const struct fl_client *self, const struct fl_attempt *key);
+/* The attempt cannot go on here: tell it as FAILED, through the event. */
+void fl_client_failed(struct fl_client *self, struct fl_work_result *result,
+                      enum fl_session_event event);
 void fl_client_result(struct fl_client *self, struct fl_work_result *result);
 void fl_client_fetched(struct fl_client *self, struct fl_incoming *in);
 /* Dial anew, for the version that the disk refused. */

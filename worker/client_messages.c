@@ -19,12 +19,12 @@
 #define RECALLED_BYTES_MAX (256ull << 20)
 #define KEEPING_MAX        4 /* versions handed to the work thread and not written yet */
 
-static bool same_key(const struct fl_attempt *a, const struct fl_wire *m)
+bool fl_client_same_key(const struct fl_attempt *a, const struct fl_wire *m)
 {
     return a->job == m->job && a->round == m->round && a->attempt == m->attempt;
 }
 
-static struct fl_wire reply(const struct fl_client *self, enum fl_wire_kind kind)
+struct fl_wire fl_client_reply(const struct fl_client *self, enum fl_wire_kind kind)
 {
     struct fl_wire out = {.kind = kind};
     out.job = self->key.job;
@@ -109,6 +109,7 @@ static void reset_attempt(struct fl_client *self)
 {
     fl_client_incoming_close(&self->start_in);
     self->has_task = self->has_collect = self->failed = false;
+    fl_client_drop_masks(self);
 }
 
 void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason)
@@ -174,7 +175,7 @@ static void take_offer(struct fl_client *self, const struct fl_wire *m)
 {
     if (m->job == 0 || m->round == 0 || m->attempt == 0)
         return;
-    if (self->has_offer && same_key(&self->key, m) && self->stage != FL_STAGE_IDLE) {
+    if (self->has_offer && fl_client_same_key(&self->key, m) && self->stage != FL_STAGE_IDLE) {
         fl_client_event(self, FL_SESSION_OFFER_SAME);
         return;
     }
@@ -237,7 +238,7 @@ void fl_client_remember(struct fl_client *self, const uint8_t *version_hash)
 
 static void take_task(struct fl_client *self, const struct fl_wire *m)
 {
-    if (!self->has_offer || !same_key(&self->key, m))
+    if (!self->has_offer || !fl_client_same_key(&self->key, m))
         return;
     if (same_task(self, &m->as.task)) {
         if (self->failed)
@@ -287,7 +288,7 @@ static void fetch_start(struct fl_client *self)
     begin_fetch(self, &self->start_in, &self->task.start, self->start_bytes_max);
 }
 
-static bool copy_task_into(struct fl_client *self, struct fl_work *work)
+bool fl_client_copy_task(struct fl_client *self, struct fl_work *work)
 {
     size_t n = self->task.global_ranks.length;
     work->offer = self->offer;
@@ -307,7 +308,7 @@ static bool copy_task_into(struct fl_client *self, struct fl_work *work)
 static void begin_training(struct fl_client *self)
 {
     struct fl_work *work = fl_work_new(FL_WORK_TRAIN, self->key);
-    if (!work || !copy_task_into(self, work)) {
+    if (!work || !fl_client_copy_task(self, work)) {
         fl_work_free(work);
         fl_log(FL_LOG_ERROR, "out_of_memory", "the round cannot begin for lack of memory");
         return;
@@ -319,8 +320,12 @@ static void begin_training(struct fl_client *self)
 
 static void take_collect(struct fl_client *self, const struct fl_wire *m)
 {
-    if (!self->has_task || !same_key(&self->key, m))
+    if (!self->has_task || !fl_client_same_key(&self->key, m))
         return;
+    if (self->offer.secure_aggregation) {
+        fl_client_take_masked_collect(self, m);
+        return;
+    }
     size_t n = m->as.collect.tiers.length;
     uint8_t *tiers = fl_malloc(n);
     if (!tiers)
@@ -339,28 +344,29 @@ static void take_collect(struct fl_client *self, const struct fl_wire *m)
     fl_client_event(self, FL_SESSION_COLLECT);
 }
 
+/* Without masks; with them the request is made from the message (client_masks.c). */
 static void begin_sealing(struct fl_client *self)
 {
-    struct fl_work *work = fl_work_new(FL_WORK_SEAL, self->key);
-    size_t n = self->collect.tiers.length;
-    bool ok = work && copy_task_into(self, work);
-    if (ok)
-        work->tiers = fl_malloc(n);
-    if (!ok || !work->tiers) {
+    struct fl_work *work;
+    if (self->offer.secure_aggregation)
+        return;
+    work = fl_work_new(FL_WORK_SEAL, self->key);
+    bool ok = work && fl_client_copy_task(self, work);
+    if (ok) {
+        work->collect = self->collect;
+        ok = fl_work_copy_lists(work, (struct fl_wire_bytes *const[]){&work->collect.tiers}, 1);
+    }
+    if (!ok) {
         fl_work_free(work);
         fl_log(FL_LOG_ERROR, "out_of_memory", "the update cannot be sealed for lack of memory");
         return;
     }
-    if (n > 0)
-        memcpy(work->tiers, self->collect_tiers, n);
-    work->collect = self->collect;
-    work->collect.tiers.data = work->tiers;
     fl_compute_submit(self->c.compute, work);
 }
 
 static void take_receipt(struct fl_client *self, const struct fl_wire *m)
 {
-    if (!same_key(&self->key, m))
+    if (!fl_client_same_key(&self->key, m))
         return;
     if (m->as.receipt.status == FL_RECEIPT_ACCEPTED)
         fl_log(FL_LOG_INFO, "update_accepted", "the coordinator has the update",
@@ -425,7 +431,7 @@ static void take_job_end(struct fl_client *self, const struct fl_wire *m)
 
 static void send_fit(struct fl_client *self)
 {
-    struct fl_wire out = reply(self, self->failed ? FL_WIRE_FAILED : FL_WIRE_FIT);
+    struct fl_wire out = fl_client_reply(self, self->failed ? FL_WIRE_FAILED : FL_WIRE_FIT);
     if (self->failed)
         out.as.failed = self->failure;
     else
@@ -435,14 +441,14 @@ static void send_fit(struct fl_client *self)
 
 static void send_trained(struct fl_client *self)
 {
-    struct fl_wire out = reply(self, FL_WIRE_TRAINED);
+    struct fl_wire out = fl_client_reply(self, FL_WIRE_TRAINED);
     out.as.trained = self->trained;
     (void)!fl_client_send(self, &out);
 }
 
 static void send_upload(struct fl_client *self)
 {
-    struct fl_wire out = reply(self, FL_WIRE_UPLOAD);
+    struct fl_wire out = fl_client_reply(self, FL_WIRE_UPLOAD);
     out.as.upload.update = self->update;
     (void)!fl_client_send(self, &out);
 }
@@ -459,6 +465,9 @@ static void end_job(struct fl_client *self)
     clean(self);
     reset_attempt(self);
     fl_compute_abandon(self->c.compute, &none);
+    struct fl_work *forget = fl_work_new(FL_WORK_FORGET, none);
+    if (forget)
+        fl_compute_submit(self->c.compute, forget);
     fl_sitestore_forget(self->c.store, self->key.job, UINT32_MAX);
 }
 
@@ -471,6 +480,9 @@ static void act(struct fl_client *self, enum fl_session_action action)
         [FL_ACTION_TRAIN] = begin_training,
         [FL_ACTION_SEND_TRAINED] = send_trained,
         [FL_ACTION_SEND_FAILED] = send_fit,
+        [FL_ACTION_MAKE_KEYS] = fl_client_make_keys,
+        [FL_ACTION_SIGN] = clean, /* the update arrived; the request itself comes of the message */
+        [FL_ACTION_SEND_MASKED] = fl_client_send_masked,
         [FL_ACTION_SEAL] = begin_sealing,
         [FL_ACTION_SEND_UPLOAD] = send_upload,
         [FL_ACTION_CLEAN] = clean,
@@ -503,6 +515,12 @@ void fl_client_take(struct fl_client *self, const struct fl_wire *m)
         break;
     case FL_WIRE_COLLECT:
         take_collect(self, m);
+        break;
+    case FL_WIRE_KEYS:
+    case FL_WIRE_COHORT:
+    case FL_WIRE_SURVIVORS:
+    case FL_WIRE_UNMASK:
+        fl_client_take_mask(self, m);
         break;
     case FL_WIRE_RECEIPT:
         take_receipt(self, m);

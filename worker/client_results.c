@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "worker/client_internal.h"
 
-static bool current(const struct fl_client *self, const struct fl_attempt *key)
+bool fl_client_is_current(const struct fl_client *self, const struct fl_attempt *key)
 {
     return self->key.job == key->job && self->key.round == key->round &&
            self->key.attempt == key->attempt;
@@ -84,16 +84,17 @@ static void fit_result(struct fl_client *self, struct fl_work_result *r)
     }
 }
 
-static void attempt_failed(struct fl_client *self, struct fl_work_result *r,
-                           enum fl_session_event event)
+void fl_client_failed(struct fl_client *self, struct fl_work_result *r, enum fl_session_event event)
 {
     bool permanent;
     memset(&self->failure, 0, sizeof(self->failure));
     self->failure.code = refusal_of(r->status, &permanent);
     if (r->code != FL_REFUSAL_NONE)
         self->failure.code = r->code;
+    if (r->kind >= FL_WORK_KEYS) /* another cohort, or another try with this one, may do */
+        permanent = false;
     self->failure.permanent = permanent;
-    self->failure.retry_after_ms = permanent ? 0 : RETRY_MS;
+    self->failure.retry_after_ms = permanent || r->status == FL_EBUSY ? 0 : RETRY_MS;
     fl_wire_set_text(self->failure.reason, sizeof(self->failure.reason), r->error.text);
     self->failed = true;
     fl_client_refused(self, self->failure.code, r->error.text);
@@ -121,12 +122,12 @@ static void log_training(struct fl_client *self, const struct fl_work_result *r)
 
 static void train_result(struct fl_client *self, struct fl_work_result *r)
 {
-    if (!current(self, &r->key) || self->stage != FL_STAGE_TRAINING)
+    if (!fl_client_is_current(self, &r->key) || self->stage != FL_STAGE_TRAINING)
         return; /* of an attempt that is over; its delta is kept all the same */
     if (r->status == FL_ESTOPPED)
         return;
     if (r->status != FL_OK) {
-        attempt_failed(self, r, FL_SESSION_TRAIN_FAILED);
+        fl_client_failed(self, r, FL_SESSION_TRAIN_FAILED);
         return;
     }
     log_training(self, r);
@@ -167,10 +168,10 @@ static bool record_sent(struct fl_client *self, const struct fl_work_result *r, 
 
 static void seal_result(struct fl_client *self, struct fl_work_result *r)
 {
-    if (!current(self, &r->key) || self->stage != FL_STAGE_SEALING)
+    if (!fl_client_is_current(self, &r->key) || self->stage != FL_STAGE_SEALING)
         return;
     if (r->status != FL_OK) {
-        attempt_failed(self, r, FL_SESSION_SEAL_FAILED);
+        fl_client_failed(self, r, FL_SESSION_SEAL_FAILED);
         return;
     }
     memcpy(self->update.root, fl_object_root(r->object), FL_HASH_BYTES);
@@ -180,7 +181,7 @@ static void seal_result(struct fl_client *self, struct fl_work_result *r)
                FL_U64("cut", r->cut));
     if (!record_sent(self, r, self->update.size)) {
         r->status = fl_fail(&r->error, FL_EIO, "the audit log cannot be written");
-        attempt_failed(self, r, FL_SESSION_SEAL_FAILED);
+        fl_client_failed(self, r, FL_SESSION_SEAL_FAILED);
         return;
     }
     if (fl_shelf_put(self->shelf, &r->object) != FL_OK)
@@ -232,6 +233,12 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     fl_client_ask_again(self);
 }
 
+static void forget_result(struct fl_client *self, struct fl_work_result *r)
+{
+    (void)self;
+    (void)r;
+}
+
 void fl_client_result(struct fl_client *self, struct fl_work_result *result)
 {
     static void (*const kinds[])(struct fl_client *, struct fl_work_result *) = {
@@ -239,6 +246,11 @@ void fl_client_result(struct fl_client *self, struct fl_work_result *result)
         [FL_WORK_TRAIN] = train_result,
         [FL_WORK_SEAL] = seal_result,
         [FL_WORK_KEEP] = keep_result,
+        [FL_WORK_KEYS] = fl_client_mask_result,
+        [FL_WORK_COHORT] = fl_client_mask_result,
+        [FL_WORK_SURVIVORS] = fl_client_mask_result,
+        [FL_WORK_UNMASK] = fl_client_mask_result,
+        [FL_WORK_FORGET] = forget_result,
     };
     kinds[result->kind](self, result);
     fl_work_result_free(result);

@@ -77,8 +77,25 @@ void fl_work_free(struct fl_work *work)
         return;
     fl_free(work->ranks);
     fl_free(work->bytes);
-    fl_free(work->tiers);
+    fl_free(work->lists);
     fl_free(work);
+}
+
+bool fl_work_copy_lists(struct fl_work *work, struct fl_wire_bytes *const *lists, size_t count)
+{
+    size_t total = 0, at = 0;
+    for (size_t i = 0; i < count; i++)
+        total += lists[i]->length;
+    work->lists = fl_malloc(total);
+    if (!work->lists)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (lists[i]->length > 0)
+            memcpy(work->lists + at, lists[i]->data, lists[i]->length);
+        lists[i]->data = work->lists + at;
+        at += lists[i]->length;
+    }
+    return true;
 }
 
 void fl_work_result_free(struct fl_work_result *result)
@@ -86,6 +103,7 @@ void fl_work_result_free(struct fl_work_result *result)
     if (!result)
         return;
     fl_object_close(&result->object);
+    fl_free(result->reply);
     fl_free(result);
 }
 

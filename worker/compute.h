@@ -24,21 +24,36 @@ struct fl_attempt {
     uint32_t round, attempt;
 };
 
-enum fl_work_kind { FL_WORK_FIT, FL_WORK_TRAIN, FL_WORK_SEAL, FL_WORK_KEEP };
+enum fl_work_kind {
+    FL_WORK_FIT,
+    FL_WORK_TRAIN,
+    FL_WORK_SEAL,
+    FL_WORK_KEEP,
+    /* secure aggregation; see masking.h */
+    FL_WORK_KEYS,
+    FL_WORK_COHORT,
+    FL_WORK_SURVIVORS,
+    FL_WORK_UNMASK,
+    FL_WORK_FORGET, /* the secrets of an attempt that is over */
+    FL_WORK_KIND_COUNT
+};
 
 struct fl_work {
     enum fl_work_kind kind;
     struct fl_attempt key;
     struct fl_wire_offer offer;
-    /* FL_WORK_TRAIN and FL_WORK_SEAL */
+    /* FL_WORK_TRAIN, FL_WORK_SEAL, FL_WORK_KEYS, FL_WORK_COHORT */
     struct fl_wire_task task; /* its byte fields point into ranks */
     uint8_t *ranks;           /* owned: global_ranks then site_ranks */
-    /* FL_WORK_TRAIN: the starting adapter; FL_WORK_KEEP: the version */
+    /* the starting adapter; FL_WORK_KEEP: the version */
     uint8_t *bytes; /* owned; safetensors */
     size_t length;
     /* FL_WORK_SEAL */
-    struct fl_wire_collect collect; /* tiers points into tiers below */
-    uint8_t *tiers;                 /* owned */
+    struct fl_wire_collect collect; /* its byte fields point into lists */
+    /* secure aggregation: their byte fields point into lists */
+    struct fl_wire_cohort cohort;
+    struct fl_wire_unmask unmask; /* FL_WORK_SURVIVORS: survivors alone */
+    uint8_t *lists;               /* owned */
     /* FL_WORK_KEEP */
     struct fl_wire_version version; /* ranks points into ranks above */
 };
@@ -57,6 +72,10 @@ struct fl_work_result {
     /* FL_WORK_TRAIN */
     struct fl_delta_stats stats;
     bool reused; /* the delta was kept from before, nothing was trained */
+    /* secure aggregation: what the answer to the coordinator holds, owned */
+    uint8_t *reply;
+    size_t reply_bytes;
+    uint32_t survivors; /* FL_WORK_UNMASK: how many */
     /* FL_WORK_SEAL */
     uint64_t cut, plain_bytes;
     uint8_t sha256[FL_HASH_BYTES]; /* of the sealed bytes */
@@ -92,6 +111,8 @@ int fl_compute_fd(const struct fl_compute *self);
 /* A zeroed request; NULL when out of memory. */
 struct fl_work *fl_work_new(enum fl_work_kind kind, struct fl_attempt key);
 void fl_work_free(struct fl_work *work);
+/* Copy lists of a message into work->lists, one behind the other, and point them there. */
+bool fl_work_copy_lists(struct fl_work *work, struct fl_wire_bytes *const *lists, size_t count);
 /* Hand over a request. */
 void fl_compute_submit(struct fl_compute *self, struct fl_work *work);
 /* The next result, or NULL. The caller frees it with fl_work_result_free(). */

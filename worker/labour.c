@@ -1,12 +1,11 @@
 /* labour.c - see labour.h. */
-#include "worker/labour.h"
+#include "worker/labour_internal.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "adapter/algebra.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "crypto/prg.h"
@@ -28,6 +27,8 @@ void fl_labour_init(struct fl_labour *self, const struct fl_siteconf *conf,
 
 void fl_labour_free(struct fl_labour *self)
 {
+    fl_masking_forget(&self->masking);
+    fl_ledger_close(&self->ledger);
     fl_trainer_destroy(&self->trainer);
     fl_inventory_free(&self->targets);
 }
@@ -68,6 +69,7 @@ static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
         self->targets = targets;
         result->start_bytes_max = adapter_bytes_max(&targets);
         self->job = work->key.job;
+        memcpy(self->data, result->fit.data, FL_HASH_BYTES);
         memset(&targets, 0, sizeof(targets));
     }
     fl_inventory_free(&targets);
@@ -78,7 +80,7 @@ static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
 
 /* ---- train ---- */
 
-static uint16_t rank_at(const struct fl_wire_bytes *ranks, uint32_t index)
+uint16_t fl_labour_rank_at(const struct fl_wire_bytes *ranks, uint32_t index)
 {
     return fl_load_u16(ranks->data + 2 * index);
 }
@@ -94,7 +96,8 @@ static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_
     for (uint32_t i = 0; i < count; i++) {
         const struct fl_module *m = &self->targets.modules[i];
         uint32_t least = m->in < m->out ? m->in : m->out;
-        uint16_t global = rank_at(&task->global_ranks, i), own = rank_at(&task->site_ranks, i);
+        uint16_t global = fl_labour_rank_at(&task->global_ranks, i),
+                 own = fl_labour_rank_at(&task->site_ranks, i);
         if (global == 0 || global > least || own == 0 || own > global)
             return fl_fail(error, FL_EFORMAT, "%s: the task gives rank %u of %u", m->name, own,
                            global);
@@ -107,16 +110,15 @@ static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_
     return FL_OK;
 }
 
-/* An adapter of the targets at the given ranks, A = B = 0, under the job's one scale. */
-static enum fl_status make_shape(const struct fl_labour *self, const struct fl_wire_offer *offer,
-                                 const struct fl_wire_bytes *ranks, struct fl_adapter **out,
-                                 struct fl_error *error)
+enum fl_status fl_labour_shape(const struct fl_labour *self, const struct fl_wire_offer *offer,
+                               const struct fl_wire_bytes *ranks, struct fl_adapter **out,
+                               struct fl_error *error)
 {
     uint32_t *wide = fl_calloc(self->targets.count, sizeof(*wide));
     if (!wide)
         return fl_fail_memory(error);
     for (uint32_t i = 0; i < self->targets.count; i++)
-        wide[i] = rank_at(ranks, i);
+        wide[i] = fl_labour_rank_at(ranks, i);
     enum fl_status status = fl_adapter_create(&self->targets, offer->rank_default, offer->alpha,
                                               wide, out, error);
     if (status == FL_OK)
@@ -125,8 +127,8 @@ static enum fl_status make_shape(const struct fl_labour *self, const struct fl_w
     return status;
 }
 
-static uint64_t data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
-                          uint32_t round)
+uint64_t fl_labour_data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
+                             uint32_t round)
 {
     struct fl_prf prf;
     uint8_t seed[FL_SEED_BYTES];
@@ -153,6 +155,18 @@ void fl_work_fingerprint(const struct fl_wire_offer *offer, const struct fl_wire
     fl_prf_end(&prf, out);
 }
 
+void fl_labour_fingerprint(const struct fl_labour *self, const struct fl_work *work,
+                           uint8_t out[FL_HASH_BYTES])
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    struct fl_prf prf;
+    fl_work_fingerprint(&work->offer, &work->task, out);
+    fl_prf_begin(&prf, none, "fedlora-delta-data-v1");
+    fl_prf_bytes(&prf, out, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, self->data, FL_HASH_BYTES);
+    fl_prf_end(&prf, out);
+}
+
 static enum fl_status train_anew(struct fl_labour *self, const struct fl_work *work,
                                  const uint8_t fingerprint[FL_HASH_BYTES],
                                  struct fl_work_result *result, struct fl_error *error)
@@ -162,28 +176,29 @@ static enum fl_status train_anew(struct fl_labour *self, const struct fl_work *w
     struct fl_trainer_result done = {0};
     enum fl_status status = ranks ? FL_OK : fl_fail_memory(error);
     if (status == FL_OK)
-        status = make_shape(self, &work->offer, &work->task.global_ranks, &start, error);
+        status = fl_labour_shape(self, &work->offer, &work->task.global_ranks, &start, error);
     if (status == FL_OK)
         status = fl_adapter_decode(start, work->bytes, work->length, error);
     if (status != FL_OK)
         goto out;
     for (uint32_t i = 0; i < self->targets.count; i++)
-        ranks[i] = rank_at(&work->task.site_ranks, i);
-    struct fl_trainer_task task = {.conf = self->conf,
-                                   .offer = &work->offer,
-                                   .round = work->key.round,
-                                   .start = start,
-                                   .site_ranks = ranks,
-                                   .train = work->task.train,
-                                   .evaluate = work->task.evaluate,
-                                   .train_a = work->task.train_a,
-                                   .train_b = work->task.train_b,
-                                   .first_step = work->task.first_step,
-                                   .total_steps = work->task.total_steps,
-                                   .data_seed = data_seed(self, &work->offer, work->key.round),
-                                   .on_progress = self->on_progress,
-                                   .context = self->progress_context,
-                                   .stop = &self->stop};
+        ranks[i] = fl_labour_rank_at(&work->task.site_ranks, i);
+    struct fl_trainer_task task = {
+        .conf = self->conf,
+        .offer = &work->offer,
+        .round = work->key.round,
+        .start = start,
+        .site_ranks = ranks,
+        .train = work->task.train,
+        .evaluate = work->task.evaluate,
+        .train_a = work->task.train_a,
+        .train_b = work->task.train_b,
+        .first_step = work->task.first_step,
+        .total_steps = work->task.total_steps,
+        .data_seed = fl_labour_data_seed(self, &work->offer, work->key.round),
+        .on_progress = self->on_progress,
+        .context = self->progress_context,
+        .stop = &self->stop};
     status = self->trainer.run(self->trainer.context, &task, &done, error);
     if (status == FL_OK && done.delta && !fl_adapter_finite(done.delta))
         status = fl_fail(error, FL_ERANGE, "training gave values that are not finite");
@@ -200,15 +215,15 @@ out:
     return status;
 }
 
-/* The kept delta of this task, if there is one. *delta is NULL in a round that only evaluated. */
-static enum fl_status load_kept(struct fl_labour *self, const struct fl_work *work,
-                                const uint8_t fingerprint[FL_HASH_BYTES], struct fl_adapter **delta,
-                                struct fl_delta_stats *stats, struct fl_error *error)
+enum fl_status fl_labour_load_kept(struct fl_labour *self, const struct fl_work *work,
+                                   const uint8_t fingerprint[FL_HASH_BYTES],
+                                   struct fl_adapter **delta, struct fl_delta_stats *stats,
+                                   struct fl_error *error)
 {
     *delta = NULL;
     enum fl_status status = FL_OK;
     if (work->task.train)
-        status = make_shape(self, &work->offer, &work->task.site_ranks, delta, error);
+        status = fl_labour_shape(self, &work->offer, &work->task.site_ranks, delta, error);
     if (status == FL_OK)
         status = fl_sitestore_load_delta(self->store, work->key.job, work->key.round, fingerprint,
                                          *delta, stats, error);
@@ -226,218 +241,12 @@ static enum fl_status do_train(struct fl_labour *self, const struct fl_work *wor
     if (status != FL_OK)
         return status;
     uint8_t fingerprint[FL_HASH_BYTES];
-    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
+    fl_labour_fingerprint(self, work, fingerprint);
     struct fl_adapter *kept = NULL;
-    status = load_kept(self, work, fingerprint, &kept, &result->stats, error);
+    status = fl_labour_load_kept(self, work, fingerprint, &kept, &result->stats, error);
     fl_adapter_destroy(&kept);
     result->reused = status == FL_OK;
     return status == FL_ENOTFOUND ? train_anew(self, work, fingerprint, result, error) : status;
-}
-
-/* ---- seal ---- */
-
-static enum fl_status range_of(const struct fl_wire_offer *offer, enum fl_factors factor,
-                               const struct fl_adapter *start, double *out, struct fl_error *error)
-{
-    if (offer->update_range > 0.0) {
-        *out = offer->update_range;
-        return FL_OK;
-    }
-    double own = factor == FL_FACTOR_A ? offer->lr_a : offer->lr_b;
-    return fl_auto_range(offer->optimizer == FL_WIRE_OPTIMIZER_SGD ? FL_RULE_SGD : FL_RULE_ADAMW,
-                         own > 0.0 ? own : offer->lr, offer->steps, offer->weight_decay,
-                         offer->grad_clip, fl_adapter_max_abs(start, factor), out, error);
-}
-
-static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *work,
-                                  struct fl_layout **out, struct fl_error *error)
-{
-    uint32_t count = self->targets.count;
-    uint16_t *ranks = fl_calloc(2 * (size_t)count, sizeof(*ranks));
-    struct fl_adapter *start = NULL;
-    enum fl_factors factors = FL_FACTORS_NONE;
-    double range_a = 1.0, range_b = 1.0;
-    enum fl_status status = ranks ? FL_OK : fl_fail_memory(error);
-    if (status == FL_OK)
-        status = make_shape(self, &work->offer, &work->task.global_ranks, &start, error);
-    if (status == FL_OK)
-        status = fl_adapter_decode(start, work->bytes, work->length, error);
-    if (status != FL_OK)
-        goto out;
-    for (uint32_t i = 0; i < count; i++) {
-        ranks[i] = rank_at(&work->task.global_ranks, i);
-        ranks[count + i] = rank_at(&work->task.site_ranks, i);
-    }
-    if (work->task.train && work->task.train_a) {
-        factors |= FL_FACTOR_A;
-        status = range_of(&work->offer, FL_FACTOR_A, start, &range_a, error);
-    }
-    if (status == FL_OK && work->task.train && work->task.train_b) {
-        factors |= FL_FACTOR_B;
-        status = range_of(&work->offer, FL_FACTOR_B, start, &range_b, error);
-    }
-    if (status == FL_OK)
-        status = fl_layout_create_site(
-            &self->targets, ranks, ranks + count, work->collect.tiers.data,
-            (uint32_t)work->collect.tiers.length, factors, range_a, range_b, out, error);
-out:
-    fl_adapter_destroy(&start);
-    fl_free(ranks);
-    return status;
-}
-
-static enum fl_status write_sealed(struct fl_labour *self, const struct fl_work *work,
-                                   const char *path, const struct fl_buf *plain,
-                                   struct fl_error *error)
-{
-    struct fl_seal_context context = {.purpose = "update",
-                                      .sender = self->name,
-                                      .job = work->key.job,
-                                      .round = work->key.round,
-                                      .attempt = work->key.attempt};
-    struct fl_fs_writer writer;
-    struct fl_sealer *sealer = NULL;
-    enum fl_status status = fl_fs_writer_open(&writer, path, 0600, error);
-    if (status != FL_OK)
-        return status;
-    status = fl_sealer_open(work->collect.sealing_key, &context, fl_entropy_system(),
-                            fl_seal_to_writer(&writer), &sealer, error);
-    if (status == FL_OK)
-        status = fl_sealer_write(sealer, plain->data, plain->length, error);
-    if (status == FL_OK)
-        status = fl_sealer_finish(sealer, error);
-    if (status == FL_OK)
-        status = fl_fs_writer_commit(&writer, error);
-    fl_sealer_close(&sealer);
-    fl_fs_writer_close(&writer);
-    return status;
-}
-
-static enum fl_status encode_and_seal(struct fl_labour *self, const struct fl_work *work,
-                                      const char *path, struct fl_work_result *result,
-                                      struct fl_error *error)
-{
-    uint8_t fingerprint[FL_HASH_BYTES];
-    struct fl_adapter *delta = NULL;
-    struct fl_layout *layout = NULL;
-    struct fl_grid grid;
-    struct fl_buf plain;
-    fl_buf_init(&plain, FL_ADAPTER_BYTES_MAX);
-    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
-    enum fl_status status = load_kept(self, work, fingerprint, &delta, &result->stats, error);
-    if (status == FL_OK)
-        status = make_layout(self, work, &layout, error);
-    if (status == FL_OK)
-        status = fl_grid_init(&grid, work->collect.cohort, work->offer.weight_cap,
-                              work->offer.steps, work->offer.batch_size, work->offer.seq_len);
-    if (status == FL_OK)
-        status = fl_update_encode(layout, &grid, 0, delta, &result->stats.stats, &plain,
-                                  &result->cut, error);
-    if (status == FL_OK)
-        status = write_sealed(self, work, path, &plain, error);
-    result->plain_bytes = plain.length;
-    if (plain.data)
-        sodium_memzero(plain.data, plain.length);
-    fl_buf_free(&plain);
-    fl_layout_destroy(&layout);
-    fl_adapter_destroy(&delta);
-    return status;
-}
-
-/* All that shapes the sealed bytes. */
-static void bind_seal(const struct fl_work *work, uint8_t out[FL_HASH_BYTES])
-{
-    struct fl_prf prf;
-    static const uint8_t none[FL_SEED_BYTES];
-    uint8_t fingerprint[FL_HASH_BYTES];
-    fl_work_fingerprint(&work->offer, &work->task, fingerprint);
-    fl_prf_begin(&prf, none, "fedlora-sealed-v1");
-    fl_prf_bytes(&prf, fingerprint, FL_HASH_BYTES);
-    fl_prf_bytes(&prf, work->collect.sealing_key, sizeof(work->collect.sealing_key));
-    fl_prf_bytes(&prf, work->collect.tiers.data, work->collect.tiers.length);
-    fl_prf_u64(&prf, work->collect.cohort);
-    fl_prf_end(&prf, out);
-}
-
-static enum fl_status refuse_privately(struct fl_work_result *result, struct fl_error *error,
-                                       const char *why)
-{
-    result->code = FL_REFUSAL_PRIVACY;
-    return fl_fail(error, FL_EREFUSED, "%s", why);
-}
-
-/*
- * Nothing is sealed twice in one attempt: after a restart the same bytes are sent again (*again),
- * and a coordinator that asks for other ones, or for an attempt that is over, gets none. A file
- * that the mark does not know was never sent.
- */
-static enum fl_status check_mark(const struct fl_labour *self, const struct fl_work *work,
-                                 const char *path, struct fl_sealed_mark *mark, bool *again,
-                                 struct fl_work_result *result, struct fl_error *error)
-{
-    struct fl_sealed_mark last;
-    *again = false;
-    *mark = (struct fl_sealed_mark){.round = work->key.round, .attempt = work->key.attempt};
-    bind_seal(work, mark->binding);
-    enum fl_status status = fl_sitestore_load_mark(self->store, self->conf->coordinator_key,
-                                                   work->key.job, &last, error);
-    if (status != FL_OK)
-        return status;
-    if (last.round > mark->round || (last.round == mark->round && last.attempt > mark->attempt))
-        return refuse_privately(result, error,
-                                "an update of a later attempt was sealed already; none for this");
-    if (last.round != mark->round || last.attempt != mark->attempt)
-        return fl_fs_remove(path, error);
-    if (memcmp(last.binding, mark->binding, FL_HASH_BYTES) != 0)
-        return refuse_privately(result, error,
-                                "the coordinator asks for a second, different update of an attempt "
-                                "(other cohort, ranks or key)");
-    if (!fl_path_exists(path))
-        return refuse_privately(result, error, "the update of this attempt was sent and is gone");
-    *again = true;
-    return FL_OK;
-}
-
-static enum fl_status check_cohort(const struct fl_labour *self, const struct fl_work *work,
-                                   struct fl_work_result *result, struct fl_error *error)
-{
-    uint32_t cohort = work->collect.cohort;
-    if (cohort >= self->conf->min_cohort && cohort >= work->offer.min_workers)
-        return FL_OK;
-    result->code = FL_REFUSAL_PRIVACY;
-    return fl_fail(error, FL_EREFUSED,
-                   "policy: min_cohort = %" PRIu64
-                   " and the job's least is %u, but the coordinator "
-                   "would sum %u updates",
-                   self->conf->min_cohort, work->offer.min_workers, cohort);
-}
-
-static enum fl_status do_seal(struct fl_labour *self, const struct fl_work *work,
-                              struct fl_work_result *result, struct fl_error *error)
-{
-    char path[FL_PATH_BYTES];
-    struct fl_sealed_mark mark;
-    bool again = false;
-    if (self->job != work->key.job)
-        return fl_fail(error, FL_EINVAL, "the job was not checked here");
-    enum fl_status status = check_cohort(self, work, result, error);
-    if (status == FL_OK)
-        status = fl_sitestore_upload_path(self->store, work->key.job, work->key.round,
-                                          work->key.attempt, path, error);
-    if (status == FL_OK)
-        status = check_mark(self, work, path, &mark, &again, result, error);
-    if (status == FL_OK && !again)
-        status = encode_and_seal(self, work, path, result, error);
-    if (status == FL_ENOTFOUND) /* a delta that was damaged is trained again in another attempt */
-        status = fl_fail(error, FL_EIO, "the kept delta of this round cannot be read any more");
-    if (status == FL_OK && !again)
-        status = fl_sitestore_save_mark(self->store, self->conf->coordinator_key, work->key.job,
-                                        &mark, error);
-    if (status == FL_OK)
-        status = fl_sha256_file(path, result->sha256, error);
-    if (status == FL_OK)
-        status = fl_object_open_file(path, &result->object, error);
-    return status;
 }
 
 /* ---- keep ---- */
@@ -494,7 +303,7 @@ static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work
         status = fl_fail(error, FL_EFORMAT, "version %u does not fit the job's modules",
                          work->version.version);
     if (status == FL_OK)
-        status = make_shape(self, &work->offer, &work->version.ranks, &adapter, error);
+        status = fl_labour_shape(self, &work->offer, &work->version.ranks, &adapter, error);
     if (status == FL_OK)
         status = fl_adapter_decode(adapter, work->bytes, work->length, error);
     if (status != FL_OK)
@@ -512,15 +321,42 @@ out:
     return status;
 }
 
+/* ---- secrets of attempts that are over ---- */
+
+static enum fl_status do_forget(struct fl_labour *self, const struct fl_work *work,
+                                struct fl_work_result *result, struct fl_error *error)
+{
+    (void)work;
+    (void)result;
+    (void)error;
+    fl_masking_forget(&self->masking);
+    return FL_OK;
+}
+
+static void forget_other_attempts(struct fl_labour *self, const struct fl_work *work)
+{
+    const struct fl_attempt *own = &self->masking.key, *key = &work->key;
+    bool same = own->job == key->job && own->round == key->round && own->attempt == key->attempt;
+    bool older = own->job == key->job && work->kind == FL_WORK_KEEP && key->round < own->round;
+    if (!same && !older)
+        fl_masking_forget(&self->masking);
+}
+
 void fl_labour_do(struct fl_labour *self, const struct fl_work *work, struct fl_work_result *result)
 {
     static enum fl_status (*const kinds[])(struct fl_labour *, const struct fl_work *,
                                            struct fl_work_result *, struct fl_error *) = {
         [FL_WORK_FIT] = do_fit,
         [FL_WORK_TRAIN] = do_train,
-        [FL_WORK_SEAL] = do_seal,
+        [FL_WORK_SEAL] = fl_labour_seal,
         [FL_WORK_KEEP] = do_keep,
+        [FL_WORK_KEYS] = fl_labour_keys,
+        [FL_WORK_COHORT] = fl_labour_cohort,
+        [FL_WORK_SURVIVORS] = fl_labour_survivors,
+        [FL_WORK_UNMASK] = fl_labour_unmask,
+        [FL_WORK_FORGET] = do_forget,
     };
+    forget_other_attempts(self, work);
     result->status = kinds[work->kind](self, work, result, &result->error);
     if (result->status != FL_OK && !result->error.text[0])
         (void)fl_fail(&result->error, result->status, "%s", fl_status_text(result->status));

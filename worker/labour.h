@@ -6,7 +6,19 @@
 #ifndef FL_WORKER_LABOUR_H
 #define FL_WORKER_LABOUR_H
 
+#include "secagg/secagg.h"
 #include "worker/compute.h"
+#include "worker/ledger.h"
+
+/* The secrets of the attempt that is going on, and what its cohort turned out to be. */
+struct fl_masking {
+    struct fl_attempt key;
+    struct fl_secagg_site *site; /* owned; NULL: no secrets */
+    struct fl_layout *layout;    /* owned; NULL: the cohort is not known */
+    struct fl_grid grid;
+    uint32_t index; /* of this site in the cohort */
+};
+void fl_masking_forget(struct fl_masking *self);
 
 struct fl_labour {
     const struct fl_siteconf *conf;   /* borrowed */
@@ -19,6 +31,9 @@ struct fl_labour {
     /* the job that fits: its linears that are adapted */
     uint64_t job;
     struct fl_inventory targets; /* owned */
+    uint8_t data[FL_HASH_BYTES]; /* of the rows that it trains and evaluates on */
+    struct fl_masking masking;
+    struct fl_ledger *ledger; /* owned; opened with the first answer */
 };
 
 void fl_labour_init(struct fl_labour *self, const struct fl_siteconf *conf,

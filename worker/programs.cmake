@@ -1,6 +1,7 @@
 # fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
-fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
+fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapter SOURCES
   client.c
+  client_masks.c
   client_messages.c
   client_offer.c
   client_results.c
@@ -22,8 +23,10 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_net fl_proto fl_adapter SOURCES
   labour.c
   ledger.c
   local.c
+  masking.c
   policy.c
   progress.c
+  sealing.c
   session.c
   siteconf.c
   sitestore.c

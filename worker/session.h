@@ -5,8 +5,11 @@
  * events, calls fl_session_step(), and carries out the action that comes back. Every message may
  * arrive twice or late; SAME events are repetitions of the current (job, round, attempt).
  *
- *   IDLE -> FITTING -> READY -> FETCHING -> TRAINING -> TRAINED -> SEALING -> UPLOADING ->
- * DELIVERED
+ *   IDLE -> FITTING -> READY -> FETCHING -> TRAINING -> TRAINED -> [KEYING -> KEYED -> SHARING ->
+ *   SHARED ->] SEALING -> UPLOADING -> DELIVERED [-> SIGNING -> SIGNED -> ANSWERING -> ANSWERED]
+ *
+ * The stages in brackets belong to secure aggregation. Its secrets live in memory only: a process
+ * that finds itself without them says so (LOST) and is a dropout of the attempt.
  *
  * A lost connection changes no stage: work goes on, and WELCOME repeats what the coordinator must
  * know. Threads: pure functions.
@@ -25,9 +28,17 @@ enum fl_stage {
     FL_STAGE_FETCHING,  /* the starting adapter is on its way */
     FL_STAGE_TRAINING,  /* evaluating and training */
     FL_STAGE_TRAINED,   /* the delta is durable */
+    FL_STAGE_KEYING,    /* fresh keys are being made */
+    FL_STAGE_KEYED,     /* ADVERT was sent */
+    FL_STAGE_SHARING,   /* the cohort is being checked, the secrets shared */
+    FL_STAGE_SHARED,    /* SHARES was sent */
     FL_STAGE_SEALING,   /* the update is being encoded and sealed */
     FL_STAGE_UPLOADING, /* the coordinator is fetching it */
     FL_STAGE_DELIVERED, /* it has a receipt */
+    FL_STAGE_SIGNING,   /* the list of survivors is being checked */
+    FL_STAGE_SIGNED,
+    FL_STAGE_ANSWERING, /* the one answer is being made durable */
+    FL_STAGE_ANSWERED,
     FL_STAGE_COUNT
 };
 
@@ -40,9 +51,16 @@ enum fl_session_event {
     FL_SESSION_START_HERE, /* the starting adapter is complete */
     FL_SESSION_TRAIN_DONE,
     FL_SESSION_TRAIN_FAILED,
+    FL_SESSION_KEYS,
+    FL_SESSION_COHORT,
     FL_SESSION_COLLECT,
     FL_SESSION_SEAL_DONE,
     FL_SESSION_SEAL_FAILED,
+    FL_SESSION_SURVIVORS,
+    FL_SESSION_UNMASK,
+    FL_SESSION_MASK_DONE, /* keys, shares, signature or answer are ready to be sent */
+    FL_SESSION_MASK_FAILED,
+    FL_SESSION_LOST,    /* the coordinator asks for what only lost secrets could give */
     FL_SESSION_RECEIPT, /* accepted, superseded or rejected: this attempt needs no more */
     FL_SESSION_VERSION, /* the round was committed */
     FL_SESSION_JOB_END,
@@ -58,6 +76,11 @@ enum fl_session_action {
     FL_ACTION_TRAIN,       /* begin training, or take up a stored delta */
     FL_ACTION_SEND_TRAINED,
     FL_ACTION_SEND_FAILED,
+    FL_ACTION_MAKE_KEYS,
+    FL_ACTION_SHARE,
+    FL_ACTION_SIGN,
+    FL_ACTION_ANSWER,
+    FL_ACTION_SEND_MASKED, /* keys, shares, signature or answer, whichever was made last */
     FL_ACTION_SEAL,
     FL_ACTION_SEND_UPLOAD,
     FL_ACTION_CLEAN,        /* remove what only this attempt needed */

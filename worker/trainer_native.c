@@ -175,6 +175,18 @@ static enum fl_status copy_inventory(const struct fl_inventory *from, struct fl_
     return FL_OK;
 }
 
+static void hash_data(const struct native *self, uint8_t out[FL_HASH_BYTES])
+{
+    uint8_t each[2][FL_HASH_BYTES] = {{0}};
+    struct fl_blake2b hash;
+    fl_dataset_hash(self->train.data, each[0]);
+    if (self->eval.data)
+        fl_dataset_hash(self->eval.data, each[1]);
+    fl_blake2b_init(&hash, NULL, 0);
+    fl_blake2b_update(&hash, each, sizeof(each));
+    fl_blake2b_final(&hash, out);
+}
+
 static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
                                  const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
                                  struct fl_error *error)
@@ -206,6 +218,7 @@ static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
     out->truncated = counts->truncated;
     out->dropped = counts->dropped;
     out->eval_rows = self->eval.count;
+    hash_data(self, out->data);
     status = copy_inventory(fl_model_inventory(self->model), &out->inventory);
     return status == FL_OK ? FL_OK : fl_fail_memory(error);
 }

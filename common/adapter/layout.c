@@ -117,6 +117,19 @@ static void add_segment(struct fl_layout *self, const struct fl_module *module, 
     self->elements += (uint64_t)segment->rows * segment->columns;
 }
 
+uint64_t fl_layout_elements(const struct fl_inventory *targets, const uint16_t *global,
+                            enum fl_factors factors)
+{
+    uint64_t elements = 0;
+
+    for (uint32_t m = 0; m < targets->count; m++) {
+        const struct fl_module *module = &targets->modules[m];
+        elements += (factors & FL_FACTOR_A) != 0 ? (uint64_t)global[m] * module->in : 0;
+        elements += (factors & FL_FACTOR_B) != 0 ? (uint64_t)global[m] * module->out : 0;
+    }
+    return elements;
+}
+
 static enum fl_status build_segments(struct fl_layout *self, const struct fl_inventory *targets,
                                      double range_a, double range_b, struct fl_error *error)
 {

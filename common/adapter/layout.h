@@ -113,6 +113,9 @@ FL_CHECKED enum fl_status fl_layout_create_site(const struct fl_inventory *targe
                                                 enum fl_factors factors, double range_a,
                                                 double range_b, struct fl_layout **out,
                                                 struct fl_error *error);
+/* D of such a layout, which depends on no site: known before the cohort is. */
+uint64_t fl_layout_elements(const struct fl_inventory *targets, const uint16_t *global,
+                            enum fl_factors factors);
 void fl_layout_destroy(struct fl_layout **self);
 /* A site's row of tiers: tier_count bytes, borrowed. */
 const uint8_t *fl_layout_site_tiers(const struct fl_layout *self, uint32_t site);

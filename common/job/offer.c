@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "crypto/prg.h"
+
 /* The largest rank that this site may be given in any round. */
 static uint32_t rank_limit(const struct fl_job_spec *spec, const char *worker)
 {
@@ -61,4 +63,70 @@ void fl_job_offer(const struct fl_job_spec *spec, const uint8_t job_hash[FL_HASH
     offer->evaluate_rows = (uint32_t)spec->eval_rows;
     memcpy(offer->job_hash, job_hash, FL_HASH_BYTES);
     offer->liveness_ms = (uint32_t)spec->liveness_timeout;
+}
+
+/* ---- hashes ---- */
+
+static uint64_t bits_of(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static void hash_training(struct fl_prf *prf, const struct fl_wire_offer *o)
+{
+    const double numbers[] = {o->alpha,        o->dropout,   o->lr,           o->lr_a,     o->lr_b,
+                              o->weight_decay, o->grad_clip, o->update_range, o->clip_norm};
+    const uint64_t counts[] = {
+        o->rank_default, o->steps,   o->batch_size,          o->seq_len,    (uint64_t)o->schedule,
+        o->warmup,       o->shuffle, (uint64_t)o->optimizer, o->weight_cap, o->evaluate_rows};
+    fl_prf_text(prf, o->strategy);
+    fl_prf_text(prf, o->targets);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        fl_prf_u64(prf, bits_of(numbers[i]));
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        fl_prf_u64(prf, counts[i]);
+}
+
+static void hash_task(struct fl_prf *prf, const struct fl_wire_task *task)
+{
+    fl_prf_bytes(prf, task->start.root, FL_HASH_BYTES);
+    fl_prf_bytes(prf, task->global_ranks.data, task->global_ranks.length);
+    fl_prf_u64(prf, task->first_step);
+    fl_prf_u64(prf, task->total_steps);
+    fl_prf_u64(prf, (uint64_t)task->train_a | (uint64_t)task->train_b << 1 |
+                        (uint64_t)task->train << 2 | (uint64_t)task->evaluate << 3);
+}
+
+void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
+                              uint8_t out[FL_HASH_BYTES])
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    struct fl_prf prf;
+    fl_prf_begin(&prf, none, "fedlora-training-v1");
+    hash_training(&prf, offer);
+    hash_task(&prf, task);
+    fl_prf_end(&prf, out);
+}
+
+void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
+                    uint8_t out[FL_HASH_BYTES])
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    struct fl_prf prf;
+    const uint64_t counts[] = {offer->rounds,         offer->seed,        (uint64_t)offer->compute,
+                               offer->threads,        offer->min_workers, offer->secure_aggregation,
+                               offer->evaluate_every, offer->liveness_ms, task->version};
+    fl_prf_begin(&prf, none, "fedlora-binding-v1");
+    fl_prf_text(&prf, offer->name);
+    fl_prf_text(&prf, offer->model);
+    fl_prf_bytes(&prf, offer->manifest, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, offer->job_hash, FL_HASH_BYTES);
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        fl_prf_u64(&prf, counts[i]);
+    hash_training(&prf, offer);
+    hash_task(&prf, task);
+    fl_prf_bytes(&prf, task->version_hash, FL_HASH_BYTES);
+    fl_prf_end(&prf, out);
 }

@@ -12,4 +12,17 @@
 void fl_job_offer(const struct fl_job_spec *spec, const uint8_t job_hash[FL_HASH_BYTES],
                   const char *site, struct fl_wire_offer *out);
 
+/*
+ * What every site of a cohort must have been told alike: the offer without what is said to one site
+ * alone (rank_max), and the round's task without this site's ranks. Secure aggregation binds it.
+ */
+void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
+                    uint8_t out[FL_HASH_BYTES]);
+/*
+ * What shapes a site's delta and nothing that a coordinator may choose anew for the same work (ids,
+ * names, attempts, timeouts, cohorts): the `settings` of a site's ledger.
+ */
+void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
+                              uint8_t out[FL_HASH_BYTES]);
+
 #endif

@@ -149,6 +149,16 @@ FL_CHECKED enum fl_status fl_secagg_verify_survivors(const struct fl_secagg_coho
                                                      const uint8_t *signature);
 
 /*
+ * Would fl_secagg_site_answer() be given? Changes nothing; between the two calls a site makes the
+ * answer durable in its ledger.
+ */
+FL_CHECKED enum fl_status fl_secagg_site_may_answer(const struct fl_secagg_site *self,
+                                                    const struct fl_secagg_set *survivors,
+                                                    const struct fl_secagg_set *signed_by,
+                                                    const uint8_t *signatures,
+                                                    struct fl_error *error);
+
+/*
  * The site's one answer: for each sharer one scalar, of the seed of a survivor or of the mask key
  * of a dropout; answer is (n, FL_SCALAR_BYTES), zeros elsewhere and where a share never opened.
  * signatures (n, FL_SIGNATURE_BYTES), signed says which are given: at least t survivors must have

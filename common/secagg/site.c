@@ -329,15 +329,24 @@ static enum fl_status check_signatures(const struct fl_secagg_site *self,
     return FL_OK;
 }
 
+enum fl_status fl_secagg_site_may_answer(const struct fl_secagg_site *self,
+                                         const struct fl_secagg_set *survivors,
+                                         const struct fl_secagg_set *signed_by,
+                                         const uint8_t *signatures, struct fl_error *error)
+{
+    if (self->step != STEP_SIGNED)
+        return out_of_turn(error, "the answer");
+    return check_signatures(self, survivors, signed_by, signatures, error);
+}
+
 enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
                                      const struct fl_secagg_set *survivors,
                                      const struct fl_secagg_set *signed_by,
                                      const uint8_t *signatures, uint8_t *answer,
                                      struct fl_error *error)
 {
-    if (self->step != STEP_SIGNED)
-        return out_of_turn(error, "the answer");
-    enum fl_status status = check_signatures(self, survivors, signed_by, signatures, error);
+    enum fl_status status = fl_secagg_site_may_answer(self, survivors, signed_by, signatures,
+                                                      error);
     if (status != FL_OK)
         return status;
     self->step = STEP_ANSWERED;

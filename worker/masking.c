@@ -1,0 +1,420 @@
+/*
+ * masking.c - a site's side of secure aggregation (secagg.h): fresh keys, the check of the cohort,
+ * shares, masks, the signature under the survivors, and one answer.
+ *
+ * What a coordinator says is held against what the sites signed: the cohort, each member's ranks,
+ * the rank directions that only few of the survivors trained (thin tiers), and the ledger of
+ * earlier answers. The secrets never leave this thread's memory.
+ */
+#include <endian.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "crypto/prg.h"
+#include "job/offer.h"
+#include "worker/labour_internal.h"
+
+#define LEDGER_FILE "state/ledger"
+
+_Static_assert(FL_WIRE_ADVERT_BYTES == FL_SECAGG_ADVERT_BYTES &&
+                   FL_WIRE_SHARE_BYTES == FL_SECAGG_SEALED_SHARE_BYTES &&
+                   FL_WIRE_SIGNATURE_BYTES == FL_SIGNATURE_BYTES &&
+                   FL_WIRE_SCALAR_BYTES == FL_SCALAR_BYTES &&
+                   FL_WIRE_PLAN_BYTES_MAX == FL_SECAGG_PLAN_BYTES_MAX,
+               "the wire carries what secure aggregation makes");
+
+void fl_masking_forget(struct fl_masking *self)
+{
+    fl_secagg_site_destroy(&self->site);
+    fl_layout_destroy(&self->layout);
+    memset(self, 0, sizeof(*self));
+}
+
+uint32_t fl_masking_minimum(const struct fl_labour *self, const struct fl_wire_offer *offer)
+{
+    uint64_t least = FL_SECAGG_SITES_MIN;
+    if (self->conf->min_cohort > least)
+        least = self->conf->min_cohort;
+    if (offer->min_workers > least)
+        least = offer->min_workers;
+    return least > UINT32_MAX ? UINT32_MAX : (uint32_t)least;
+}
+
+/* Any rank direction needs so many trainers. */
+static uint32_t least_trainers(const struct fl_labour *self)
+{
+    return self->conf->min_cohort > FL_SECAGG_SITES_MIN ? (uint32_t)self->conf->min_cohort
+                                                        : FL_SECAGG_SITES_MIN;
+}
+
+enum fl_status fl_masking_check(const struct fl_labour *self, const struct fl_work *work,
+                                bool cohort, struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_masking *m = &self->masking;
+    if (m->site && (!cohort || m->layout) && m->key.job == work->key.job &&
+        m->key.round == work->key.round && m->key.attempt == work->key.attempt)
+        return FL_OK;
+    result->code = FL_REFUSAL_INTERNAL;
+    return fl_fail(error, FL_EBUSY, "secrets lost: the keys of this attempt are not here any more");
+}
+
+static enum fl_status keep_reply(struct fl_work_result *result, size_t bytes,
+                                 struct fl_error *error)
+{
+    result->reply = fl_calloc(bytes, 1);
+    if (!result->reply)
+        return fl_fail_memory(error);
+    result->reply_bytes = bytes;
+    return FL_OK;
+}
+
+/* What the cohort refuses is a matter of privacy, and final for this attempt only. */
+static enum fl_status as_privacy(struct fl_work_result *result, enum fl_status status)
+{
+    if (status == FL_EREFUSED || status == FL_EFORMAT)
+        result->code = FL_REFUSAL_PRIVACY;
+    return status;
+}
+
+/* ---- keys ---- */
+
+static uint16_t *ranks_of(const struct fl_labour *self, const struct fl_wire_bytes *list)
+{
+    uint16_t *ranks = fl_calloc(self->targets.count, sizeof(*ranks));
+    for (uint32_t i = 0; ranks && i < self->targets.count; i++)
+        ranks[i] = fl_labour_rank_at(list, i);
+    return ranks;
+}
+
+static void set_context(const struct fl_labour *self, const struct fl_work *work,
+                        const uint16_t *global, struct fl_secagg_context *out)
+{
+    *out = (struct fl_secagg_context){
+        .job = work->key.job,
+        .round = work->key.round,
+        .attempt = work->key.attempt,
+        .elements = fl_layout_elements(&self->targets, global, fl_labour_factors(&work->task))};
+    fl_job_binding(&work->offer, &work->task, out->job_hash);
+    memcpy(out->manifest, work->offer.manifest, FL_HASH_BYTES);
+    memcpy(out->start, work->task.start.root, FL_HASH_BYTES);
+}
+
+enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work,
+                              struct fl_work_result *result, struct fl_error *error)
+{
+    uint8_t hash[FL_HASH_BYTES];
+    struct fl_secagg_context context;
+    if (self->job != work->key.job ||
+        work->task.global_ranks.length != 2 * (size_t)self->targets.count)
+        return fl_fail(error, FL_EINVAL, "the job was not checked here");
+    uint16_t *global = ranks_of(self, &work->task.global_ranks);
+    uint16_t *own = ranks_of(self, &work->task.site_ranks);
+    enum fl_status status = global && own ? FL_OK : FL_ENOMEM;
+    fl_masking_forget(&self->masking);
+    if (status == FL_OK) {
+        set_context(self, work, global, &context);
+        fl_secagg_ranks_hash(own, self->targets.count, hash);
+        status = fl_secagg_site_create(&context, self->name, hash, self->store->keys,
+                                       fl_entropy_system(), &self->masking.site);
+    }
+    fl_free(own);
+    fl_free(global);
+    if (status != FL_OK)
+        return fl_fail(error, status, "the keys of this attempt cannot be made: %s",
+                       fl_status_text(status));
+    self->masking.key = work->key;
+    status = keep_reply(result, FL_SECAGG_ADVERT_BYTES, error);
+    if (status == FL_OK)
+        fl_secagg_advert_encode(fl_secagg_site_advert(self->masking.site), result->reply);
+    return status;
+}
+
+/* ---- the cohort ---- */
+
+static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
+                           struct fl_error *error)
+{
+    const struct fl_wire_bytes *list = &work->cohort.adverts;
+    uint32_t count = (uint32_t)(list->length / FL_SECAGG_ADVERT_BYTES);
+    struct fl_secagg_advert *adverts = fl_calloc(count + 1, sizeof(*adverts));
+    enum fl_status status = adverts ? FL_OK : fl_fail_memory(error);
+    for (uint32_t i = 0; status == FL_OK && i < count; i++) {
+        status = fl_secagg_advert_decode(list->data + (size_t)i * FL_SECAGG_ADVERT_BYTES,
+                                         &adverts[i]);
+        if (status != FL_OK)
+            (void)fl_fail(error, FL_EREFUSED, "the cohort has a member without a proper name");
+    }
+    uint32_t minimum = fl_masking_minimum(self, &work->offer);
+    if (status == FL_OK)
+        status = fl_secagg_site_join(self->masking.site, adverts, count, minimum, error);
+    fl_free(adverts);
+    return status;
+}
+
+/* The layout that follows from what every member signed that it trains. */
+static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *work,
+                                  struct fl_error *error)
+{
+    struct fl_masking *m = &self->masking;
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(m->site);
+    struct fl_rank_plan plan = {0};
+    struct fl_round_ranges ranges;
+    enum fl_status status = fl_rank_plan_create(&plan, cohort->count, self->targets.count);
+    if (status != FL_OK)
+        return fl_fail_memory(error);
+    for (uint32_t i = 0; i < plan.modules; i++)
+        plan.global[i] = fl_labour_rank_at(&work->task.global_ranks, i);
+    status = fl_secagg_plan_decode(work->cohort.plan.data, work->cohort.plan.length, cohort,
+                                   plan.modules, plan.ranks, error);
+    if (status == FL_OK)
+        status = fl_labour_ranges(self, work, &ranges, error);
+    if (status == FL_OK)
+        status = fl_layout_create(&self->targets, &plan, ranges.factors, ranges.a, ranges.b,
+                                  &m->layout, error);
+    if (status == FL_EINVAL) /* ranks that no honest plan has */
+        status = FL_EREFUSED;
+    fl_rank_plan_free(&plan);
+    if (status == FL_OK)
+        status = fl_labour_grid(&work->offer, cohort->count, &m->grid);
+    m->index = fl_secagg_cohort_find(cohort, self->name);
+    if (status == FL_OK && m->index == UINT32_MAX)
+        status = fl_fail(error, FL_EREFUSED, "this site's name has changed");
+    return status;
+}
+
+enum fl_status fl_labour_cohort(struct fl_labour *self, const struct fl_work *work,
+                                struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_masking *m = &self->masking;
+    enum fl_status status = fl_masking_check(self, work, false, result, error);
+    if (status != FL_OK)
+        return status;
+    status = as_privacy(result, join(self, work, error));
+    if (status == FL_OK)
+        status = as_privacy(result, make_layout(self, work, error));
+    if (status == FL_OK)
+        status = keep_reply(
+            result, (size_t)fl_secagg_site_cohort(m->site)->count * FL_SECAGG_SEALED_SHARE_BYTES,
+            error);
+    if (status == FL_OK)
+        status = as_privacy(
+            result, fl_secagg_site_share(m->site, fl_entropy_system(), result->reply, error));
+    return status;
+}
+
+/* ---- masks ---- */
+
+static void read_set(const struct fl_wire_bytes *list, struct fl_secagg_set *out)
+{
+    memset(out, 0, sizeof(*out));
+    for (size_t i = 0; i < list->length && i < FL_SECAGG_SITES_MAX; i++)
+        out->has[i] = list->data[i] == 1;
+}
+
+/* The coordinator must describe the cohort that the sites signed. */
+static enum fl_status check_collect(struct fl_labour *self, const struct fl_work *work,
+                                    struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_masking *m = &self->masking;
+    const struct fl_wire_collect *collect = &work->collect;
+    uint32_t n = fl_secagg_site_cohort(m->site)->count;
+    if (collect->cohort != n || collect->sharers.length != n)
+        return fl_labour_refuse(result, error,
+                                "the coordinator names another cohort than its members signed");
+    if (collect->tiers.length != m->layout->tier_count ||
+        memcmp(collect->tiers.data, fl_layout_site_tiers(m->layout, m->index),
+               m->layout->tier_count) != 0)
+        return fl_labour_refuse(result, error,
+                                "the coordinator's layout is not what the members' ranks give");
+    return FL_OK;
+}
+
+/* What others shared with this site. What does not open is that member's fault, and not the end. */
+static void take_shares(struct fl_labour *self, const struct fl_work *work,
+                        const struct fl_secagg_set *sharers)
+{
+    struct fl_error why;
+    const struct fl_masking *m = &self->masking;
+    uint32_t n = fl_secagg_site_cohort(m->site)->count;
+    for (uint32_t v = 0; v < n; v++) {
+        const uint8_t *sealed = work->collect.shares.data +
+                                (size_t)v * FL_SECAGG_SEALED_SHARE_BYTES;
+        if (v == m->index || !sharers->has[v])
+            continue;
+        if (fl_secagg_site_take_share(m->site, v, sealed, &why) != FL_OK)
+            fl_log(FL_LOG_WARN, "share_refused", why.text, FL_U64("job", work->key.job),
+                   FL_U64("round", work->key.round));
+    }
+}
+
+/* The update's numbers are little-endian; masks are added to native ones. */
+static void swap_words(uint32_t *vector, uint64_t elements, uint64_t *scalars, uint32_t count)
+{
+    for (uint64_t i = 0; i < elements; i++)
+        vector[i] = le32toh(vector[i]);
+    for (uint32_t i = 0; i < count; i++)
+        scalars[i] = le64toh(scalars[i]);
+}
+
+enum fl_status fl_masking_apply(struct fl_labour *self, const struct fl_work *work, uint8_t *update,
+                                struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_masking *m = &self->masking;
+    struct fl_secagg_set sharers;
+    enum fl_status status = check_collect(self, work, result, error);
+    if (status != FL_OK)
+        return status;
+    read_set(&work->collect.sharers, &sharers);
+    take_shares(self, work, &sharers);
+    /* header and scalars are multiples of 8 bytes: both arrays are aligned in the buffer */
+    uint64_t *scalars = (void *)(update + FL_UPDATE_HEADER_BYTES);
+    uint32_t *vector = (void *)(scalars + m->layout->scalar_count);
+    swap_words(vector, m->layout->elements, scalars, m->layout->scalar_count);
+    status = fl_secagg_site_mask(m->site, &sharers, vector, scalars, m->layout->scalar_count,
+                                 error);
+    swap_words(vector, m->layout->elements, scalars, m->layout->scalar_count);
+    return as_privacy(result, status);
+}
+
+/* ---- survivors ---- */
+
+/* A direction that few of the survivors trained would show their updates as a "sum". */
+static enum fl_status check_tiers(struct fl_labour *self, const struct fl_secagg_set *survivors,
+                                  struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_layout *layout = self->masking.layout;
+    uint32_t rows[FL_SECAGG_SITES_MAX], count = 0, least = least_trainers(self);
+    struct fl_rank_plan plan = {0};
+    if (layout->factors == FL_FACTORS_NONE)
+        return FL_OK;
+    for (uint32_t i = 0; i < layout->ranks.sites; i++) {
+        if (survivors->has[i])
+            rows[count++] = i;
+    }
+    if (fl_rank_plan_select(&layout->ranks, rows, count, &plan) != FL_OK)
+        return fl_fail_memory(error);
+    uint32_t thinnest = fl_rank_plan_thinnest(&plan);
+    fl_rank_plan_free(&plan);
+    if (thinnest >= least)
+        return FL_OK;
+    result->code = FL_REFUSAL_PRIVACY;
+    return fl_fail(error, FL_EREFUSED,
+                   "thin tier: only %u of the survivors trained the highest rank of a module, %u "
+                   "are needed",
+                   thinnest, least);
+}
+
+static enum fl_status check_survivors(struct fl_labour *self, const struct fl_work *work,
+                                      struct fl_secagg_set *out, struct fl_work_result *result,
+                                      struct fl_error *error)
+{
+    const struct fl_wire_bytes *list = &work->unmask.survivors;
+    uint32_t n, least = fl_masking_minimum(self, &work->offer);
+    enum fl_status status = fl_masking_check(self, work, true, result, error);
+    if (status != FL_OK)
+        return status;
+    n = fl_secagg_site_cohort(self->masking.site)->count;
+    if (list->length != n)
+        return fl_labour_refuse(result, error, "the list of survivors is of another cohort");
+    read_set(list, out);
+    if (fl_secagg_set_count(out, n) < least) {
+        result->code = FL_REFUSAL_PRIVACY;
+        return fl_fail(error, FL_EREFUSED, "the sum would be over %u sites, %u are demanded here",
+                       fl_secagg_set_count(out, n), least);
+    }
+    return check_tiers(self, out, result, error);
+}
+
+enum fl_status fl_labour_survivors(struct fl_labour *self, const struct fl_work *work,
+                                   struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_secagg_set survivors;
+    enum fl_status status = check_survivors(self, work, &survivors, result, error);
+    if (status == FL_OK)
+        status = keep_reply(result, FL_SIGNATURE_BYTES, error);
+    if (status == FL_OK)
+        status = as_privacy(result, fl_secagg_site_sign(self->masking.site, &survivors,
+                                                        self->store->keys, result->reply, error));
+    return status;
+}
+
+/* ---- the answer ---- */
+
+static enum fl_status open_ledger(struct fl_labour *self, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    if (self->ledger)
+        return FL_OK;
+    enum fl_status status = fl_sitestore_path(self->store, LEDGER_FILE, path, error);
+    return status == FL_OK ? fl_ledger_open(path, &self->ledger, error) : status;
+}
+
+static enum fl_status fingerprint(const struct fl_labour *self, const struct fl_work *work,
+                                  uint8_t out[FL_HASH_BYTES], struct fl_error *error)
+{
+    uint32_t *ranks = fl_calloc(self->targets.count, sizeof(*ranks));
+    struct fl_ledger_work about = {.seed = fl_labour_data_seed(self, &work->offer, work->key.round),
+                                   .ranks = ranks,
+                                   .rank_count = self->targets.count};
+    if (!ranks)
+        return fl_fail_memory(error);
+    for (uint32_t i = 0; i < self->targets.count; i++)
+        ranks[i] = fl_labour_rank_at(&work->task.site_ranks, i);
+    memcpy(about.manifest, work->offer.manifest, FL_HASH_BYTES);
+    memcpy(about.start, work->task.start.root, FL_HASH_BYTES);
+    memcpy(about.data, self->data, FL_HASH_BYTES);
+    fl_job_training_settings(&work->offer, &work->task, about.settings);
+    fl_ledger_fingerprint(&about, out);
+    fl_free(ranks);
+    return FL_OK;
+}
+
+/* On the disk before the answer is given; see ledger.h. */
+static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work *work,
+                                   const struct fl_secagg_set *survivors,
+                                   struct fl_work_result *result, struct fl_error *error)
+{
+    uint8_t about[FL_HASH_BYTES], keys[FL_SECAGG_SITES_MAX][FL_KEY_BYTES];
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < cohort->count; i++) {
+        if (survivors->has[i])
+            memcpy(keys[count++], cohort->adverts[i].identity, FL_KEY_BYTES);
+    }
+    enum fl_status status = open_ledger(self, error);
+    if (status == FL_OK)
+        status = fingerprint(self, work, about, error);
+    if (status == FL_OK)
+        status = fl_ledger_admit(self->ledger, about, (const uint8_t(*)[FL_KEY_BYTES])keys, count,
+                                 least_trainers(self), error);
+    if (status == FL_EIO) /* it must be read anew to be trusted again */
+        fl_ledger_close(&self->ledger);
+    result->survivors = count;
+    return as_privacy(result, status);
+}
+
+enum fl_status fl_labour_unmask(struct fl_labour *self, const struct fl_work *work,
+                                struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_secagg_set survivors, signed_by;
+    const struct fl_wire_unmask *asked = &work->unmask;
+    enum fl_status status = check_survivors(self, work, &survivors, result, error);
+    if (status != FL_OK)
+        return status;
+    read_set(&asked->signed_by, &signed_by);
+    uint32_t n = fl_secagg_site_cohort(self->masking.site)->count;
+    status = as_privacy(result,
+                        fl_secagg_site_may_answer(self->masking.site, &survivors, &signed_by,
+                                                  asked->signatures.data, error));
+    if (status == FL_OK)
+        status = enter_ledger(self, work, &survivors, result, error);
+    if (status == FL_OK)
+        status = keep_reply(result, (size_t)n * FL_SCALAR_BYTES, error);
+    if (status == FL_OK)
+        status = as_privacy(result,
+                            fl_secagg_site_answer(self->masking.site, &survivors, &signed_by,
+                                                  asked->signatures.data, result->reply, error));
+    return status;
+}
