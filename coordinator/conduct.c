@@ -49,8 +49,8 @@ static int by_id(const void *a, const void *b)
 }
 
 /* The ids of some members in order, and their names; both new. */
-static enum fl_status list_members(const struct fl_server *self, bool only_trained,
-                                   uint32_t **sites, char (**names)[FL_NAME_BYTES], uint32_t *count)
+static enum fl_status list_members(const struct fl_server *self, bool layout, uint32_t **sites,
+                                   char (**names)[FL_NAME_BYTES], uint32_t *count)
 {
     const struct fl_round *round = self->round;
     *sites = fl_calloc(round->count + 1, sizeof **sites);
@@ -64,7 +64,8 @@ static enum fl_status list_members(const struct fl_server *self, bool only_train
     for (uint32_t i = 0; i < round->count; i++) {
         const struct fl_member *m = &round->members[i];
         /* who failed after the layout was fixed is still in it: grid and tiers must not move */
-        if (m->cohort && (!only_trained || m->trained))
+        bool in = round->rules.secure ? m->advertised : m->trained;
+        if (m->cohort && (!layout || in))
             (*sites)[(*count)++] = m->site;
     }
     qsort(*sites, *count, sizeof **sites, by_id);
@@ -260,13 +261,15 @@ static struct fl_sum_work *make_sum(struct fl_server *self, struct fl_error *err
     work->positions = fl_calloc(self->stage->count + 1, sizeof *work->positions);
     enum fl_status status = fl_queue_attempt(self->desk->store, self->job.id, self->round->round,
                                              self->round->attempt, &work->attempt_row, error);
+    if (status == FL_OK && self->round->rules.secure)
+        status = fl_masks_request(self, &work->unmask, error);
     if (!work->positions || status != FL_OK) {
         fl_sum_work_free(work);
         return NULL;
     }
     for (uint32_t i = 0; i < self->stage->count; i++) {
         const struct fl_member *m = fl_round_find(self->round, self->stage->sites[i]);
-        if (m && m->uploaded && !m->failed)
+        if (m && m->uploaded)
             work->positions[work->count++] = i;
     }
     return work;
@@ -346,10 +349,20 @@ static void shelve_result(struct fl_server *self, struct fl_object **object)
         fl_log(FL_LOG_WARN, "shelf_failed", "a version cannot be offered yet");
 }
 
+static void log_blame(const struct fl_server *self, const struct fl_sum_work *work)
+{
+    const struct fl_unmask_request *request = work->unmask;
+    if (request && request->blamed != UINT32_MAX)
+        fl_log(FL_LOG_WARN, "site_blamed", "its answer did not fit what was committed to",
+               FL_STR("worker", fl_masks_name(request, request->blamed)),
+               FL_I64("job", self->job.id), FL_U64("round", work->stage->round));
+}
+
 /* true: the server owns the result now (and may have used it up already) */
 static bool summed(struct fl_server *self, struct fl_sum_work *work)
 {
     struct fl_round_input input = {.event = FL_EVENT_AGGREGATED, .reason = NULL};
+    log_blame(self, work);
     if (work->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "aggregate_failed", work->error.text, FL_I64("job", self->job.id),
                FL_U64("round", work->stage->round), FL_U64("attempt", work->stage->attempt));
@@ -401,6 +414,7 @@ static void end_attempt(struct fl_server *self, uint32_t round, uint32_t attempt
     if (self->has_attempt)
         fl_attempt_row_free(&self->attempt);
     self->has_attempt = false;
+    fl_masks_drop(self, self->job.id);
     enum fl_status status = fl_store_path(self->desk->store, path, &error, "spool/%lld/%u-%u",
                                           (long long)self->job.id, round, attempt);
     if (status == FL_OK)
@@ -443,6 +457,7 @@ void fl_conduct_drop_job(struct fl_server *self)
     if (self->has_attempt)
         fl_attempt_row_free(&self->attempt);
     self->has_attempt = false;
+    fl_masks_free(self);
     fl_job_facts_release(self->facts);
     self->facts = NULL;
     memset(&self->job, 0, sizeof self->job);
@@ -527,6 +542,8 @@ static void carry_out(struct fl_server *self, uint32_t effects, uint32_t round, 
     }
     if (effects & FL_EFFECT_CONFIGURE)
         fl_conduct_begin_start(self);
+    if (effects & FL_EFFECT_SURVIVORS)
+        fl_masks_check_survivors(self);
     if (effects & FL_EFFECT_AGGREGATE)
         begin_sum(self);
     if (effects & FL_EFFECT_COMMIT)

@@ -177,9 +177,9 @@ static void take_trained(struct fl_server *self, struct fl_seat *seat,
         fl_conduct_also(self, &input, note_trained, context);
         return;
     }
-    if (self->round->state == FL_ROUND_COLLECT)
+    if (self->round->state > FL_ROUND_TRAIN && m->trained)
         fl_send_due(self, seat);
-    else if (self->round->state > FL_ROUND_TRAIN && !m->trained)
+    else if (self->round->state > FL_ROUND_TRAIN)
         fl_send_receipt(self, seat, message, FL_RECEIPT_SUPERSEDED,
                         "the round went on without this site");
 }
@@ -192,8 +192,11 @@ static void take_failed(struct fl_server *self, struct fl_seat *seat, const stru
     fl_log(FL_LOG_WARN, "site_failed", failed->reason, FL_STR("worker", seat->name),
            FL_STR("code", fl_refusal_name(failed->code)), FL_U64("round", message->round));
     fl_conduct_note_refusal(self, seat->site, failed->code, failed->permanent, failed->reason);
+    char named[FL_REASON_BYTES];
+    (void)snprintf(named, sizeof named, "%s failed: %.180s", seat->name, failed->reason);
     const struct fl_round_input input = {.event = FL_EVENT_SITE_FAILED,
                                          .site = seat->site,
+                                         .reason = named,
                                          .permanent = failed->permanent,
                                          .wait_ms = bounded_wait(failed->retry_after_ms)};
     fl_conduct(self, &input);
@@ -226,7 +229,8 @@ static void take_upload(struct fl_server *self, struct fl_seat *seat, const stru
     }
     uint32_t position = current && self->stage ? fl_stage_position(self->stage, seat->site)
                                                : UINT32_MAX;
-    if (!current || self->round->state != FL_ROUND_COLLECT || m->failed) {
+    bool may = current && (self->round->rules.secure ? m->shared : m->trained) && !m->failed;
+    if (!may || self->round->state != FL_ROUND_COLLECT) {
         fl_send_receipt(self, seat, message, FL_RECEIPT_SUPERSEDED, "the round went on without it");
         return;
     }
@@ -366,21 +370,23 @@ static bool take(struct fl_server *self, struct fl_seat *seat, const struct fl_w
     case FL_WIRE_UPLOAD:
         take_upload(self, seat, message);
         return true;
-    case FL_WIRE_FIT:
-    case FL_WIRE_TRAINED:
-    case FL_WIRE_FAILED:
-        break;
     default:
-        return false;
+        break;
     }
-    if (!self->job.id)
-        return true;
-    if (message->kind == FL_WIRE_FIT)
-        take_fit(self, seat, message);
-    else if (message->kind == FL_WIRE_TRAINED)
-        take_trained(self, seat, message);
-    else
-        take_failed(self, seat, message);
+    static void (*const kinds[FL_WIRE_KIND_COUNT])(struct fl_server *, struct fl_seat *,
+                                                   const struct fl_wire *) = {
+        [FL_WIRE_FIT] = take_fit,
+        [FL_WIRE_TRAINED] = take_trained,
+        [FL_WIRE_FAILED] = take_failed,
+        [FL_WIRE_ADVERT] = fl_masks_take_advert,
+        [FL_WIRE_SHARES] = fl_masks_take_shares,
+        [FL_WIRE_SIGNED] = fl_masks_take_signed,
+        [FL_WIRE_ANSWER] = fl_masks_take_answer,
+    };
+    if (!kinds[message->kind])
+        return false;
+    if (self->job.id && fl_conduct_is_current(self, message))
+        kinds[message->kind](self, seat, message);
     return true;
 }
 

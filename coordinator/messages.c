@@ -8,7 +8,7 @@
 #include "coordinator/server_internal.h"
 #include "job/offer.h"
 
-static struct fl_wire about_job(const struct fl_server *self, enum fl_wire_kind kind)
+struct fl_wire fl_send_about(const struct fl_server *self, enum fl_wire_kind kind)
 {
     return (struct fl_wire){.kind = kind,
                             .job = (uint64_t)self->job.id,
@@ -30,12 +30,12 @@ static bool was_told(const struct fl_server *self, const struct fl_told *told)
 static void send_offer(struct fl_server *self, struct fl_seat *seat)
 {
     seat->offered = this_attempt(self);
-    struct fl_wire message = about_job(self, FL_WIRE_OFFER);
+    struct fl_wire message = fl_send_about(self, FL_WIRE_OFFER);
     fl_job_offer(self->facts->spec, self->job.sha256, seat->name, &message.as.offer);
     fl_seat_send(self, seat, &message);
 }
 
-static void store_ranks(const uint16_t *ranks, uint32_t count, uint8_t *out)
+void fl_send_store_ranks(const uint16_t *ranks, uint32_t count, uint8_t *out)
 {
     for (uint32_t i = 0; i < count; i++) {
         out[2 * i] = (uint8_t)(ranks[i] & 0xff);
@@ -43,8 +43,7 @@ static void store_ranks(const uint16_t *ranks, uint32_t count, uint8_t *out)
     }
 }
 
-/* The row of a site in the attempt's plan: cohort members in the order of their ids. */
-static uint32_t plan_row(const struct fl_round *round, uint32_t site)
+uint32_t fl_send_plan_row(const struct fl_round *round, uint32_t site)
 {
     uint32_t row = 0;
     for (uint32_t i = 0; i < round->count; i++)
@@ -52,7 +51,7 @@ static uint32_t plan_row(const struct fl_round *round, uint32_t site)
     return row;
 }
 
-static void fill_task(const struct fl_server *self, struct fl_wire_task *task)
+void fl_send_fill_task(const struct fl_server *self, struct fl_wire_task *task)
 {
     const struct fl_job_spec *spec = self->facts->spec;
     uint32_t round = self->round->round;
@@ -74,7 +73,7 @@ static void fill_task(const struct fl_server *self, struct fl_wire_task *task)
 void fl_send_task(struct fl_server *self, struct fl_seat *seat)
 {
     const struct fl_rank_plan *plan = &self->attempt.plan;
-    uint32_t row = plan_row(self->round, seat->site);
+    uint32_t row = fl_send_plan_row(self->round, seat->site);
     if (!self->has_attempt || row >= plan->sites)
         return;
     if (!was_told(self, &seat->offered))
@@ -86,10 +85,10 @@ void fl_send_task(struct fl_server *self, struct fl_seat *seat)
         seat->owed = true;
         return;
     }
-    store_ranks(plan->global, plan->modules, ranks);
-    store_ranks(plan->ranks + (size_t)row * plan->modules, plan->modules, ranks + bytes);
-    struct fl_wire message = about_job(self, FL_WIRE_TASK);
-    fill_task(self, &message.as.task);
+    fl_send_store_ranks(plan->global, plan->modules, ranks);
+    fl_send_store_ranks(plan->ranks + (size_t)row * plan->modules, plan->modules, ranks + bytes);
+    struct fl_wire message = fl_send_about(self, FL_WIRE_TASK);
+    fl_send_fill_task(self, &message.as.task);
     message.as.task.global_ranks = (struct fl_wire_bytes){ranks, bytes};
     message.as.task.site_ranks = (struct fl_wire_bytes){ranks + bytes, bytes};
     fl_seat_send(self, seat, &message);
@@ -105,12 +104,20 @@ static void send_collect(struct fl_server *self, struct fl_seat *seat)
         return;
     if (!was_told(self, &seat->tasked))
         fl_send_task(self, seat);
-    struct fl_wire message = about_job(self, FL_WIRE_COLLECT);
+    struct fl_wire message = fl_send_about(self, FL_WIRE_COLLECT);
     message.as.collect.cohort = self->stage->count;
     message.as.collect.tiers = (struct fl_wire_bytes){
         fl_layout_site_tiers(self->stage->layout, position), self->stage->layout->tier_count};
     memcpy(message.as.collect.sealing_key, self->job.sealing_key,
            sizeof message.as.collect.sealing_key);
+    if (self->round->rules.secure) {
+        struct fl_error error;
+        if (fl_masks_fill_collect(self, seat, &message.as.collect, &error) != FL_OK) {
+            fl_log(FL_LOG_ERROR, "collect_failed", error.text);
+            seat->owed = true;
+            return;
+        }
+    }
     fl_seat_send(self, seat, &message);
 }
 
@@ -129,8 +136,12 @@ void fl_send_receipt(struct fl_server *self, struct fl_seat *seat, const struct 
 bool fl_send_is_midway(const struct fl_server *self, const struct fl_seat *seat)
 {
     const struct fl_member *m = self->job.id ? fl_round_find(self->round, seat->site) : NULL;
-    return m && m->cohort && !m->failed && !m->revoked && !m->uploaded &&
-           self->round->state >= FL_ROUND_TRAIN && self->round->state <= FL_ROUND_COLLECT;
+    if (!m || !m->cohort || m->failed || m->revoked)
+        return false;
+    if (self->round->state == FL_ROUND_UNMASK)
+        return m->uploaded && !m->answered;
+    return !m->uploaded && self->round->state >= FL_ROUND_TRAIN &&
+           self->round->state <= FL_ROUND_COLLECT;
 }
 
 void fl_send_due(struct fl_server *self, struct fl_seat *seat)
@@ -140,7 +151,7 @@ void fl_send_due(struct fl_server *self, struct fl_seat *seat)
     if (seat->fresh && fl_send_is_midway(self, seat))
         send_offer(self, seat); /* its process may be a new one that knows nothing */
     seat->fresh = false;
-    struct fl_wire about = about_job(self, FL_WIRE_RECEIPT);
+    struct fl_wire about = fl_send_about(self, FL_WIRE_RECEIPT);
     switch (fl_round_due(self->round, seat->site)) {
     case FL_DUE_OFFER:
         send_offer(self, seat);
@@ -148,8 +159,21 @@ void fl_send_due(struct fl_server *self, struct fl_seat *seat)
     case FL_DUE_TASK:
         fl_send_task(self, seat);
         break;
+    case FL_DUE_KEYS:
+        about.kind = FL_WIRE_KEYS;
+        fl_seat_send(self, seat, &about);
+        break;
+    case FL_DUE_COHORT:
+        fl_masks_send_cohort(self, seat);
+        break;
     case FL_DUE_COLLECT:
         send_collect(self, seat);
+        break;
+    case FL_DUE_SURVIVORS:
+        fl_masks_send_survivors(self, seat);
+        break;
+    case FL_DUE_UNMASK:
+        fl_masks_send_unmask(self, seat);
         break;
     case FL_DUE_RECEIPT:
         fl_send_receipt(self, seat, &about, FL_RECEIPT_ACCEPTED, "");
@@ -212,7 +236,7 @@ void fl_send_version(struct fl_server *self, struct fl_seat *seat, const struct 
         fl_free(ranks);
         return;
     }
-    store_ranks(version->ranks, version->rank_count, ranks);
+    fl_send_store_ranks(version->ranks, version->rank_count, ranks);
     struct fl_wire message = {.kind = FL_WIRE_VERSION,
                               .job = (uint64_t)version->job,
                               .round = version->round,

@@ -216,13 +216,17 @@ static enum fl_status save_member(struct fl_store *store, int64_t id, const stru
                                   const struct fl_member *m, struct fl_error *error)
 {
     return fl_store_run(store, error,
-                        "INSERT INTO members(job, round, attempt, site, trained, uploaded, failed) "
-                        "VALUES(?,?,?,?,?,?,?) ON CONFLICT(job, round, attempt, site) DO UPDATE "
+                        "INSERT INTO members(job, round, attempt, site, trained, uploaded, failed, "
+                        "advertised, shared, signed, answered) VALUES(?,?,?,?,?,?,?,?,?,?,?) "
+                        "ON CONFLICT(job, round, attempt, site) DO UPDATE "
                         "SET trained = excluded.trained, uploaded = excluded.uploaded, "
-                        "failed = excluded.failed",
-                        "iiiiiii", id, (int64_t)round->round, (int64_t)round->attempt,
+                        "failed = excluded.failed, advertised = excluded.advertised, "
+                        "shared = excluded.shared, signed = excluded.signed, "
+                        "answered = excluded.answered",
+                        "iiiiiiiiiii", id, (int64_t)round->round, (int64_t)round->attempt,
                         (int64_t)m->site, (int64_t)m->trained, (int64_t)m->uploaded,
-                        (int64_t)m->failed);
+                        (int64_t)m->failed, (int64_t)m->advertised, (int64_t)m->shared,
+                        (int64_t)m->signed_, (int64_t)m->answered);
 }
 
 static bool has_ended(enum fl_job_state state)
@@ -261,6 +265,10 @@ static enum fl_status read_member(void *context, const struct fl_row *row)
     m->trained = fl_row_i64(row, 1) != 0;
     m->uploaded = fl_row_i64(row, 2) != 0;
     m->failed = fl_row_i64(row, 3) != 0;
+    m->advertised = fl_row_i64(row, 4) != 0;
+    m->shared = fl_row_i64(row, 5) != 0;
+    m->signed_ = fl_row_i64(row, 6) != 0;
+    m->answered = fl_row_i64(row, 7) != 0;
     return FL_OK;
 }
 
@@ -279,7 +287,8 @@ enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job
     enum fl_status status = FL_OK;
     if (job->phase != FL_ROUND_SELECT && job->phase != FL_ROUND_IDLE)
         status = fl_store_select(store, error, read_member, round, NULL,
-                                 "SELECT site, trained, uploaded, failed FROM members "
+                                 "SELECT site, trained, uploaded, failed, advertised, shared, "
+                                 "signed, answered FROM members "
                                  "WHERE job = ? AND round = ? AND attempt = ?",
                                  "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
     if (status == FL_OK)

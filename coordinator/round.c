@@ -4,7 +4,7 @@
  * Invariants: enter() alone assigns the state; a version is entered once a round; a row's guard
  * looks only at the value itself and the time.
  */
-#include "coordinator/round.h"
+#include "coordinator/round_internal.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -15,6 +15,9 @@
 /* The events that change who may still finish. */
 #define MEMBERS                                                                                    \
     (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(TRAINED) | E(SITE_FAILED) | E(UPLOADED) | E(TICK))
+#define KEYED    (MEMBERS | E(ADVERTISED))
+#define SHARED   (MEMBERS | E(SHARED))
+#define OPENED   (MEMBERS | E(SIGNED) | E(ANSWERED))
 #define ANSWERS  (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(FIT) | E(REFUSED) | E(DEFERRED) | E(TICK))
 #define PRESENCE (E(ONLINE) | E(OFFLINE))
 
@@ -37,104 +40,6 @@ struct row {
     uint32_t effects;
     const char *reason; /* where the event brings none */
 };
-
-static uint32_t count_members(const struct fl_round *self, bool (*test)(const struct fl_member *))
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < self->count; i++)
-        n += test(&self->members[i]);
-    return n;
-}
-
-static bool is_online(const struct fl_member *m)
-{
-    return m->online && !m->revoked;
-}
-
-static bool is_fit(const struct fl_member *m)
-{
-    return is_online(m) && m->answer == FL_ANSWER_FIT;
-}
-
-static bool is_candidate(const struct fl_member *m)
-{
-    return !m->revoked && m->answer != FL_ANSWER_REFUSED;
-}
-
-static bool is_refusing(const struct fl_member *m)
-{
-    return !m->revoked && m->answer == FL_ANSWER_REFUSED;
-}
-
-static bool is_silent(const struct fl_member *m)
-{
-    return is_online(m) && m->answer == FL_ANSWER_NONE;
-}
-
-static bool is_missing(const struct fl_member *m)
-{
-    return m->seen && !m->online && is_candidate(m);
-}
-
-static bool is_cohort(const struct fl_member *m)
-{
-    return m->cohort;
-}
-
-static bool is_trained(const struct fl_member *m)
-{
-    return m->cohort && m->trained && !m->failed;
-}
-
-static bool is_uploaded(const struct fl_member *m)
-{
-    return is_trained(m) && m->uploaded;
-}
-
-static bool may_train(const struct fl_member *m)
-{
-    return m->cohort && !m->failed && !m->revoked;
-}
-
-static bool may_upload(const struct fl_member *m)
-{
-    return is_trained(m) && !m->revoked;
-}
-
-static bool is_revoked_cohort(const struct fl_member *m)
-{
-    return m->cohort && m->revoked;
-}
-
-uint32_t fl_round_cohort(const struct fl_round *self)
-{
-    return count_members(self, is_cohort);
-}
-
-uint32_t fl_round_trained(const struct fl_round *self)
-{
-    return count_members(self, is_trained);
-}
-
-uint32_t fl_round_uploaded(const struct fl_round *self)
-{
-    return count_members(self, is_uploaded);
-}
-
-uint32_t fl_round_online(const struct fl_round *self)
-{
-    return count_members(self, is_online);
-}
-
-bool fl_round_only_evaluates(const struct fl_round *self)
-{
-    return self->round > self->rules.rounds;
-}
-
-bool fl_round_active(const struct fl_round *self)
-{
-    return self->state >= FL_ROUND_SELECT && self->state <= FL_ROUND_COMMIT;
-}
 
 /* ---- guards ---- */
 
@@ -186,18 +91,27 @@ static bool is_live(const struct fl_round *self, const struct fl_member *m, int6
     return m->online || now_ms - m->gone_at_ms < self->rules.liveness_timeout_ms;
 }
 
-static bool trained(const struct fl_round *self, int64_t now_ms)
+typedef bool (*member_test)(const struct fl_member *);
+
+/* At least `least` members have it, and nobody who may still get it is worth waiting for. */
+static bool complete(const struct fl_round *self, int64_t now_ms, member_test has, member_test may,
+                     uint32_t least)
 {
-    if (fl_round_trained(self) < self->rules.min_workers)
+    if (count_members(self, has) < least)
         return false;
     if (overdue(self, now_ms))
         return true;
     for (uint32_t i = 0; i < self->count; i++) {
         const struct fl_member *m = &self->members[i];
-        if (may_train(m) && !m->trained && is_live(self, m, now_ms))
+        if (may(m) && !has(m) && is_live(self, m, now_ms))
             return false;
     }
     return true;
+}
+
+static bool trained(const struct fl_round *self, int64_t now_ms)
+{
+    return complete(self, now_ms, is_trained, may_train, self->rules.min_workers);
 }
 
 static bool trained_secure(const struct fl_round *self, int64_t now_ms)
@@ -205,23 +119,51 @@ static bool trained_secure(const struct fl_round *self, int64_t now_ms)
     return self->rules.secure && trained(self, now_ms);
 }
 
+static bool advertised(const struct fl_round *self, int64_t now_ms)
+{
+    return complete(self, now_ms, is_advertised, may_advertise, self->rules.min_workers);
+}
+
+static bool shared(const struct fl_round *self, int64_t now_ms)
+{
+    return complete(self, now_ms, is_shared, may_share, fl_round_needed(self));
+}
+
 static bool collected(const struct fl_round *self, int64_t now_ms)
 {
-    if (fl_round_uploaded(self) < self->rules.min_workers)
-        return false;
-    if (overdue(self, now_ms))
-        return true;
-    for (uint32_t i = 0; i < self->count; i++) {
-        const struct fl_member *m = &self->members[i];
-        if (may_upload(m) && !m->uploaded && is_live(self, m, now_ms))
-            return false;
-    }
-    return true;
+    return complete(self, now_ms, is_uploaded, may_upload, self->rules.min_workers);
+}
+
+static bool collected_plain(const struct fl_round *self, int64_t now_ms)
+{
+    return !self->rules.secure && collected(self, now_ms);
 }
 
 static bool collected_secure(const struct fl_round *self, int64_t now_ms)
 {
-    return self->rules.secure && collected(self, now_ms);
+    return self->rules.secure &&
+           complete(self, now_ms, is_uploaded, may_upload_masked, fl_round_needed(self));
+}
+
+/* The one signature more that lets the survivors answer. */
+static bool just_signed(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return count_members(self, is_signed) == fl_round_needed(self);
+}
+
+/* Enough answers open the sum; more are waited for only from who is there and may give one, since
+   a spare answer is what shows who lies. */
+static bool answered(const struct fl_round *self, int64_t now_ms)
+{
+    if (count_members(self, is_answered) < fl_round_needed(self))
+        return false;
+    for (uint32_t i = 0; i < self->count && !overdue(self, now_ms); i++) {
+        const struct fl_member *m = &self->members[i];
+        if (may_answer(m) && !is_answered(m) && m->online)
+            return false;
+    }
+    return true;
 }
 
 static bool train_hopeless(const struct fl_round *self, int64_t now_ms)
@@ -229,9 +171,27 @@ static bool train_hopeless(const struct fl_round *self, int64_t now_ms)
     return count_members(self, may_train) < self->rules.min_workers || overdue(self, now_ms);
 }
 
+static bool keys_hopeless(const struct fl_round *self, int64_t now_ms)
+{
+    return count_members(self, may_advertise) < self->rules.min_workers || overdue(self, now_ms);
+}
+
+static bool shares_hopeless(const struct fl_round *self, int64_t now_ms)
+{
+    return count_members(self, may_share) < fl_round_needed(self) || overdue(self, now_ms);
+}
+
 static bool collect_hopeless(const struct fl_round *self, int64_t now_ms)
 {
-    return count_members(self, may_upload) < self->rules.min_workers || overdue(self, now_ms);
+    bool secure = self->rules.secure;
+    uint32_t least = secure ? fl_round_needed(self) : self->rules.min_workers;
+    return count_members(self, secure ? may_upload_masked : may_upload) < least ||
+           overdue(self, now_ms);
+}
+
+static bool unmask_hopeless(const struct fl_round *self, int64_t now_ms)
+{
+    return count_members(self, may_answer) < fl_round_needed(self) || overdue(self, now_ms);
 }
 
 static bool last_break(const struct fl_round *self)
@@ -250,9 +210,24 @@ static bool train_ends_it(const struct fl_round *self, int64_t now_ms)
     return last_break(self) && train_hopeless(self, now_ms);
 }
 
+static bool keys_end_it(const struct fl_round *self, int64_t now_ms)
+{
+    return last_break(self) && keys_hopeless(self, now_ms);
+}
+
+static bool shares_end_it(const struct fl_round *self, int64_t now_ms)
+{
+    return last_break(self) && shares_hopeless(self, now_ms);
+}
+
 static bool collect_ends_it(const struct fl_round *self, int64_t now_ms)
 {
     return last_break(self) && collect_hopeless(self, now_ms);
+}
+
+static bool unmask_ends_it(const struct fl_round *self, int64_t now_ms)
+{
+    return last_break(self) && unmask_hopeless(self, now_ms);
 }
 
 static bool is_last(const struct fl_round *self, int64_t now_ms)
@@ -271,12 +246,16 @@ static bool is_last(const struct fl_round *self, int64_t now_ms)
 #define TOO_FEW      "too few sites could finish the round"
 #define REVOKED_ONE  "a site of the round was revoked"
 
-#define BREAKS(state_, hopeless, ends)                                                             \
-    {FL_ROUND_##state_, MEMBERS,      cohort_revoked, FL_ROUND_SELECT,                             \
-     MOVE_RETRY,        SELECT_AGAIN, REVOKED_ONE},                                                \
-        {FL_ROUND_##state_, MEMBERS, ends, FL_ROUND_PAUSED, MOVE_ON, BROKEN, TOO_FEW},             \
+#define REVOKES(state_, events_)                                                                   \
     {                                                                                              \
-        FL_ROUND_##state_, MEMBERS, hopeless, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, TOO_FEW   \
+        FL_ROUND_##state_, events_, cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,     \
+            REVOKED_ONE                                                                            \
+    }
+
+#define BREAKS(state_, events_, hopeless, ends)                                                    \
+    {FL_ROUND_##state_, events_, ends, FL_ROUND_PAUSED, MOVE_ON, BROKEN, TOO_FEW},                 \
+    {                                                                                              \
+        FL_ROUND_##state_, events_, hopeless, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, TOO_FEW   \
     }
 
 #define CANCELS(state_)                                                                            \
@@ -311,47 +290,60 @@ static const struct row table[] = {
      MOVE_STAY, 0, NULL},
     CANCELS(CONFIGURE),
 
-    {FL_ROUND_TRAIN, MEMBERS, cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
-     REVOKED_ONE},
+    REVOKES(TRAIN, MEMBERS),
     {FL_ROUND_TRAIN, MEMBERS, trained_secure, FL_ROUND_KEYS, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
     {FL_ROUND_TRAIN, MEMBERS, trained, FL_ROUND_COLLECT, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
-    BREAKS(TRAIN, train_hopeless, train_ends_it),
+    BREAKS(TRAIN, MEMBERS, train_hopeless, train_ends_it),
     {FL_ROUND_TRAIN, E(TRAINED) | E(SITE_FAILED), NULL, FL_ROUND_TRAIN, MOVE_STAY,
      FL_EFFECT_PERSIST, NULL},
     {FL_ROUND_TRAIN, MEMBERS & ~E(UPLOADED), NULL, FL_ROUND_TRAIN, MOVE_STAY, FL_EFFECT_SEND_SITE,
      NULL},
     CANCELS(TRAIN),
 
-    BREAKS(KEYS, collect_hopeless, collect_ends_it),
-    {FL_ROUND_KEYS, E(KEYS_COMPLETE), NULL, FL_ROUND_SHARES, MOVE_ON,
-     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
-    {FL_ROUND_KEYS, MEMBERS, NULL, FL_ROUND_KEYS, MOVE_STAY, KEEP, NULL},
+    REVOKES(KEYS, KEYED),
+    {FL_ROUND_KEYS, KEYED, advertised, FL_ROUND_SHARES, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
+    BREAKS(KEYS, KEYED, keys_hopeless, keys_end_it),
+    {FL_ROUND_KEYS, E(ADVERTISED) | E(SITE_FAILED), NULL, FL_ROUND_KEYS, MOVE_STAY,
+     FL_EFFECT_PERSIST, NULL},
+    {FL_ROUND_KEYS, MEMBERS, NULL, FL_ROUND_KEYS, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(KEYS),
 
-    BREAKS(SHARES, collect_hopeless, collect_ends_it),
-    {FL_ROUND_SHARES, E(SHARES_COMPLETE), NULL, FL_ROUND_COLLECT, MOVE_ON,
-     FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
-    {FL_ROUND_SHARES, MEMBERS, NULL, FL_ROUND_SHARES, MOVE_STAY, KEEP, NULL},
+    REVOKES(SHARES, SHARED),
+    {FL_ROUND_SHARES, SHARED, shared, FL_ROUND_COLLECT, MOVE_ON,
+     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
+    BREAKS(SHARES, SHARED, shares_hopeless, shares_end_it),
+    {FL_ROUND_SHARES, E(UNMASK_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN, NULL},
+    {FL_ROUND_SHARES, E(UNMASK_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, NULL},
+    {FL_ROUND_SHARES, E(SHARED) | E(SITE_FAILED), NULL, FL_ROUND_SHARES, MOVE_STAY,
+     FL_EFFECT_PERSIST, NULL},
+    {FL_ROUND_SHARES, MEMBERS, NULL, FL_ROUND_SHARES, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(SHARES),
 
-    {FL_ROUND_COLLECT, MEMBERS, cohort_revoked, FL_ROUND_SELECT, MOVE_RETRY, SELECT_AGAIN,
-     REVOKED_ONE},
+    REVOKES(COLLECT, MEMBERS),
     {FL_ROUND_COLLECT, MEMBERS, collected_secure, FL_ROUND_UNMASK, MOVE_ON,
-     KEEP | FL_EFFECT_SEND_ALL, NULL},
-    {FL_ROUND_COLLECT, MEMBERS, collected, FL_ROUND_AGGREGATE, MOVE_ON,
+     KEEP | FL_EFFECT_SEND_ALL | FL_EFFECT_SURVIVORS, NULL},
+    {FL_ROUND_COLLECT, MEMBERS, collected_plain, FL_ROUND_AGGREGATE, MOVE_ON,
      KEEP | FL_EFFECT_AGGREGATE, NULL},
-    BREAKS(COLLECT, collect_hopeless, collect_ends_it),
+    BREAKS(COLLECT, MEMBERS, collect_hopeless, collect_ends_it),
     {FL_ROUND_COLLECT, E(UPLOADED) | E(SITE_FAILED), NULL, FL_ROUND_COLLECT, MOVE_STAY, KEEP,
      NULL},
     {FL_ROUND_COLLECT, MEMBERS, NULL, FL_ROUND_COLLECT, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(COLLECT),
 
-    BREAKS(UNMASK, collect_hopeless, collect_ends_it),
-    {FL_ROUND_UNMASK, E(UNMASKED), NULL, FL_ROUND_AGGREGATE, MOVE_ON,
-     FL_EFFECT_PERSIST | FL_EFFECT_AGGREGATE, NULL},
-    {FL_ROUND_UNMASK, MEMBERS, NULL, FL_ROUND_UNMASK, MOVE_STAY, KEEP, NULL},
+    REVOKES(UNMASK, OPENED),
+    {FL_ROUND_UNMASK, OPENED, answered, FL_ROUND_AGGREGATE, MOVE_ON, KEEP | FL_EFFECT_AGGREGATE,
+     NULL},
+    BREAKS(UNMASK, OPENED, unmask_hopeless, unmask_ends_it),
+    {FL_ROUND_UNMASK, E(UNMASK_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN, NULL},
+    {FL_ROUND_UNMASK, E(UNMASK_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, NULL},
+    {FL_ROUND_UNMASK, E(SIGNED), just_signed, FL_ROUND_UNMASK, MOVE_STAY,
+     FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
+    {FL_ROUND_UNMASK, E(SIGNED) | E(ANSWERED) | E(SITE_FAILED), NULL, FL_ROUND_UNMASK, MOVE_STAY,
+     KEEP, NULL},
+    {FL_ROUND_UNMASK, MEMBERS, NULL, FL_ROUND_UNMASK, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(UNMASK),
 
     {FL_ROUND_AGGREGATE, E(AGGREGATED), NULL, FL_ROUND_COMMIT, MOVE_ON,
@@ -431,6 +423,19 @@ static void note_presence(struct fl_round *self, struct fl_member *m, bool onlin
         m->answer = FL_ANSWER_NONE;
 }
 
+/* Sets of stages that are over never change: neither grid, nor tiers, nor masks may move. */
+static void lose_mark(const struct fl_round *self, struct fl_member *m)
+{
+    if (self->state <= FL_ROUND_TRAIN)
+        m->trained = false;
+    else if (self->state == FL_ROUND_KEYS)
+        m->advertised = false;
+    else if (self->state == FL_ROUND_SHARES)
+        m->shared = false;
+    else if (self->state == FL_ROUND_COLLECT)
+        m->uploaded = false;
+}
+
 static void note_site(struct fl_round *self, struct fl_member *m,
                       const struct fl_round_input *input, int64_t now_ms)
 {
@@ -460,13 +465,24 @@ static void note_site(struct fl_round *self, struct fl_member *m,
     case FL_EVENT_TRAINED:
         m->trained = m->cohort && !m->failed;
         break;
+    case FL_EVENT_ADVERTISED:
+        m->advertised = may_advertise(m);
+        break;
+    case FL_EVENT_SHARED:
+        m->shared = may_share(m);
+        break;
     case FL_EVENT_UPLOADED:
-        m->uploaded = m->trained;
+        m->uploaded = self->rules.secure ? may_upload_masked(m) : may_upload(m);
+        break;
+    case FL_EVENT_SIGNED:
+        m->signed_ = m->signed_ || (is_uploaded(m) && !m->failed);
+        break;
+    case FL_EVENT_ANSWERED:
+        m->answered = m->answered || (is_signed(m) && !m->failed);
         break;
     case FL_EVENT_SITE_FAILED:
         m->failed = m->cohort;
-        if (self->state <= FL_ROUND_TRAIN) /* later it stays in the layout, and sends nothing */
-            m->trained = false;
+        lose_mark(self, m);
         if (input->permanent)
             m->answer = FL_ANSWER_REFUSED;
         else if (m->cohort &&
@@ -483,7 +499,7 @@ static void note_site(struct fl_round *self, struct fl_member *m,
 static bool has_site(enum fl_round_event event)
 {
     return ((E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(FIT) | E(REFUSED) | E(DEFERRED) | E(TRAINED) |
-             E(UPLOADED) | E(SITE_FAILED)) >>
+             E(UPLOADED) | E(SITE_FAILED) | E(ADVERTISED) | E(SHARED) | E(SIGNED) | E(ANSWERED)) >>
             event) &
            1u;
 }
@@ -543,6 +559,7 @@ static void forget_attempt(struct fl_round *self)
     for (uint32_t i = 0; i < self->count; i++) {
         struct fl_member *m = &self->members[i];
         m->cohort = m->trained = m->uploaded = m->failed = false;
+        m->advertised = m->shared = m->signed_ = m->answered = false;
         if (m->answer == FL_ANSWER_FIT)
             m->answer = FL_ANSWER_NONE;
     }
@@ -651,50 +668,7 @@ uint32_t fl_round_step(struct fl_round *self, const struct fl_round_input *input
     return effects;
 }
 
-/* ---- what follows from a state ---- */
-
-enum fl_due fl_round_due(const struct fl_round *self, uint32_t site)
-{
-    const struct fl_member *m = fl_round_find(self, site);
-    if (!m || !is_online(m))
-        return FL_DUE_NOTHING;
-    if (self->state == FL_ROUND_SELECT)
-        return self->begun && m->answer == FL_ANSWER_NONE ? FL_DUE_OFFER : FL_DUE_NOTHING;
-    if (!m->cohort || m->failed)
-        return FL_DUE_NOTHING;
-    if (self->state == FL_ROUND_TRAIN)
-        return m->trained ? FL_DUE_NOTHING : FL_DUE_TASK;
-    if (m->uploaded && self->state >= FL_ROUND_COLLECT && self->state <= FL_ROUND_COMMIT)
-        return FL_DUE_RECEIPT;
-    if (self->state == FL_ROUND_COLLECT && m->trained)
-        return FL_DUE_COLLECT;
-    return FL_DUE_NOTHING;
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-int64_t fl_round_wake_ms(const struct fl_round *self)
-{
-    if (!fl_round_active(self))
-        return INT64_MAX;
-    int64_t wake = self->deadline_ms;
-    if (self->state == FL_ROUND_SELECT) {
-        wake = earlier(wake, self->entered_at_ms + self->rules.wait_timeout_ms);
-        if (!self->begun && self->settle_at_ms)
-            wake = earlier(wake, self->settle_at_ms);
-    }
-    for (uint32_t i = 0; i < self->count; i++) {
-        const struct fl_member *m = &self->members[i];
-        if (self->state == FL_ROUND_SELECT && m->answer == FL_ANSWER_DEFERRED)
-            wake = earlier(wake, m->retry_at_ms);
-        if (m->cohort && !m->online)
-            wake = earlier(wake, m->gone_at_ms + self->rules.liveness_timeout_ms);
-    }
-    return wake;
-}
+/* ---- beginning, and beginning again ---- */
 
 void fl_round_init(struct fl_round *self, const struct fl_round_rules *rules)
 {
@@ -718,41 +692,4 @@ void fl_round_restore(struct fl_round *self, enum fl_round_state state, uint32_t
     enter(self, state, now_ms);
     if (state == FL_ROUND_CONFIGURE || state == FL_ROUND_AGGREGATE || state == FL_ROUND_COMMIT)
         self->deadline_ms = now_ms; /* the work was lost with the process: begin it again */
-}
-
-static const char *const state_names[FL_ROUND_STATE_COUNT] = {
-    "idle",   "select",    "configure", "train", "keys",   "shares", "collect",
-    "unmask", "aggregate", "commit",    "done",  "paused", "failed"};
-
-static const char *const event_names[FL_EVENT_COUNT] = {"start",
-                                                        "online",
-                                                        "offline",
-                                                        "revoked",
-                                                        "fit",
-                                                        "refused",
-                                                        "deferred",
-                                                        "configured",
-                                                        "configure_failed",
-                                                        "trained",
-                                                        "site_failed",
-                                                        "keys_complete",
-                                                        "shares_complete",
-                                                        "unmasked",
-                                                        "uploaded",
-                                                        "aggregated",
-                                                        "aggregate_failed",
-                                                        "storage_failed",
-                                                        "committed",
-                                                        "tick",
-                                                        "cancel",
-                                                        "resume"};
-
-const char *fl_round_state_name(enum fl_round_state state)
-{
-    return state < FL_ROUND_STATE_COUNT ? state_names[state] : "unknown";
-}
-
-const char *fl_round_event_name(enum fl_round_event event)
-{
-    return event < FL_EVENT_COUNT ? event_names[event] : "unknown";
 }

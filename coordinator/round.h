@@ -6,7 +6,10 @@
  * database before it carries out the effects, and throws it away when that fails.
  * What a site is owed at any moment follows from the state (fl_round_due), so a message that was
  * lost, or a site that returns, needs no memory of what was sent.
- * KEYS, SHARES and UNMASK are passed only by jobs with secure aggregation.
+ * KEYS, SHARES and UNMASK are passed only by jobs with secure aggregation. The sets of secagg.h are
+ * the members' marks, each fixed when its stage is left: U1 advertised (KEYS), U2 shared (SHARES),
+ * U3 uploaded (COLLECT). Who fails in a stage loses its mark; who fails later stays in the set and
+ * is one of its dropouts.
  * Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
@@ -51,9 +54,11 @@ enum fl_round_event {
     FL_EVENT_CONFIGURE_FAILED, /* they cannot be made; reason */
     FL_EVENT_TRAINED,          /* site: its delta is durable there */
     FL_EVENT_SITE_FAILED,      /* site: dropped out of this attempt */
-    FL_EVENT_KEYS_COMPLETE,
-    FL_EVENT_SHARES_COMPLETE,
-    FL_EVENT_UNMASKED,
+    FL_EVENT_ADVERTISED,       /* site: its advert is durable and good */
+    FL_EVENT_SHARED,           /* site: its shares for the others are durable */
+    FL_EVENT_SIGNED,           /* site: its signature under the survivors is durable and good */
+    FL_EVENT_ANSWERED,         /* site: its answer is durable */
+    FL_EVENT_UNMASK_FAILED,    /* this sum may not be opened; reason */
     FL_EVENT_UPLOADED,         /* site: its update is durable and well-formed */
     FL_EVENT_AGGREGATED,       /* the next version's file is durable */
     FL_EVENT_AGGREGATE_FAILED, /* the updates cannot be summed; reason */
@@ -70,17 +75,28 @@ enum fl_effect { /* bits; the caller always commits the new value first when PER
                  FL_EFFECT_SEND_SITE = 2,  /* send what the event's site is due */
                  FL_EFFECT_SEND_ALL = 4,   /* send every site what it is due */
                  FL_EFFECT_CONFIGURE = 8,  /* fix the cohort's rank plan, make the start adapter */
-                 FL_EFFECT_COLLECT = 16,   /* fix the layout of the updates */
+                 FL_EFFECT_COLLECT = 16,   /* fix the cohort and the layout of the updates */
                  FL_EFFECT_AGGREGATE = 32, /* sum the spooled updates, write the next version */
                  FL_EFFECT_COMMIT = 64,    /* enter the version into the database */
                  FL_EFFECT_NEXT = 128,     /* a version was committed: tell the sites */
                  FL_EFFECT_ABANDON =
                      256, /* an attempt is over without a version: delete its spool */
+                 FL_EFFECT_SURVIVORS = 1024, /* hold the survivors against the ranks they trained */
                  FL_EFFECT_END =
                      512 /* the job's state changed to done, failed, paused or cancelled */
 };
 
-enum fl_due { FL_DUE_NOTHING, FL_DUE_OFFER, FL_DUE_TASK, FL_DUE_COLLECT, FL_DUE_RECEIPT };
+enum fl_due {
+    FL_DUE_NOTHING,
+    FL_DUE_OFFER,
+    FL_DUE_TASK,
+    FL_DUE_KEYS,   /* make keys */
+    FL_DUE_COHORT, /* the list of all adverts: share */
+    FL_DUE_COLLECT,
+    FL_DUE_SURVIVORS, /* sign */
+    FL_DUE_UNMASK,    /* answer */
+    FL_DUE_RECEIPT
+};
 
 enum fl_answer { FL_ANSWER_NONE, FL_ANSWER_FIT, FL_ANSWER_REFUSED, FL_ANSWER_DEFERRED };
 
@@ -90,9 +106,10 @@ struct fl_member {
     bool online;
     bool revoked;
     enum fl_answer answer;
-    int64_t gone_at_ms;                     /* when its session ended */
-    int64_t retry_at_ms;                    /* FL_ANSWER_DEFERRED: when to ask again */
-    bool cohort, trained, uploaded, failed; /* of this attempt */
+    int64_t gone_at_ms;                         /* when its session ended */
+    int64_t retry_at_ms;                        /* FL_ANSWER_DEFERRED: when to ask again */
+    bool cohort, trained, uploaded, failed;     /* of this attempt */
+    bool advertised, shared, signed_, answered; /* secure aggregation */
 };
 
 struct fl_round_rules {                        /* of the job */
@@ -154,6 +171,9 @@ int64_t fl_round_wake_ms(const struct fl_round *self);
 uint32_t fl_round_cohort(const struct fl_round *self);
 uint32_t fl_round_trained(const struct fl_round *self);
 uint32_t fl_round_uploaded(const struct fl_round *self);
+/* Secure aggregation: members of U1, and how many of them every later stage needs. */
+uint32_t fl_round_advertised(const struct fl_round *self);
+uint32_t fl_round_needed(const struct fl_round *self);
 /* Members that are online. */
 uint32_t fl_round_online(const struct fl_round *self);
 

@@ -3,6 +3,7 @@
 #define FL_COORDINATOR_SERVER_INTERNAL_H
 
 #include "coordinator/compute.h"
+#include "coordinator/masks.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
 #include "coordinator/round.h"
@@ -73,6 +74,7 @@ struct fl_server {
     struct fl_attempt_row attempt; /* valid while has_attempt */
     bool has_attempt;
     struct fl_stage *stage;  /* NULL: not collecting */
+    struct fl_masks *masks;  /* NULL: none of secure aggregation */
     struct fl_sum_work *sum; /* the result that waits for its commit */
     bool summing;
     uint8_t version_roots[2][FL_HASH_BYTES]; /* objects on the shelf; newest first */
@@ -166,6 +168,14 @@ void fl_conduct_tick(struct fl_server *self, int64_t now_ms);
 /* Send what the round owes that site now. */
 void fl_send_due(struct fl_server *self, struct fl_seat *seat);
 void fl_send_task(struct fl_server *self, struct fl_seat *seat);
+/* A message of the running attempt. */
+struct fl_wire fl_send_about(const struct fl_server *self, enum fl_wire_kind kind);
+/* The task of the round, without ranks: what every site is told alike. */
+void fl_send_fill_task(const struct fl_server *self, struct fl_wire_task *task);
+/* u16 little-endian, (count) of them. */
+void fl_send_store_ranks(const uint16_t *ranks, uint32_t count, uint8_t *out);
+/* The row of a site in the attempt's plan: cohort members in the order of their ids. */
+uint32_t fl_send_plan_row(const struct fl_round *round, uint32_t site);
 /* Has this site's part in the round begun and not ended? */
 bool fl_send_is_midway(const struct fl_server *self, const struct fl_seat *seat);
 void fl_send_version(struct fl_server *self, struct fl_seat *seat,

@@ -66,8 +66,15 @@ static const char schema[] =
     " job INTEGER NOT NULL REFERENCES jobs(id), round INTEGER NOT NULL,"
     " attempt INTEGER NOT NULL, site INTEGER NOT NULL REFERENCES sites(id),"
     " trained INTEGER NOT NULL DEFAULT 0, uploaded INTEGER NOT NULL DEFAULT 0,"
-    " failed INTEGER NOT NULL DEFAULT 0, steps INTEGER, seconds REAL, eval_loss_sum REAL,"
+    " failed INTEGER NOT NULL DEFAULT 0, advertised INTEGER NOT NULL DEFAULT 0,"
+    " shared INTEGER NOT NULL DEFAULT 0, signed INTEGER NOT NULL DEFAULT 0,"
+    " answered INTEGER NOT NULL DEFAULT 0, steps INTEGER, seconds REAL, eval_loss_sum REAL,"
     " eval_tokens INTEGER, PRIMARY KEY(job, round, attempt, site)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE masks("
+    " job INTEGER NOT NULL REFERENCES jobs(id), round INTEGER NOT NULL,"
+    " attempt INTEGER NOT NULL, site INTEGER NOT NULL REFERENCES sites(id),"
+    " kind INTEGER NOT NULL, bytes BLOB NOT NULL,"
+    " PRIMARY KEY(job, round, attempt, site, kind)) STRICT, WITHOUT ROWID;"
     "CREATE TABLE refusals("
     " job INTEGER NOT NULL REFERENCES jobs(id), site INTEGER NOT NULL REFERENCES sites(id),"
     " code INTEGER NOT NULL, permanent INTEGER NOT NULL, reason TEXT NOT NULL,"
@@ -79,7 +86,7 @@ static const char schema[] =
     " workers INTEGER NOT NULL, created_ms INTEGER NOT NULL, train_loss REAL,"
     " train_tokens INTEGER, eval_loss REAL, eval_tokens INTEGER, delta_norm REAL,"
     " cut_fraction REAL, parent_sha256 BLOB, PRIMARY KEY(job, version)) STRICT, WITHOUT ROWID;"
-    "PRAGMA user_version=1;";
+    "PRAGMA user_version=2;";
 
 static const char settings[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"

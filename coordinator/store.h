@@ -24,7 +24,7 @@
 #include "base/fs.h"
 #include "base/status.h"
 
-#define FL_STORE_SCHEMA 1
+#define FL_STORE_SCHEMA 2
 
 struct fl_store;
 struct fl_row; /* one row of a result, valid during the callback */

@@ -78,6 +78,7 @@ static void set_rules(const struct fl_job_spec *spec, struct fl_round_rules *rul
                                      .round_timeout_ms = spec->round_timeout,
                                      .liveness_timeout_ms = spec->liveness_timeout,
                                      .wait_timeout_ms = spec->wait_timeout,
+                                     .max_workers = spec->secure_aggregation ? FL_COHORT_MAX : 0,
                                      .secure = spec->secure_aggregation,
                                      .final_round = spec->eval_every > 0};
 }
@@ -112,6 +113,13 @@ static void reshelve_start(struct fl_server *self)
     fl_object_close(&object);
 }
 
+/* In the states between the one that fixes the cohort's layout and the sum. */
+static bool has_layout(const struct fl_server *self)
+{
+    enum fl_round_state first = self->round->rules.secure ? FL_ROUND_SHARES : FL_ROUND_COLLECT;
+    return self->round->state >= first && self->round->state <= FL_ROUND_COMMIT;
+}
+
 static enum fl_status restore(struct fl_server *self, struct fl_error *error)
 {
     struct fl_attempt_row row;
@@ -130,7 +138,7 @@ static enum fl_status restore(struct fl_server *self, struct fl_error *error)
         return status;
     fl_conduct_set_attempt(self, &row);
     reshelve_start(self);
-    if (self->job.phase >= FL_ROUND_COLLECT)
+    if (has_layout(self))
         fl_conduct_make_stage(self);
     return FL_OK;
 }
@@ -213,7 +221,7 @@ void fl_conduct_tick(struct fl_server *self, int64_t now_ms)
             return;
     }
     retry_parked(self, now_ms);
-    if (self->job.id && self->round->state == FL_ROUND_COLLECT && !self->stage) {
+    if (self->job.id && has_layout(self) && !self->stage) {
         fl_conduct_make_stage(self);
         fl_conduct_send_all(self);
     }

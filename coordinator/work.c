@@ -175,6 +175,12 @@ static enum fl_status load_previous(struct fl_start_work *self, struct fl_adapte
                             version->sha256, out, error);
 }
 
+/* With masks a direction that few sites train would show their updates as a "sum". */
+static uint32_t least_trainers(const struct fl_job_spec *spec)
+{
+    return spec->secure_aggregation ? FL_SECAGG_SITES_MIN : 1;
+}
+
 static enum fl_status plan_ranks(struct fl_start_work *self, const struct fl_adapter *previous,
                                  struct fl_error *error)
 {
@@ -190,7 +196,7 @@ static enum fl_status plan_ranks(struct fl_start_work *self, const struct fl_ada
     bool evaluates = self->round > last;
     enum fl_status status = fl_rank_schedule_plan(
         &spec->ranks, evaluates ? last : self->round, names, self->count, &self->facts->targets,
-        previous, info->refactors && !evaluates, 1, &self->attempt_row.plan);
+        previous, info->refactors && !evaluates, least_trainers(spec), &self->attempt_row.plan);
     fl_free(names);
     if (status != FL_OK)
         return fl_fail(error, status, "the ranks of round %u cannot be planned", self->round);
@@ -338,8 +344,10 @@ static enum fl_status run_check(struct fl_check_work *self, struct fl_error *err
         status = fl_store_adopt_file(part, path, error);
     if (status != FL_OK)
         return status;
-    fl_update_reader_init(&reader, self->stage->layout, &self->stage->grid, self->position, NULL,
-                          NULL);
+    /* behind masks no value of a single site can be judged, only the size and the seal */
+    bool masked = self->stage->facts->spec->secure_aggregation;
+    fl_update_reader_init(&reader, self->stage->layout, &self->stage->grid,
+                          masked ? FL_SITE_UNKNOWN : self->position, NULL, NULL);
     status = stream_update(self->stage, self->position, push_reader, &reader, error);
     if (status == FL_OK)
         status = fl_update_reader_end(&reader, error);
@@ -373,6 +381,16 @@ static enum fl_status sum_updates(const struct fl_sum_work *self, struct fl_aggr
             fl_error_prefix(error, "the update of %s", self->stage->names[position]);
     }
     return status;
+}
+
+static enum fl_status remove_masks(struct fl_sum_work *self, struct fl_aggregate *sum,
+                                   struct fl_error *error)
+{
+    struct fl_unmask_request *request = self->unmask;
+    return fl_secagg_unmask(&request->context, &request->cohort, &request->sharers,
+                            &request->survivors, &request->answered, request->answers,
+                            fl_aggregate_vector(sum), fl_aggregate_scalars(sum),
+                            self->stage->layout->scalar_count, &request->blamed, error);
 }
 
 static enum fl_status load_start(const struct fl_sum_work *self, struct fl_adapter **out,
@@ -423,11 +441,13 @@ static enum fl_status run_sum(struct fl_sum_work *self, struct fl_error *error)
     struct fl_aggregate *sum = NULL;
     struct fl_adapter *start = NULL, *next = NULL;
     bool trains = self->stage->round <= self->stage->facts->spec->rounds;
-    enum fl_status status = fl_aggregate_create(self->stage->layout, &self->stage->grid, false,
-                                                &sum);
+    enum fl_status status = fl_aggregate_create(self->stage->layout, &self->stage->grid,
+                                                self->unmask != NULL, &sum);
     if (status != FL_OK)
         return fl_fail_memory(error);
     status = sum_updates(self, sum, error);
+    if (status == FL_OK && self->unmask)
+        status = remove_masks(self, sum, error);
     if (status == FL_OK)
         status = load_start(self, &start, error);
     if (status == FL_OK)
@@ -451,6 +471,7 @@ void fl_sum_work_free(struct fl_sum_work *self)
     fl_stage_release(self->stage);
     fl_attempt_row_free(&self->attempt_row);
     fl_object_close(&self->object);
+    fl_unmask_request_free(self->unmask);
     fl_free(self->positions);
     fl_free(self);
 }

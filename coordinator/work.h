@@ -17,6 +17,7 @@
 #include "adapter/layout.h"
 #include "coordinator/aggregate.h"
 #include "coordinator/compute.h"
+#include "coordinator/masks.h"
 #include "job/job.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
@@ -95,6 +96,7 @@ struct fl_sum_work {
     uint32_t *positions; /* of those that uploaded, owned */
     uint32_t count;
     struct fl_attempt_row attempt_row; /* owned: ranks and version hash of the start */
+    struct fl_unmask_request *unmask;  /* owned; NULL: no masks */
     /* FL_OK; FL_EFORMAT, FL_ERANGE: the attempt is void; else: storage, try again */
     enum fl_status status;
     struct fl_error error;

@@ -12,11 +12,10 @@
 #include "base/fs.h"
 #include "base/name.h"
 
-#define JOB_FILE_BYTES           (1u << 20)
-#define SECURE_WORKERS_MIN       3
-#define SECURE_AGGREGATION_BUILT false
-#define SECOND                   1000.0
-#define DAY                      (86400.0 * SECOND)
+#define JOB_FILE_BYTES     (1u << 20)
+#define SECURE_WORKERS_MIN 3
+#define SECOND             1000.0
+#define DAY                (86400.0 * SECOND)
 
 #define TEXT(section, key, member, fallback, doc)                                                  \
     {                                                                                              \
@@ -198,10 +197,6 @@ static enum fl_status check_secure(const struct fl_job_spec *spec, struct fl_err
                                                          SECURE_WORKERS_MIN, error);
     if (status != FL_OK)
         return status;
-    if (!SECURE_AGGREGATION_BUILT)
-        return fl_fail(error, FL_EREFUSED,
-                       "this version cannot mask updates yet: write secure_aggregation = off under "
-                       "[privacy], which lets the coordinator read single updates");
     return FL_OK;
 }
 
@@ -342,16 +337,9 @@ enum fl_status fl_job_sha256(const struct fl_job_spec *spec, uint8_t out[FL_HASH
 
 /* Lines of the generated sample that an example says better, in the sample's order. */
 static const char *const examples[][2] = {
-    {"name = ", "name = my-job"},
-    {"name = ", "name = my-model"},
-    {";round.NAME = ", ";round.1 = 4"},
-    {";worker.NAME = ", ";worker.small-clinic = 4"},
+    {"name = ", "name = my-job"},           {"name = ", "name = my-model"},
+    {";round.NAME = ", ";round.1 = 4"},     {";worker.NAME = ", ";worker.small-clinic = 4"},
     {";layers.NAME = ", ";layers.0-5 = 4"},
-    {";secure_aggregation = on",
-     SECURE_AGGREGATION_BUILT
-         ? ";secure_aggregation = on"
-         : "; (not in this version yet: with off the coordinator can read single updates)\n"
-           "secure_aggregation = off"},
 };
 
 void fl_job_template(struct fl_buf *out)

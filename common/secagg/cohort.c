@@ -80,12 +80,20 @@ static bool share_a_key(const struct fl_secagg_advert *a, const struct fl_secagg
            memcmp(a->seed_commitment, b->seed_commitment, FL_HASH_BYTES) == 0;
 }
 
+enum fl_status fl_secagg_advert_verify(const struct fl_secagg_context *context,
+                                       const struct fl_secagg_advert *advert)
+{
+    uint8_t bytes[FL_SECAGG_ADVERT_SIGNED_BYTES];
+    fl_secagg_advert_bytes(context, advert, bytes);
+    return fl_verify(advert->identity, FL_SECAGG_ADVERT_LABEL, bytes, sizeof(bytes),
+                     advert->signature);
+}
+
 static enum fl_status check_members(const struct fl_secagg_context *context,
                                     const struct fl_secagg_cohort *cohort, struct fl_error *error)
 {
     for (uint32_t i = 0; i < cohort->count; i++) {
         const struct fl_secagg_advert *a = &cohort->adverts[i];
-        uint8_t bytes[FL_SECAGG_ADVERT_SIGNED_BYTES];
         if (!name_is_padded(a->name))
             return fl_fail(error, FL_EREFUSED, "the cohort has a member without a proper name");
         if (i > 0 && memcmp(cohort->adverts[i - 1].name, a->name, FL_NAME_BYTES) == 0)
@@ -95,9 +103,7 @@ static enum fl_status check_members(const struct fl_secagg_context *context,
                 return fl_fail(error, FL_EREFUSED, "'%s' and '%s' have a key in common", a->name,
                                cohort->adverts[k].name);
         }
-        fl_secagg_advert_bytes(context, a, bytes);
-        if (fl_verify(a->identity, FL_SECAGG_ADVERT_LABEL, bytes, sizeof(bytes), a->signature) !=
-            FL_OK)
+        if (fl_secagg_advert_verify(context, a) != FL_OK)
             return fl_fail(error, FL_EREFUSED, "the keys of '%s' are not signed by it", a->name);
     }
     return FL_OK;

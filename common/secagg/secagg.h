@@ -85,6 +85,9 @@ FL_CHECKED enum fl_status fl_secagg_cohort_check(const struct fl_secagg_context 
                                                  const struct fl_secagg_advert *adverts,
                                                  uint32_t count, struct fl_secagg_cohort *out,
                                                  struct fl_error *error);
+/* Is one advert signed for this context? What cohort_check asks of each. */
+FL_CHECKED enum fl_status fl_secagg_advert_verify(const struct fl_secagg_context *context,
+                                                  const struct fl_secagg_advert *advert);
 /* Index of a name, or UINT32_MAX. */
 uint32_t fl_secagg_cohort_find(const struct fl_secagg_cohort *self, const char *name);
 

@@ -48,8 +48,8 @@ refuse 'a word for a number' 'steps' train.steps=many
 refuse 'an unknown strategy' 'strategy' job.strategy=best
 refuse 'a broken hash' 'sha256' model.sha256=abc
 expect 3 'a job file that is not there' "$coordinator" job submit "$work/nothing.conf" --dir "$work/coord"
-job_file "$work/on.conf" privacy.secure_aggregation=on
-expect 4 'secure aggregation, not built yet' "$coordinator" job submit "$work/on.conf" --dir "$work/coord"
+job_file "$work/on.conf" privacy.secure_aggregation=on cohort.min_workers=2
+expect 4 'secure aggregation over two sites' "$coordinator" job submit "$work/on.conf" --dir "$work/coord"
 
 # --- things that are not there
 expect 1 'an unknown job' "$coordinator" job show 99 --dir "$work/coord"

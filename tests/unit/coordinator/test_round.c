@@ -225,7 +225,9 @@ START_TEST(who_fails_while_updates_are_collected_stays_in_the_layout)
     (void)happen(FL_EVENT_SITE_FAILED, 1); /* after it: the grid is that of four sites */
     ck_assert_int_eq(round_->state, FL_ROUND_COLLECT);
     ck_assert(fl_round_find(round_, 1)->trained && fl_round_find(round_, 1)->failed);
-    ck_assert_uint_eq(fl_round_trained(round_), 3);
+    ck_assert_uint_eq(fl_round_trained(round_), 4);
+    (void)happen(FL_EVENT_UPLOADED, 1);
+    ck_assert(!fl_round_find(round_, 1)->uploaded);
 }
 END_TEST
 
@@ -279,20 +281,120 @@ START_TEST(the_round_timeout_ends_training_with_enough_and_breaks_it_without)
 }
 END_TEST
 
-START_TEST(secure_aggregation_passes_keys_shares_and_unmask)
+static void to_keys(uint32_t count)
 {
     round_->rules.secure = true;
-    to_train(3);
-    all(FL_EVENT_TRAINED, 3);
+    to_train(count);
+    all(FL_EVENT_TRAINED, count);
     ck_assert_int_eq(round_->state, FL_ROUND_KEYS);
-    (void)happen(FL_EVENT_KEYS_COMPLETE, 0);
-    ck_assert_int_eq(round_->state, FL_ROUND_SHARES);
-    (void)happen(FL_EVENT_SHARES_COMPLETE, 0);
-    ck_assert_int_eq(round_->state, FL_ROUND_COLLECT);
-    all(FL_EVENT_UPLOADED, 3);
+}
+
+static void to_unmask(uint32_t count)
+{
+    to_keys(count);
+    all(FL_EVENT_ADVERTISED, count);
+    all(FL_EVENT_SHARED, count);
+    all(FL_EVENT_UPLOADED, count);
     ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
-    (void)happen(FL_EVENT_UNMASKED, 0);
+}
+
+START_TEST(secure_aggregation_passes_keys_shares_and_unmask)
+{
+    to_keys(3);
+    ck_assert_int_eq(fl_round_due(round_, 1), FL_DUE_KEYS);
+    all(FL_EVENT_ADVERTISED, 2);
+    ck_assert_int_eq(fl_round_due(round_, 1), FL_DUE_NOTHING);
+    ck_assert_uint_ne(happen(FL_EVENT_ADVERTISED, 3) & FL_EFFECT_COLLECT, 0);
+    ck_assert_int_eq(round_->state, FL_ROUND_SHARES);
+    ck_assert_int_eq(fl_round_due(round_, 3), FL_DUE_COHORT);
+    all(FL_EVENT_SHARED, 3);
+    ck_assert_int_eq(round_->state, FL_ROUND_COLLECT);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_COLLECT);
+    all(FL_EVENT_UPLOADED, 2);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_RECEIPT);
+    ck_assert_uint_ne(happen(FL_EVENT_UPLOADED, 3) & FL_EFFECT_SURVIVORS, 0);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_SURVIVORS);
+    all(FL_EVENT_SIGNED, 2);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_NOTHING);
+    ck_assert_uint_ne(happen(FL_EVENT_SIGNED, 3) & FL_EFFECT_SEND_ALL, 0);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_UNMASK);
+    all(FL_EVENT_ANSWERED, 2);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    ck_assert_uint_ne(happen(FL_EVENT_ANSWERED, 3) & FL_EFFECT_AGGREGATE, 0);
     ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_RECEIPT);
+}
+END_TEST
+
+START_TEST(a_dropout_of_any_stage_leaves_the_sets_before_it_as_they_are)
+{
+    to_keys(5);
+    (void)happen(FL_EVENT_SITE_FAILED, 5);
+    all(FL_EVENT_ADVERTISED, 5);
+    ck_assert_int_eq(round_->state, FL_ROUND_SHARES);
+    ck_assert_uint_eq(fl_round_advertised(round_), 4); /* n = 4, t = 3 */
+    ck_assert_uint_eq(fl_round_needed(round_), 3);
+    (void)happen(FL_EVENT_ADVERTISED, 5); /* too late */
+    ck_assert_uint_eq(fl_round_advertised(round_), 4);
+    (void)happen(FL_EVENT_SITE_FAILED, 4);
+    all(FL_EVENT_SHARED, 5);
+    ck_assert_int_eq(round_->state, FL_ROUND_COLLECT);
+    ck_assert_uint_eq(fl_round_advertised(round_), 4);
+    ck_assert(!fl_round_find(round_, 4)->shared);
+    all(FL_EVENT_UPLOADED, 5);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    ck_assert_uint_eq(fl_round_uploaded(round_), 3);
+    teardown();
+    setup();
+    to_unmask(4); /* the survivors are fixed: one of them may be silent now, and is counted */
+    (void)happen(FL_EVENT_SITE_FAILED, 2);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    ck_assert_uint_eq(fl_round_uploaded(round_), 4);
+    ck_assert_int_eq(fl_round_due(round_, 2), FL_DUE_NOTHING);
+    all(FL_EVENT_SIGNED, 4);
+    all(FL_EVENT_ANSWERED, 4);
+    ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
+    ck_assert_uint_eq(fl_round_uploaded(round_), 4);
+}
+END_TEST
+
+START_TEST(fewer_than_the_threshold_break_the_attempt_in_every_stage)
+{
+    static const enum fl_round_event walk[] = {FL_EVENT_ADVERTISED, FL_EVENT_SHARED,
+                                               FL_EVENT_UPLOADED};
+    for (size_t stage = 0; stage <= 3; stage++) {
+        to_keys(3);
+        for (size_t i = 0; i < stage; i++)
+            all(walk[i], 3);
+        (void)happen(FL_EVENT_SITE_FAILED, 2);
+        ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+        ck_assert_uint_eq(round_->breaks, 1);
+        teardown();
+        setup();
+    }
+}
+END_TEST
+
+START_TEST(a_site_that_is_away_is_not_waited_for_where_enough_have_answered)
+{
+    to_unmask(4);
+    all(FL_EVENT_SIGNED, 3);
+    (void)happen(FL_EVENT_OFFLINE, 4);
+    all(FL_EVENT_ANSWERED, 3);
+    ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
+}
+END_TEST
+
+START_TEST(a_sum_that_may_not_be_opened_breaks_its_attempt)
+{
+    const struct fl_round_input input = {.event = FL_EVENT_UNMASK_FAILED, .reason = "thin tier"};
+    to_unmask(3);
+    uint32_t effects = fl_round_step(round_, &input, now);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_ne(effects & FL_EFFECT_ABANDON, 0);
+    ck_assert_str_eq(round_->reason, "thin tier");
+    ck_assert_uint_eq(fl_round_advertised(round_), 0);
 }
 END_TEST
 
@@ -367,6 +469,7 @@ START_TEST(every_pair_of_state_and_event_is_either_in_the_table_or_changes_nothi
                 m->online = m->seen = true;
                 m->cohort = state >= FL_ROUND_TRAIN;
                 m->trained = state >= FL_ROUND_KEYS && site != SITES;
+                m->advertised = state >= FL_ROUND_SHARES && m->trained;
             }
             fl_round_restore(round_, (enum fl_round_state)state, 1, 1, 0, now);
             *before = *round_;
@@ -393,8 +496,9 @@ END_TEST
 START_TEST(no_walk_skips_a_round_or_reuses_an_attempt)
 {
     uint64_t random = 88172645463325252u;
-    for (int walk = 0; walk < 200; walk++) {
+    for (int walk = 0; walk < 400; walk++) {
         fl_round_init(round_, &rules);
+        round_->rules.secure = walk % 2 == 1;
         for (int i = 0; i < 400; i++) {
             random ^= random << 13;
             random ^= random >> 7;
@@ -449,6 +553,10 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_revoked_site_of_the_cohort_makes_another_attempt_without_it);
     tcase_add_test(tc, the_round_timeout_ends_training_with_enough_and_breaks_it_without);
     tcase_add_test(tc, secure_aggregation_passes_keys_shares_and_unmask);
+    tcase_add_test(tc, a_dropout_of_any_stage_leaves_the_sets_before_it_as_they_are);
+    tcase_add_test(tc, fewer_than_the_threshold_break_the_attempt_in_every_stage);
+    tcase_add_test(tc, a_site_that_is_away_is_not_waited_for_where_enough_have_answered);
+    tcase_add_test(tc, a_sum_that_may_not_be_opened_breaks_its_attempt);
     tcase_add_test(tc, an_evaluation_that_finds_no_sites_ends_the_job_as_done);
     tcase_add_test(tc, a_full_disk_delays_the_sum_and_loses_nothing);
     tcase_add_test(tc, a_restored_round_keeps_what_was_accepted);

@@ -147,7 +147,6 @@ START_TEST(what_privacy_or_strategy_forbid_is_refused)
     static const struct {
         const char *text, *says;
     } cases[] = {
-        {MINIMUM, "secure_aggregation = off"},
         {MINIMUM "[cohort]\nmin_workers = 2\n", "at least 3"},
         {MINIMUM "[ranks]\nworker.a = 4\nworker.b = 8\nworker.c = 16\n", "rank 16"},
         {MINIMUM "[job]\nstrategy = flexlora\n", "own matrices"},

@@ -1,0 +1,118 @@
+/* round_internal.h - what can be said of a member; shared by round.c and round_due.c. */
+#ifndef FL_COORDINATOR_ROUND_INTERNAL_H
+#define FL_COORDINATOR_ROUND_INTERNAL_H
+
+#include "coordinator/round.h"
+
+static inline uint32_t count_members(const struct fl_round *self,
+                                     bool (*test)(const struct fl_member *))
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < self->count; i++)
+        n += test(&self->members[i]);
+    return n;
+}
+
+static inline bool is_online(const struct fl_member *m)
+{
+    return m->online && !m->revoked;
+}
+
+static inline bool is_fit(const struct fl_member *m)
+{
+    return is_online(m) && m->answer == FL_ANSWER_FIT;
+}
+
+static inline bool is_candidate(const struct fl_member *m)
+{
+    return !m->revoked && m->answer != FL_ANSWER_REFUSED;
+}
+
+static inline bool is_refusing(const struct fl_member *m)
+{
+    return !m->revoked && m->answer == FL_ANSWER_REFUSED;
+}
+
+static inline bool is_silent(const struct fl_member *m)
+{
+    return is_online(m) && m->answer == FL_ANSWER_NONE;
+}
+
+static inline bool is_missing(const struct fl_member *m)
+{
+    return m->seen && !m->online && is_candidate(m);
+}
+
+static inline bool is_cohort(const struct fl_member *m)
+{
+    return m->cohort;
+}
+
+/* T, U1, U2, U3 */
+static inline bool is_trained(const struct fl_member *m)
+{
+    return m->cohort && m->trained;
+}
+
+static inline bool is_advertised(const struct fl_member *m)
+{
+    return m->cohort && m->advertised;
+}
+
+static inline bool is_shared(const struct fl_member *m)
+{
+    return m->cohort && m->shared;
+}
+
+static inline bool is_uploaded(const struct fl_member *m)
+{
+    return m->cohort && m->uploaded;
+}
+
+static inline bool is_signed(const struct fl_member *m)
+{
+    return is_uploaded(m) && m->signed_;
+}
+
+static inline bool is_answered(const struct fl_member *m)
+{
+    return is_uploaded(m) && m->answered;
+}
+
+/* Who may still come into a set: the members of the one before it that are well. */
+static inline bool may_train(const struct fl_member *m)
+{
+    return m->cohort && !m->failed && !m->revoked;
+}
+
+static inline bool may_advertise(const struct fl_member *m)
+{
+    return is_trained(m) && !m->failed && !m->revoked;
+}
+
+static inline bool may_share(const struct fl_member *m)
+{
+    return is_advertised(m) && !m->failed && !m->revoked;
+}
+
+static inline bool may_upload(const struct fl_member *m)
+{
+    return is_trained(m) && !m->failed && !m->revoked;
+}
+
+static inline bool may_upload_masked(const struct fl_member *m)
+{
+    return is_shared(m) && !m->failed && !m->revoked;
+}
+
+static inline bool may_answer(const struct fl_member *m)
+{
+    return is_answered(m) || (is_uploaded(m) && !m->failed && !m->revoked);
+}
+
+static inline bool is_revoked_cohort(const struct fl_member *m)
+{
+    return m->cohort && m->revoked;
+}
+
+#endif
