@@ -126,6 +126,21 @@ static void check_data(struct check *self)
     }
 }
 
+/* ---- who the partners are ---- */
+
+static void check_roster(struct check *self)
+{
+    static const char *const modes[] = {
+        [FL_ROSTER_AUTHORITY] = "authority",
+        [FL_ROSTER_PINNED] = "pinned",
+        [FL_ROSTER_FIRST_USE] = "first-use",
+    };
+    char statement[FL_TRUST_TEXT_BYTES], text[FL_TRUST_TEXT_BYTES + 32];
+    const enum fl_trust_standing standing = fl_trust_describe(self->daemon.trust, statement);
+    snprintf(text, sizeof(text), "roster = %s: %s", modes[self->daemon.conf->roster], statement);
+    report(self, "roster", standing != FL_TRUST_MISSING, text);
+}
+
 /* ---- a job ---- */
 
 static unsigned minute_of_day(void)
@@ -241,6 +256,7 @@ static enum fl_status check_all(struct check *self, const char *site, const char
     report(self, "conf", true, "worker.conf is well-formed; the key file's modes are right");
     check_connection(self);
     check_models(self);
+    check_roster(self);
     if (!job) {
         check_data(self);
         if (self->daemon.conf->require_secure_aggregation)

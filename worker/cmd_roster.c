@@ -1,6 +1,6 @@
 /*
  * cmd_roster.c - `fedlora-worker roster init | sign | verify | show`: the consortium's authority,
- * and the numbered list of members that it signs.
+ * and the numbered list of members that it signs. What sites do with it is in cmd_roster_site.c.
  *
  *   DIR/authority.key   the authority's key
  *   DIR/number          the number of the last list signed, as text; durable before a list with
@@ -16,9 +16,10 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "crypto/authority.h"
+#include "worker/cmd_roster.h"
 #include "worker/commands.h"
 
-#define PROGRAM          "fedlora-worker roster"
+#define PROGRAM          FL_ROSTER_PROGRAM
 #define NUMBER_TEXT_MAX  32
 #define OPTIONS_OF(rows) .options = (rows), .option_count = sizeof(rows) / sizeof((rows)[0])
 
@@ -226,11 +227,11 @@ static enum fl_status print_list_json(const struct fl_member_list *list, struct 
                       error);
 }
 
-static enum fl_status print_summary(const struct fl_member_list *list, struct fl_error *error)
+enum fl_status fl_roster_print(const struct fl_member_list *list, bool json, struct fl_error *error)
 {
     char digits[FL_FINGERPRINT_TEXT_BYTES];
     const uint32_t revoked = fl_member_list_revoked(list);
-    if (as_json)
+    if (json)
         return print_list_json(list, error);
     fl_authority_fingerprint(list->authority, digits);
     (void)printf("list %" PRIu64 " of authority %s: %u members, %u revoked\n", list->number, digits,
@@ -254,7 +255,7 @@ static enum fl_status sign_list(const char *from, const char *to, struct fl_erro
     if (status == FL_OK)
         status = write_list(authority, &list, to, error);
     if (status == FL_OK)
-        status = print_summary(&list, error);
+        status = fl_roster_print(&list, as_json, error);
     if (lock >= 0)
         (void)close(lock);
     fl_authority_destroy(&authority);
@@ -325,7 +326,7 @@ static enum fl_status verify_list(const char *path, const char *key, uint64_t at
         status = fl_fail(error, FL_EREFUSED, "%s: list %" PRIu64 " is older than list %" PRIu64,
                          path, list.number, at_least);
     if (status == FL_OK)
-        status = print_summary(&list, error);
+        status = fl_roster_print(&list, as_json, error);
     fl_member_list_free(&list);
     return status;
 }
@@ -370,7 +371,7 @@ static int run_verify(int argc, char **argv)
 static enum fl_status print_members(const struct fl_member_list *list, struct fl_error *error)
 {
     char text[FL_IDENTITY_TEXT_BYTES];
-    const enum fl_status status = print_summary(list, error);
+    const enum fl_status status = fl_roster_print(list, as_json, error);
     for (uint32_t i = 0; status == FL_OK && !as_json && i < list->count; i++) {
         const struct fl_member *m = &list->members[i];
         fl_identity_encode(&m->identity, text);
@@ -412,7 +413,11 @@ int fl_cmd_roster(int argc, char **argv)
         {"sign", "sign a list of members under the next number", run_sign},
         {"verify", "hold a signed list against the authority's public key", run_verify},
         {"show", "what a signed list says", run_show},
+        {"accept", "at a site: take a signed list, which its cohorts are held against",
+         fl_roster_run_accept},
+        {"pin", "at a site: pin a partner's identity by hand", fl_roster_run_pin},
+        {"unpin", "at a site: forget a partner's identity", fl_roster_run_unpin},
     };
-    return fl_cli_main(PROGRAM, "the consortium's authority and its signed list of members", rows,
-                       sizeof(rows) / sizeof(rows[0]), argc, argv);
+    return fl_cli_main(PROGRAM, "the consortium's authority, its signed list of members, pins",
+                       rows, sizeof(rows) / sizeof(rows[0]), argc, argv);
 }

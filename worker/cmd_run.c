@@ -31,14 +31,13 @@ static void catch_signals(void)
 
 static void say_start(const struct fl_daemon *daemon)
 {
+    char trust[FL_TRUST_TEXT_BYTES];
+    const enum fl_trust_standing standing = fl_trust_describe(daemon->trust, trust);
     fl_log(FL_LOG_INFO, "start", "the site's daemon starts",
            FL_STR("coordinator", daemon->conf->address), FL_STR("site", daemon->store.site),
            FL_STR("version", FL_VERSION), FL_U64("models", daemon->conf->model_count));
-    if (daemon->conf->require_secure_aggregation)
-        fl_log(FL_LOG_WARN, "no_authority",
-               "no authority key is pinned: secure aggregation would protect this site against a "
-               "curious coordinator only");
-    else
+    fl_log(standing == FL_TRUST_ROOTED ? FL_LOG_INFO : FL_LOG_WARN, "roster", trust);
+    if (!daemon->conf->require_secure_aggregation)
         fl_log(FL_LOG_WARN, "no_secure_aggregation",
                "policy: require_secure_aggregation = off; in jobs without it the coordinator can "
                "read this site's own update");

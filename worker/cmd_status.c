@@ -8,6 +8,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "worker/commands.h"
+#include "worker/daemon.h"
 
 #define STATUS_BYTES_MAX (1u << 20)
 
@@ -92,6 +93,19 @@ static void print_text(const json_t *root, bool running)
     printf("trust       %s\n", text_of(root, "secure_aggregation_root", "-"));
 }
 
+/* As of now: a list may have been taken since the daemon wrote its status, or none may run. */
+static void refresh_trust(const char *site, json_t *root)
+{
+    struct fl_daemon daemon;
+    struct fl_error error;
+    char text[FL_TRUST_TEXT_BYTES];
+    if (fl_daemon_open(site, false, &daemon, &error) == FL_OK) {
+        (void)fl_trust_describe(daemon.trust, text);
+        (void)!json_object_set_new(root, "secure_aggregation_root", json_string(text));
+    }
+    fl_daemon_close(&daemon);
+}
+
 static enum fl_status show(const char *site, bool as_json, struct fl_error *error)
 {
     json_t *root = NULL;
@@ -111,6 +125,7 @@ static enum fl_status show(const char *site, bool as_json, struct fl_error *erro
         status = fl_fail_memory(error);
         goto out;
     }
+    refresh_trust(site, root);
     if (as_json)
         status = fl_json_print(root);
     else

@@ -13,11 +13,15 @@ enum fl_status fl_daemon_open(const char *site, bool exclusive, struct fl_daemon
     enum fl_status status = fl_siteconf_load(site, &out->conf, error);
     if (status == FL_OK)
         status = fl_sitestore_open(site, exclusive, &out->store, error);
+    if (status == FL_OK)
+        status = fl_trust_open(out->store.site, out->conf, fl_keys_public(out->store.keys)->ed25519,
+                               &out->trust, error);
     return status;
 }
 
 void fl_daemon_close(struct fl_daemon *self)
 {
+    fl_trust_close(&self->trust);
     fl_sitestore_close(&self->store);
     fl_siteconf_free(&self->conf);
 }

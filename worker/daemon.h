@@ -1,6 +1,6 @@
 /*
- * daemon.h - opening what `run` and `check` share: configuration, keys, trainer, and a link to the
- * coordinator. Threads: main thread.
+ * daemon.h - opening what `run` and `check` share: configuration, keys, root of trust, and a link
+ * to the coordinator. Threads: main thread.
  */
 #ifndef FL_WORKER_DAEMON_H
 #define FL_WORKER_DAEMON_H
@@ -8,10 +8,12 @@
 #include "net/transport.h"
 #include "worker/siteconf.h"
 #include "worker/sitestore.h"
+#include "worker/trust.h"
 
 struct fl_daemon {
     struct fl_siteconf *conf;
     struct fl_sitestore store;
+    struct fl_trust *trust;
 };
 
 /* exclusive: take the lock of the daemon. fl_daemon_close() in any case. */

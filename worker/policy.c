@@ -66,10 +66,10 @@ static void check_privacy(const struct fl_siteconf *conf, const struct fl_wire_o
     else if (offer->min_workers < conf->min_cohort)
         refuse(out, FL_REFUSAL_PRIVACY, "policy: min_cohort = %" PRIu64 ", the job allows %u sites",
                conf->min_cohort, offer->min_workers);
-    else if (conf->min_known > 0)
+    else if (conf->min_known > 0 && !offer->secure_aggregation)
         refuse(out, FL_REFUSAL_PRIVACY,
                "policy: min_known = %" PRIu64
-               ", but this version cannot verify which sites are in a cohort",
+               ", but only with secure aggregation can a site tell who takes part",
                conf->min_known);
 }
 

@@ -14,6 +14,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_keys.c
   cmd_logits.c
   cmd_roster.c
+  cmd_roster_site.c
   cmd_run.c
   cmd_status.c
   cmd_tokenize.c
@@ -30,6 +31,8 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   session.c
   siteconf.c
   sitestore.c
-  trainer_native.c)
+  trainer_native.c
+  trust.c
+  trust_store.c)
 
 fl_program(fedlora-worker LINKS fl_worker SOURCES main.c)

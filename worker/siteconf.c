@@ -3,11 +3,14 @@
 
 #include <assert.h>
 #include <fnmatch.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/name.h"
+#include "crypto/authority.h"
 #include "proto/wire.h"
 
 #define MEMBER(name) offsetof(struct fl_siteconf, name), sizeof(((struct fl_siteconf *)0)->name)
@@ -43,10 +46,17 @@ static const struct fl_config_key keys[] = {
      0, NULL, "on", "refuse jobs in which the coordinator could read this site's own update"},
     {"policy", "share_eval", FL_CONFIG_BOOL, MEMBER(share_eval), 0, 0, NULL, "off",
      "let the coordinator see this site's own evaluation loss"},
+    {"policy", "roster", FL_CONFIG_CHOICE, MEMBER(roster_choice), 0, 0,
+     "auto|authority|pinned|first-use", "auto",
+     "what shows that a cohort's sites are real; auto: authority if its key is set, else "
+     "first-use"},
+    {"policy", "authority", FL_CONFIG_STRING, MEMBER(authority_text), 0, 0, NULL, "",
+     "the public key of the consortium's authority, fla1:..., had from it, not from the "
+     "coordinator"},
     {"policy", "known_sites", FL_CONFIG_STRING, MEMBER(known_sites), 0, 0, NULL, "",
-     "names of partners that this site knows"},
+     "names of partners that this site knows, parted by commas"},
     {"policy", "min_known", FL_CONFIG_U64, MEMBER(min_known), 0, FL_WORKERS_MAX, NULL, "0",
-     "how many of them must be in a cohort"},
+     "how many of them, verified, must be in a cohort beside this site"},
     {"policy", "hours", FL_CONFIG_STRING, MEMBER(hours), 0, 0, NULL, "",
      "when training may begin, local time, such as 22:00-06:00; empty: always"},
     {"train", "threads", FL_CONFIG_U64, MEMBER(threads), 0, 4096, NULL, "0",
@@ -152,6 +162,72 @@ static enum fl_status parse_bytes(const char *text, uint64_t *out)
     return status;
 }
 
+/* known_sites: how many names, each valid and there once. */
+static enum fl_status count_known(const char *list, uint64_t *count, struct fl_error *error)
+{
+    char copy[FL_SITE_LIST_BYTES], seen[FL_SITE_LIST_BYTES] = "";
+    *count = 0;
+    memcpy(copy, list, strlen(list) + 1);
+    char *rest = copy, *entry;
+    while ((entry = strsep(&rest, ",")) != NULL) {
+        entry += strspn(entry, " ");
+        for (size_t n = strlen(entry); n > 0 && entry[n - 1] == ' '; n--)
+            entry[n - 1] = '\0';
+        if (!entry[0] && !rest)
+            break; /* empty, or a comma at the end */
+        if (!fl_name_is_valid(entry))
+            return fl_fail(error, FL_EFORMAT, "'%.80s' is no name of a site", entry);
+        if (fl_list_matches(seen, entry))
+            return fl_fail(error, FL_EFORMAT, "'%s' is listed twice", entry);
+        const size_t used = strlen(seen);
+        snprintf(seen + used, sizeof(seen) - used, "%s,", entry);
+        ++*count;
+    }
+    return FL_OK;
+}
+
+static enum fl_status check_known(const struct fl_siteconf *conf, const char **key,
+                                  struct fl_error *error)
+{
+    uint64_t known = 0;
+    *key = "known_sites";
+    enum fl_status status = count_known(conf->known_sites, &known, error);
+    if (status == FL_OK && conf->min_known > known) {
+        *key = "min_known";
+        status = fl_fail(error, FL_EFORMAT,
+                         "%" PRIu64 " is more than the %" PRIu64 " names in known_sites",
+                         conf->min_known, known);
+    }
+    return status;
+}
+
+/* Turn what the table read as text into values. *key is what an error is about. */
+static enum fl_status finish_policy(struct fl_siteconf *conf, const char **key,
+                                    struct fl_error *error)
+{
+    bool allowed;
+    unsigned wait;
+    *key = "hours";
+    if (fl_hours_allow(conf->hours, 0, &allowed, &wait) != FL_OK)
+        return fl_fail(error, FL_EFORMAT, "%s: not of the form 22:00-06:00", conf->hours);
+    *key = "authority";
+    if (conf->authority_text[0]) {
+        const enum fl_status status = fl_authority_parse(conf->authority_text, conf->authority,
+                                                         error);
+        if (status != FL_OK)
+            return status;
+    }
+    *key = "roster";
+    const int rule = conf->roster_choice - 1; /* behind auto they stand as in the enum */
+    if (rule >= 0)
+        conf->roster = (enum fl_site_roster)rule;
+    else
+        conf->roster = conf->authority_text[0] ? FL_ROSTER_AUTHORITY : FL_ROSTER_FIRST_USE;
+    if (conf->roster == FL_ROSTER_AUTHORITY && !conf->authority_text[0])
+        return fl_fail(error, FL_EFORMAT, "authority needs its public key: authority = fla1:...");
+    return check_known(conf, key, error);
+}
+
 enum fl_status fl_siteconf_parse(const char *text, size_t length, const char *what,
                                  struct fl_siteconf *out, struct fl_error *error)
 {
@@ -159,15 +235,17 @@ enum fl_status fl_siteconf_parse(const char *text, size_t length, const char *wh
     enum fl_status status = fl_config_parse(&table, text, length, what, out, out, error);
     if (status != FL_OK)
         return status;
-    bool allowed;
-    unsigned wait;
-    if (fl_hours_allow(out->hours, 0, &allowed, &wait) != FL_OK)
-        return fl_fail(error, FL_EFORMAT, "%s: [policy] hours = %s: not of the form 22:00-06:00",
-                       what, out->hours);
-    if (parse_bytes(out->memory_limit_text, &out->memory_limit) != FL_OK)
-        return fl_fail(error, FL_EFORMAT, "%s: [train] memory_limit = %s: not of the form 4G", what,
-                       out->memory_limit_text);
-    return FL_OK;
+    const char *section = "policy", *key = "";
+    status = finish_policy(out, &key, error);
+    if (status == FL_OK && parse_bytes(out->memory_limit_text, &out->memory_limit) != FL_OK) {
+        section = "train";
+        key = "memory_limit";
+        status = fl_fail(error, FL_EFORMAT, "%s: not of the form 4G", out->memory_limit_text);
+    }
+    if (status != FL_OK)
+        fl_error_prefix(error, "%s:%d: [%s] %s", what, fl_config_line(text, length, section, key),
+                        section, key);
+    return status;
 }
 
 enum fl_status fl_siteconf_load(const char *site, struct fl_siteconf **out, struct fl_error *error)

@@ -14,10 +14,14 @@
 #include "base/fs.h"
 #include "base/limits.h"
 #include "base/status.h"
+#include "crypto/keys.h"
 
 #define FL_SITE_MODELS_MAX 64
 #define FL_SITE_DATA_MAX   64
 #define FL_SITE_LIST_BYTES 1024
+
+/* [policy] roster: what shows that the members of a cohort are real (trust.h). */
+enum fl_site_roster { FL_ROSTER_AUTHORITY, FL_ROSTER_PINNED, FL_ROSTER_FIRST_USE };
 
 struct fl_site_model {
     char name[FL_NAME_BYTES];
@@ -45,6 +49,10 @@ struct fl_siteconf {
     char jobs[FL_SITE_LIST_BYTES], allowed_models[FL_SITE_LIST_BYTES];
     uint64_t max_rank, max_steps, max_rounds, max_tokens, min_cohort, min_known;
     bool require_secure_aggregation, share_eval;
+    int roster_choice; /* auto|authority|pinned|first-use */
+    enum fl_site_roster roster;
+    char authority_text[64];         /* fla1:..., or empty */
+    uint8_t authority[FL_KEY_BYTES]; /* zeros when the text is empty */
     char known_sites[FL_SITE_LIST_BYTES];
     char hours[64];
     /* [train] */

@@ -58,7 +58,7 @@ void fl_trust_close(struct fl_trust **self);
  * one that its owner has. FL_OK: yes, and what first-use has to remember is on the disk.
  * FL_EREFUSED: no; the text, "roster: ...", names the member and the rule and holds no path, so
  * that it may be sent to the coordinator. Any other status is a no as well: FL_EIO, FL_ENOSPC,
- * FL_EBUSY (another process changes the files for seconds), FL_ENOMEM.
+ * FL_EBUSY (another process keeps the files locked), FL_ENOMEM.
  */
 FL_CHECKED enum fl_status fl_trust_check(struct fl_trust *self,
                                          const struct fl_secagg_advert *adverts, uint32_t count,

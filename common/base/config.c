@@ -325,6 +325,38 @@ enum fl_status fl_config_parse(const struct fl_config_table *table, const char *
     return status;
 }
 
+/* Is [text, end) word, with nothing but blanks around it? */
+static bool is_word(const char *text, const char *end, const char *word)
+{
+    const size_t length = strlen(word);
+    while (text < end && (*text == ' ' || *text == '\t'))
+        text++;
+    while (end > text && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    return (size_t)(end - text) == length && memcmp(text, word, length) == 0;
+}
+
+int fl_config_line(const char *text, size_t length, const char *section, const char *key)
+{
+    const char *end = text + length;
+    bool inside = false;
+    for (int line = 1; text < end; line++) {
+        const char *feed = memchr(text, '\n', (size_t)(end - text));
+        const char *stop = feed ? feed : end, *start = text;
+        while (start < stop && (*start == ' ' || *start == '\t'))
+            start++;
+        const char *close = memchr(start, ']', (size_t)(stop - start)), *sign = start;
+        while (sign < stop && *sign != '=' && *sign != ':')
+            sign++;
+        if (start < stop && *start == '[')
+            inside = close && is_word(start + 1, close, section);
+        else if (inside && sign < stop && is_word(start, sign, key))
+            return line;
+        text = feed ? feed + 1 : end;
+    }
+    return 0;
+}
+
 enum fl_status fl_config_load(const struct fl_config_table *table, const char *path, void *target,
                               void *context, struct fl_error *error)
 {

@@ -59,6 +59,11 @@ FL_CHECKED enum fl_status fl_config_parse(const struct fl_config_table *table, c
 /* The same for a file of at most 1 MiB. */
 FL_CHECKED enum fl_status fl_config_load(const struct fl_config_table *table, const char *path,
                                          void *target, void *context, struct fl_error *error);
+/*
+ * The line, from 1, on which a text that fl_config_parse() took gives that key; 0: it does not. For
+ * messages about values that do not go together.
+ */
+int fl_config_line(const char *text, size_t length, const char *section, const char *key);
 /* Append a commented sample: sections in table order, each key with doc, range and default. */
 void fl_config_sample(const struct fl_config_table *table, struct fl_buf *out);
 

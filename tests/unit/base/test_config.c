@@ -195,6 +195,23 @@ START_TEST(the_sample_shows_every_key_and_parses_once_the_required_ones_are_give
 }
 END_TEST
 
+START_TEST(the_line_of_a_key_is_found_as_the_parser_read_it)
+{
+    static const char text[] = "\xef\xbb\xbf; lr = 1\n\n[job]\nname = a\n  rounds : 3\n"
+                               "[train]\nlr\t=\t1e-2\n;lr = 2\n[job]\nstrategy=ffa";
+    ck_assert_int_eq(parse(text), FL_OK);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "job", "name"), 4);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "job", "rounds"), 5);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "train", "lr"), 7);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "job", "strategy"), 10);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "job", "lr"), 0);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "train", "name"), 0);
+    ck_assert_int_eq(fl_config_line(text, strlen(text), "jo", "name"), 0);
+    ck_assert_int_eq(fl_config_line("", 0, "job", "name"), 0);
+    ck_assert_int_eq(fl_config_line("[job", 4, "job", "name"), 0);
+}
+END_TEST
+
 START_TEST(a_file_is_loaded_under_its_path)
 {
     char directory[FL_PATH_BYTES], path[FL_PATH_BYTES];
@@ -217,6 +234,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_wrong_value_is_refused_with_its_reason);
     tcase_add_test(tc, hostile_lines_are_refused_and_do_no_harm);
     tcase_add_test(tc, the_sample_shows_every_key_and_parses_once_the_required_ones_are_given);
+    tcase_add_test(tc, the_line_of_a_key_is_found_as_the_parser_read_it);
     tcase_add_test(tc, a_file_is_loaded_under_its_path);
 }
 

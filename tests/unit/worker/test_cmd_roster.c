@@ -1,6 +1,7 @@
 /*
- * Goal: the authority's commands keep the contract: exit codes, files, numbers that only grow.
- * Method: the command's entry point with argument vectors, in directories of its own.
+ * Goal: the commands of the authority and of sites keep the contract: exit codes, files, numbers
+ * that only grow. Method: the command's entry point with argument vectors, in directories of its
+ * own.
  */
 #include <stdio.h>
 #include <string.h>
@@ -144,6 +145,69 @@ START_TEST(a_number_that_is_lost_or_a_key_that_others_can_read_stops_signing)
 }
 END_TEST
 
+/* ---- at a site ---- */
+
+static void make_site(char *site, const char *policy)
+{
+    char path[FL_PATH_BYTES];
+    fl_assert_ok(fl_path_join(site, place, "site", &error), &error);
+    fl_assert_ok(fl_fs_make_directory(site, 0700, &error), &error);
+    fl_assert_ok(fl_path_join(path, site, "worker.conf", &error), &error);
+    fl_assert_ok(fl_fs_write(path, policy, strlen(policy), 0600, &error), &error);
+}
+
+START_TEST(a_site_takes_newer_lists_of_its_own_authority_only)
+{
+    char site[FL_PATH_BYTES], taken[FL_PATH_BYTES], older[FL_PATH_BYTES], policy[128];
+    snprintf(policy, sizeof(policy), "[policy]\nauthority = %s\n", key);
+    make_site(site, policy);
+    fl_assert_ok(fl_path_join(taken, site, "roster.txt", &error), &error);
+    fl_assert_ok(fl_path_join(older, place, "older.txt", &error), &error);
+    ck_assert_int_eq(RUN("sign", "--dir", directory, "--list", members, "--out", older), 0);
+    ck_assert_int_eq(RUN("sign", "--dir", directory, "--list", members, "--out", list), 0);
+    ck_assert_int_eq(RUN("accept", list, "--dir", site), 0);
+    ck_assert_int_eq(RUN("accept", list, "--dir", site, "--json"), 0);
+    ck_assert_int_eq(RUN("accept", older, "--dir", site), 4);
+    ck_assert(number_of(taken) == 2);
+    ck_assert_int_eq(RUN("accept", members, "--dir", site), 3);
+    ck_assert_int_eq(RUN("accept", place, "--dir", site), 1);
+    ck_assert_int_eq(RUN("accept", list), 2);
+    ck_assert_int_eq(RUN("accept", list, "--dir", place), 1);
+    make_site(site, "[policy]\n");
+    ck_assert_int_eq(RUN("accept", list, "--dir", site), 3);
+    ck_assert(number_of(taken) == 2);
+}
+END_TEST
+
+START_TEST(a_site_pins_and_forgets_partners)
+{
+    char site[FL_PATH_BYTES], identity[FL_IDENTITY_TEXT_BYTES], other[FL_IDENTITY_TEXT_BYTES];
+    struct fl_keys *keys = NULL;
+    make_site(site, "");
+    ck_assert_int_eq(fl_keys_generate(fl_entropy_system(), &keys), FL_OK);
+    fl_identity_encode(fl_keys_public(keys), identity);
+    fl_keys_destroy(&keys);
+    ck_assert_int_eq(fl_keys_generate(fl_entropy_system(), &keys), FL_OK);
+    fl_identity_encode(fl_keys_public(keys), other);
+    fl_keys_destroy(&keys);
+    ck_assert_int_eq(RUN("pin", "clinic", identity, "--dir", site), 0);
+    ck_assert_int_eq(RUN("pin", "clinic", identity, "--dir", site, "--json"), 0);
+    ck_assert_int_eq(RUN("pin", "clinic", other, "--dir", site), 4);
+    ck_assert_int_eq(RUN("pin", "ward", identity, "--dir", site), 4);
+    ck_assert_int_eq(RUN("pin", "../ward", other, "--dir", site), 3);
+    ck_assert_int_eq(RUN("pin", "ward", "fl1:short", "--dir", site), 3);
+    ck_assert_int_eq(RUN("pin", "ward", "--dir", site), 2);
+    ck_assert_int_eq(RUN("unpin", "ward", "--dir", site), 1);
+    ck_assert_int_eq(RUN("unpin", "clinic", "--dir", site), 0);
+    ck_assert_int_eq(RUN("pin", "clinic", other, "--dir", site), 0);
+    ck_assert_int_eq(RUN("unpin", "clinic", "--dir", site, "--json"), 0);
+    fl_assert_ok(fl_path_join(site, place, "nowhere", &error), &error);
+    ck_assert_int_eq(RUN("pin", "clinic", other, "--dir", site), 1);
+    ck_assert_int_eq(RUN("unpin", "clinic", "--dir", site), 1);
+    ck_assert(!fl_path_exists(site));
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, setup, NULL);
@@ -152,5 +216,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, init_never_makes_a_second_authority_nor_counts_anew);
     tcase_add_test(tc, bad_input_is_3_and_a_wrong_authority_4);
     tcase_add_test(tc, a_number_that_is_lost_or_a_key_that_others_can_read_stops_signing);
+    tcase_add_test(tc, a_site_takes_newer_lists_of_its_own_authority_only);
+    tcase_add_test(tc, a_site_pins_and_forgets_partners);
 }
 FL_TEST_MAIN("cmd_roster", add_tests)

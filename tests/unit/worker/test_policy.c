@@ -78,7 +78,11 @@ START_TEST(privacy_has_rules)
 {
     struct fl_wire_offer offer = stub_offer();
     refuses("min_cohort = 4\n", &offer, FL_REFUSAL_PRIVACY, "min_cohort = 4, the job allows 3");
-    refuses("min_known = 1\n", &offer, FL_REFUSAL_PRIVACY, "min_known");
+    refuses("known_sites = clinic\nmin_known = 1\n", &offer, FL_REFUSAL_PRIVACY,
+            "min_known = 1, but only with secure aggregation");
+    offer.secure_aggregation = true; /* then the cohort is held against it (trust.h) */
+    fits("known_sites = clinic\nmin_known = 1\n", &offer);
+    offer.secure_aggregation = false;
     struct stub_site site;
     struct fl_policy_answer answer;
     stub_site_open(&site, NULL);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "crypto/authority.h"
 #include "runner.h"
 
 static enum fl_status parse(const char *text, struct fl_siteconf **out, struct fl_error *error)
@@ -67,6 +68,41 @@ START_TEST(models_and_data_of_single_jobs_are_found_by_name)
 }
 END_TEST
 
+START_TEST(what_shows_who_the_partners_are_follows_from_the_keys_given)
+{
+    char authority[FL_AUTHORITY_TEXT_BYTES];
+    uint8_t key[FL_KEY_BYTES];
+    static const struct {
+        const char *line;
+        bool pinned;
+        enum fl_site_roster roster;
+    } cases[] = {
+        {"", false, FL_ROSTER_FIRST_USE},
+        {"", true, FL_ROSTER_AUTHORITY},
+        {"roster = auto\n", false, FL_ROSTER_FIRST_USE},
+        {"roster = authority\n", true, FL_ROSTER_AUTHORITY},
+        {"roster = pinned\n", false, FL_ROSTER_PINNED},
+        {"roster = pinned\n", true, FL_ROSTER_PINNED},
+        {"roster = first-use\n", true, FL_ROSTER_FIRST_USE},
+        {"known_sites = a, b,c ,\nmin_known = 3\n", false, FL_ROSTER_FIRST_USE},
+    };
+    struct fl_siteconf *conf;
+    struct fl_error error;
+    char text[256];
+    memset(key, 0x66, sizeof(key)); /* the curve's base point: some point that is valid */
+    key[0] = 0x58;
+    fl_authority_encode(key, authority);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        snprintf(text, sizeof(text), "[policy]\n%s%s%s\n", cases[i].line,
+                 cases[i].pinned ? "authority = " : "", cases[i].pinned ? authority : "");
+        fl_assert_ok(parse(text, &conf, &error), &error);
+        ck_assert_msg(conf->roster == cases[i].roster, "%s", text);
+        ck_assert((conf->authority[31] == 0x66) == cases[i].pinned);
+        fl_siteconf_free(&conf);
+    }
+}
+END_TEST
+
 START_TEST(what_is_wrong_is_refused_with_its_line)
 {
     static const struct {
@@ -82,9 +118,19 @@ START_TEST(what_is_wrong_is_refused_with_its_line)
         {"[models]\n../x = /m\n", "no model name"},
         {"[data.a/b]\npath = /d\n", "no job name"},
         {"[data.a]\npaths = /d\n", "paths"},
-        {"[policy]\nhours = 22-06\n", "hours"},
+        {"[policy]\nhours = 22-06\n", "worker.conf:2: [policy] hours"},
         {"[policy]\nhours = 25:00-06:00\n", "hours"},
-        {"[train]\nmemory_limit = lots\n", "memory_limit"},
+        {"[policy]\nroster = nobody\n", "worker.conf:2: [policy] roster"},
+        {"[policy]\njobs = *\nroster = authority\n", "worker.conf:3: [policy] roster: authority "
+                                                     "needs its public key"},
+        {"[policy]\nauthority = fla1:short\n", "worker.conf:2: [policy] authority"},
+        {"[policy]\nmin_known = 1\n", "worker.conf:2: [policy] min_known: 1 is more than the 0"},
+        {"[policy]\nmin_known = 3\nknown_sites = a,b\n", "worker.conf:2: [policy] min_known: 3"},
+        {"[policy]\nknown_sites = a,*\n", "worker.conf:2: [policy] known_sites: '*' is no name"},
+        {"[policy]\nknown_sites = a,,b\n", "'' is no name"},
+        {"[policy]\nknown_sites = a b\n", "'a b' is no name"},
+        {"[policy]\nknown_sites = a, b, a\n", "'a' is listed twice"},
+        {"[train]\nmemory_limit = lots\n", "worker.conf:2: [train] memory_limit"},
         {"[train]\nmemory_limit = G\n", "memory_limit"},
         {"[train]\nmemory_limit = 99999999999G\n", "memory_limit"},
         {"[train]\nmemory_limit = -4G\n", "memory_limit"},
@@ -199,6 +245,7 @@ static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, an_empty_file_has_the_careful_defaults);
     tcase_add_test(tc, models_and_data_of_single_jobs_are_found_by_name);
+    tcase_add_test(tc, what_shows_who_the_partners_are_follows_from_the_keys_given);
     tcase_add_test(tc, what_is_wrong_is_refused_with_its_line);
     tcase_add_test(tc, too_many_models_and_sections_are_refused);
     tcase_add_test(tc, the_sample_reads_back_with_the_coordinator_filled_in);
