@@ -29,6 +29,7 @@ void fl_labour_free(struct fl_labour *self)
 {
     fl_masking_forget(&self->masking);
     fl_ledger_close(&self->ledger);
+    fl_trust_close(&self->trust);
     fl_trainer_destroy(&self->trainer);
     fl_inventory_free(&self->targets);
 }

@@ -9,6 +9,7 @@
 #include "secagg/secagg.h"
 #include "worker/compute.h"
 #include "worker/ledger.h"
+#include "worker/trust.h"
 
 /* The secrets of the attempt that is going on, and what its cohort turned out to be. */
 struct fl_masking {
@@ -33,6 +34,7 @@ struct fl_labour {
     struct fl_inventory targets; /* owned */
     uint8_t data[FL_HASH_BYTES]; /* of the rows that it trains and evaluates on */
     struct fl_masking masking;
+    struct fl_trust *trust;   /* owned; opened with the first cohort */
     struct fl_ledger *ledger; /* owned; opened with the first answer */
 };
 

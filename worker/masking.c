@@ -133,6 +133,21 @@ enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work
 
 /* ---- the cohort ---- */
 
+/* Who the members are, after it is known that each holds the key that it shows. */
+static enum fl_status check_trust(struct fl_labour *self, const struct fl_work *work,
+                                  struct fl_error *error)
+{
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
+    enum fl_status status = FL_OK;
+    if (!self->trust)
+        status = fl_trust_open(self->store->site, self->conf,
+                               fl_keys_public(self->store->keys)->ed25519, &self->trust, error);
+    if (status == FL_OK)
+        status = fl_trust_check(self->trust, cohort->adverts, cohort->count,
+                                fl_masking_minimum(self, &work->offer), error);
+    return status;
+}
+
 static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
                            struct fl_error *error)
 {
@@ -150,6 +165,8 @@ static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
     if (status == FL_OK)
         status = fl_secagg_site_join(self->masking.site, adverts, count, minimum, error);
     fl_free(adverts);
+    if (status == FL_OK)
+        status = check_trust(self, work, error);
     return status;
 }
 

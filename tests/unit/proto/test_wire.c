@@ -13,6 +13,37 @@ static const uint8_t ranks[4] = {8, 0, 4, 0};
 static const uint8_t set[FL_COHORT_MAX + 1] = {1, 0, 1};
 static const uint8_t lists[(FL_COHORT_MAX + 1) * FL_WIRE_ADVERT_BYTES] = {5, 4, 3};
 
+static void fill_masks(struct fl_wire *m, enum fl_wire_kind kind)
+{
+    switch (kind) {
+    case FL_WIRE_COLLECT:
+        m->as.collect.cohort = 3;
+        m->as.collect.sharers = (struct fl_wire_bytes){set, 3};
+        m->as.collect.shares = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
+        break;
+    case FL_WIRE_COHORT:
+        m->as.cohort.adverts = (struct fl_wire_bytes){lists, 3 * FL_WIRE_ADVERT_BYTES};
+        m->as.cohort.plan = (struct fl_wire_bytes){ranks, 4};
+        break;
+    case FL_WIRE_SHARES:
+        m->as.shares.sealed = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
+        break;
+    case FL_WIRE_SURVIVORS:
+        m->as.survivors.survivors = (struct fl_wire_bytes){set, 3};
+        break;
+    case FL_WIRE_UNMASK:
+        m->as.unmask.survivors = (struct fl_wire_bytes){set, 3};
+        m->as.unmask.signed_by = (struct fl_wire_bytes){set, 3};
+        m->as.unmask.signatures = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SIGNATURE_BYTES};
+        break;
+    case FL_WIRE_ANSWER:
+        m->as.answer.answer = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SCALAR_BYTES};
+        break;
+    default:
+        break;
+    }
+}
+
 static void fill(struct fl_wire *m, enum fl_wire_kind kind)
 {
     memset(m, 0, sizeof(*m));
@@ -62,29 +93,6 @@ static void fill(struct fl_wire *m, enum fl_wire_kind kind)
         m->as.task.site_ranks = (struct fl_wire_bytes){ranks, 4};
         m->as.task.train_b = m->as.task.train = true;
         break;
-    case FL_WIRE_COLLECT:
-        m->as.collect.cohort = 3;
-        m->as.collect.sharers = (struct fl_wire_bytes){set, 3};
-        m->as.collect.shares = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
-        break;
-    case FL_WIRE_COHORT:
-        m->as.cohort.adverts = (struct fl_wire_bytes){lists, 3 * FL_WIRE_ADVERT_BYTES};
-        m->as.cohort.plan = (struct fl_wire_bytes){ranks, 4};
-        break;
-    case FL_WIRE_SHARES:
-        m->as.shares.sealed = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SHARE_BYTES};
-        break;
-    case FL_WIRE_SURVIVORS:
-        m->as.survivors.survivors = (struct fl_wire_bytes){set, 3};
-        break;
-    case FL_WIRE_UNMASK:
-        m->as.unmask.survivors = (struct fl_wire_bytes){set, 3};
-        m->as.unmask.signed_by = (struct fl_wire_bytes){set, 3};
-        m->as.unmask.signatures = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SIGNATURE_BYTES};
-        break;
-    case FL_WIRE_ANSWER:
-        m->as.answer.answer = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SCALAR_BYTES};
-        break;
     case FL_WIRE_NEED:
         m->as.need.count = 4;
         break;
@@ -92,6 +100,7 @@ static void fill(struct fl_wire *m, enum fl_wire_kind kind)
         m->as.chunk.data = (struct fl_wire_bytes){ranks, 4};
         break;
     default:
+        fill_masks(m, kind);
         break;
     }
 }
