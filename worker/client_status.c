@@ -71,9 +71,6 @@ static json_t *status_json(struct fl_client *self)
     set(root, "adapter", self->newest_adapter[0] ? json_string(self->newest_adapter) : json_null());
     set(root, "adapter_version",
         self->newest_adapter[0] ? json_integer(self->newest_version) : json_null());
-    set(root, "secure_aggregation_root",
-        json_string("none: no authority key is pinned, so masks would protect against a curious "
-                    "coordinator only"));
     return root;
 }
 

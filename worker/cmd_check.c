@@ -259,10 +259,10 @@ static enum fl_status check_all(struct check *self, const char *site, const char
     check_roster(self);
     if (!job) {
         check_data(self);
-        if (self->daemon.conf->require_secure_aggregation)
+        if (!self->daemon.conf->require_secure_aggregation)
             report(self, "policy", true,
-                   "require_secure_aggregation = on: no job of this version can have it yet, so "
-                   "every job will be refused");
+                   "require_secure_aggregation = off: in jobs without it the coordinator can read "
+                   "this site's own update");
         return FL_OK;
     }
     offer = fl_calloc(1, sizeof(*offer));
