@@ -593,6 +593,14 @@ static void move_counters(struct fl_round *self, enum move move)
     }
 }
 
+/* Keys, shares and answers are made in a moment: who is there and says nothing is not waited for as
+   long as a training may take. */
+static int64_t mask_timeout(const struct fl_round *self)
+{
+    int64_t most = FL_ROUND_MASK_LIVES * self->rules.liveness_timeout_ms;
+    return most < self->rules.round_timeout_ms ? most : self->rules.round_timeout_ms;
+}
+
 /* The only place that assigns the state. */
 static void enter(struct fl_round *self, enum fl_round_state to, int64_t now_ms)
 {
@@ -607,11 +615,13 @@ static void enter(struct fl_round *self, enum fl_round_state to, int64_t now_ms)
             self->deadline_ms = now_ms + self->rules.select_timeout_ms;
         break;
     case FL_ROUND_TRAIN:
+    case FL_ROUND_COLLECT:
+        self->deadline_ms = now_ms + self->rules.round_timeout_ms;
+        break;
     case FL_ROUND_KEYS:
     case FL_ROUND_SHARES:
-    case FL_ROUND_COLLECT:
     case FL_ROUND_UNMASK:
-        self->deadline_ms = now_ms + self->rules.round_timeout_ms;
+        self->deadline_ms = now_ms + mask_timeout(self);
         break;
     default:
         break;

@@ -23,6 +23,7 @@
 
 #define FL_ROUND_BREAKS_MAX 3    /* attempts that broke after training began: then the job pauses */
 #define FL_ROUND_SETTLE_MS  2000 /* how long selection waits for sites that were seen before */
+#define FL_ROUND_MASK_LIVES 4    /* a stage of secure aggregation lasts so many liveness timeouts */
 #define FL_ROUND_RETRY_MS   5000 /* between two tries of work that the disk refused */
 
 enum fl_round_state {

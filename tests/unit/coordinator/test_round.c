@@ -386,6 +386,18 @@ START_TEST(a_site_that_is_away_is_not_waited_for_where_enough_have_answered)
 }
 END_TEST
 
+START_TEST(a_site_that_is_there_and_makes_no_keys_is_left_behind_soon)
+{
+    to_keys(4);
+    all(FL_EVENT_ADVERTISED, 3);
+    ck_assert_int_eq(round_->state, FL_ROUND_KEYS);
+    now += FL_ROUND_MASK_LIVES * rules.liveness_timeout_ms;
+    tick();
+    ck_assert_int_eq(round_->state, FL_ROUND_SHARES);
+    ck_assert_uint_eq(fl_round_advertised(round_), 3);
+}
+END_TEST
+
 START_TEST(a_sum_that_may_not_be_opened_breaks_its_attempt)
 {
     const struct fl_round_input input = {.event = FL_EVENT_UNMASK_FAILED, .reason = "thin tier"};
@@ -556,6 +568,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_dropout_of_any_stage_leaves_the_sets_before_it_as_they_are);
     tcase_add_test(tc, fewer_than_the_threshold_break_the_attempt_in_every_stage);
     tcase_add_test(tc, a_site_that_is_away_is_not_waited_for_where_enough_have_answered);
+    tcase_add_test(tc, a_site_that_is_there_and_makes_no_keys_is_left_behind_soon);
     tcase_add_test(tc, a_sum_that_may_not_be_opened_breaks_its_attempt);
     tcase_add_test(tc, an_evaluation_that_finds_no_sites_ends_the_job_as_done);
     tcase_add_test(tc, a_full_disk_delays_the_sum_and_loses_nothing);
