@@ -597,8 +597,8 @@ static void move_counters(struct fl_round *self, enum move move)
    long as a training may take. */
 static int64_t mask_timeout(const struct fl_round *self)
 {
-    int64_t most = FL_ROUND_MASK_LIVES * self->rules.liveness_timeout_ms;
-    return most < self->rules.round_timeout_ms ? most : self->rules.round_timeout_ms;
+    return FL_ROUND_MASK_MS < self->rules.round_timeout_ms ? FL_ROUND_MASK_MS
+                                                           : self->rules.round_timeout_ms;
 }
 
 /* The only place that assigns the state. */

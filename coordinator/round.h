@@ -23,8 +23,8 @@
 
 #define FL_ROUND_BREAKS_MAX 3    /* attempts that broke after training began: then the job pauses */
 #define FL_ROUND_SETTLE_MS  2000 /* how long selection waits for sites that were seen before */
-#define FL_ROUND_MASK_LIVES 4    /* a stage of secure aggregation lasts so many liveness timeouts */
-#define FL_ROUND_RETRY_MS   5000 /* between two tries of work that the disk refused */
+#define FL_ROUND_MASK_MS    300000 /* longest stage of secure aggregation, on a busy machine too */
+#define FL_ROUND_RETRY_MS   5000   /* between two tries of work that the disk refused */
 
 enum fl_round_state {
     FL_ROUND_IDLE,
