@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "coordinator/commands.h"
 #include "coordinator/server.h"
 
@@ -124,6 +125,7 @@ int fl_cmd_serve(int argc, char **argv)
     if (!fl_cli_begin(&usage, argc, argv, &code))
         return code;
     set_signals();
+    fl_process_no_dumps();
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (open_desk(directory, &desk, &error) != FL_OK) {
         if (error.status == FL_EBUSY)

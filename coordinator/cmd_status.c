@@ -1,10 +1,9 @@
 /* cmd_status.c - fedlora-coordinator status, health and audit verify */
 #include <stdio.h>
 
-#include "base/audit.h"
-#include "base/fs.h"
 #include "coordinator/commands.h"
 #include "coordinator/control.h"
+#include "crypto/audit_keys.h"
 
 static void print_status(const json_t *answer)
 {
@@ -97,37 +96,14 @@ int fl_cmd_health(int argc, char **argv)
 
 static int verify(int argc, char **argv)
 {
-    const char *directory = NULL;
-    char path[FL_PATH_BYTES];
-    uint64_t lines = 0;
-    int code;
-    struct fl_error error;
-    const struct fl_option options[] = {
-        {.name = "--dir",
-         .value = "DIR",
-         .kind = FL_OPTION_STRING,
-         .target = &directory,
-         .required = true,
-         .doc = "the coordinator's directory"},
-    };
-    const struct fl_usage usage = {.program = FL_PROGRAM " audit verify",
-                                   .summary = "Check the hash chain of the audit log.",
-                                   .options = options,
-                                   .option_count = sizeof options / sizeof options[0]};
-    if (!fl_cli_begin(&usage, argc, argv, &code))
-        return code;
-    enum fl_status status = fl_path_join(path, directory, "audit.log", &error);
-    if (status == FL_OK)
-        status = fl_audit_verify(path, &lines, &error);
-    if (status != FL_OK)
-        return fl_cli_fail(FL_PROGRAM, &error);
-    (void)printf("%llu lines, the chain holds\n", (unsigned long long)lines);
-    return 0;
+    static const struct fl_audit_place place = {FL_PROGRAM " audit verify", "DIR",
+                                                "the coordinator's directory", FL_DESK_KEYS};
+    return fl_audit_verify_command(&place, argc, argv);
 }
 
 int fl_cmd_audit(int argc, char **argv)
 {
     static const struct fl_subcommand rows[] = {
-        {"verify", "check the hash chain of the audit log", verify}};
+        {"verify", "check chain and signatures of the audit log", verify}};
     return fl_run_subcommand("audit", rows, 1, argc, argv);
 }

@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "coordinator/record.h"
 #include "coordinator/server_internal.h"
 #include "job/strategy.h"
 #include "crypto/sealed.h"
@@ -320,7 +321,7 @@ static void log_commit(struct fl_server *self, const struct fl_sum_work *work)
                                       FL_STR("sha256", work->version.rank_count ? sha256 : NULL),
                                       {.kind = FL_FIELD_END}};
     fl_log_fields(FL_LOG_INFO, "round_committed", "a round is committed", fields);
-    (void)!fl_desk_audit(self->desk, "round_committed", fields, &error);
+    (void)!fl_record_round(self->desk, work, &error);
 }
 
 static void commit(struct fl_server *self)

@@ -9,11 +9,11 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "crypto/audit_keys.h"
 #include "net/zmq_transport.h"
 
 #define DEFAULT_LISTEN "tcp://127.0.0.1:7470"
 #define CONF           "coordinator.conf"
-#define KEYS           "coordinator.key"
 
 static const struct fl_config_key keys[] = {
     {.section = "network",
@@ -93,7 +93,7 @@ static enum fl_status make_keys(const char *directory, struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
     struct fl_keys *pair = NULL;
-    enum fl_status status = fl_path_join(path, directory, KEYS, error);
+    enum fl_status status = fl_path_join(path, directory, FL_DESK_KEYS, error);
     if (status == FL_OK) /* of an init that was cut short they are as good as new ones */
         status = fl_keys_load_or_make(path, fl_entropy_system(), &pair, error);
     fl_keys_destroy(&pair);
@@ -138,7 +138,7 @@ static enum fl_status open_parts(struct fl_desk *self, struct fl_error *error)
     if (status == FL_OK)
         status = fl_config_load(&table, path, &self->conf, NULL, error);
     if (status == FL_OK)
-        status = fl_path_join(path, self->directory, KEYS, error);
+        status = fl_path_join(path, self->directory, FL_DESK_KEYS, error);
     if (status == FL_OK)
         status = fl_keys_load(path, &self->keys, error);
     if (status == FL_OK)
@@ -147,7 +147,10 @@ static enum fl_status open_parts(struct fl_desk *self, struct fl_error *error)
         status = fl_roster_load(self->store, &self->roster, error);
     if (status == FL_OK)
         status = fl_path_join(path, self->directory, "audit.log", error);
-    return status == FL_OK ? fl_audit_open(path, &self->audit, error) : status;
+    if (status != FL_OK)
+        return status;
+    const struct fl_audit_signer signer = fl_audit_signer_of(self->keys);
+    return fl_audit_open(path, &signer, &self->audit, error);
 }
 
 static enum fl_status check_there(const char *directory, struct fl_error *error)

@@ -16,6 +16,8 @@
 #include "crypto/keys.h"
 #include "crypto/token.h"
 
+#define FL_DESK_KEYS "coordinator.key" /* within the directory */
+
 struct fl_coordinator_conf {
     char listen[FL_ADDRESS_BYTES];         /* "tcp://HOST:PORT"; enrolment is the port + 1 */
     char public_address[FL_ADDRESS_BYTES]; /* what sites dial; "" = listen */

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "coordinator/record.h"
 #include "coordinator/server_internal.h"
 #include "net/bulk.h"
 
@@ -256,6 +257,8 @@ static void finish_check(struct fl_chore *chore, void *context)
     if (self && work->stage == self->stage && self->round->state == FL_ROUND_COLLECT) {
         uint32_t site = work->stage->sites[work->position];
         struct fl_seat *seat = fl_seat_of(self, site);
+        if (work->status == FL_OK) /* no update is acknowledged that the log does not know */
+            work->status = fl_record_update(self->desk, work, &work->error);
         if (work->status == FL_OK)
             fl_conduct_site(self, FL_EVENT_UPLOADED, site);
         else if (work->status == FL_EFORMAT && seat)
@@ -523,8 +526,8 @@ static void take_join(struct fl_server *self, fl_peer peer, const char *user, co
     answer_join(self, peer, join, status, &error, site ? site->name : NULL);
     if (!site) /* a stranger keeps no place among the connections */
         fl_transport_drop(self->transport, peer);
-    if (site && fl_desk_audit(self->desk, "site_enrolled", fields, &error) != FL_OK)
-        return;
+    if (site)
+        (void)!fl_record_site(self->desk, "site_enrolled", site->name, address, &error);
 }
 
 void fl_intake_join(struct fl_server *self, const struct fl_transport_event *event)

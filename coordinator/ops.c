@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "coordinator/queue.h"
+#include "coordinator/record.h"
 
 enum fl_status fl_op_text(const struct fl_op *op, const char *key, const char **out,
                           struct fl_error *error)
@@ -53,13 +54,6 @@ json_t *fl_op_time(int64_t wall_ms)
 
 /* ---- sites ---- */
 
-static enum fl_status audit_site(const struct fl_op *op, const char *event, const char *name,
-                                 struct fl_error *error)
-{
-    const struct fl_field fields[] = {FL_STR("worker", name), {.kind = FL_FIELD_END}};
-    return fl_desk_audit(op->desk, event, fields, error);
-}
-
 enum fl_status fl_op_invite(const struct fl_op *op, struct fl_error *error)
 {
     const char *name;
@@ -73,14 +67,14 @@ enum fl_status fl_op_invite(const struct fl_op *op, struct fl_error *error)
                                   fl_op_number(op, "ttl_ms", 86400000),
                                   fl_clock_wall(op->desk->clock), &token, error);
     if (status == FL_OK)
-        status = audit_site(op, "site_invited", name, error);
-    if (status != FL_OK)
-        return status;
-    memcpy(token.coordinator, fl_keys_public(op->desk->keys)->x25519, FL_KEY_BYTES);
-    fl_token_encode(&token, text);
-    status = fl_op_set(op->answer, "token", json_string(text));
+        status = fl_record_site(op->desk, "site_invited", name, NULL, error);
+    if (status == FL_OK) {
+        memcpy(token.coordinator, fl_keys_public(op->desk->keys)->x25519, FL_KEY_BYTES);
+        fl_token_encode(&token, text);
+        status = fl_op_set(op->answer, "token", json_string(text));
+        sodium_memzero(text, sizeof text);
+    }
     sodium_memzero(&token, sizeof token);
-    sodium_memzero(text, sizeof text);
     return status;
 }
 
@@ -177,7 +171,7 @@ enum fl_status fl_op_roster_add(const struct fl_op *op, struct fl_error *error)
         status = fl_roster_add(op->desk->roster, name, &identity, fl_clock_wall(op->desk->clock),
                                error);
     if (status == FL_OK)
-        status = audit_site(op, "site_added", name, error);
+        status = fl_record_site(op->desk, "site_added", name, NULL, error);
     return status == FL_OK ? tell_coordinator(op) : status;
 }
 
@@ -192,7 +186,7 @@ enum fl_status fl_op_roster_revoke(const struct fl_op *op, struct fl_error *erro
     const struct fl_site *site = fl_roster_by_name(op->desk->roster, name);
     if (op->live && site)
         op->live->site_revoked(op->live->context, site->id);
-    return audit_site(op, "site_revoked", name, error);
+    return fl_record_site(op->desk, "site_revoked", name, NULL, error);
 }
 
 /* ---- the coordinator ---- */

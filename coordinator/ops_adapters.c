@@ -125,6 +125,18 @@ static enum fl_status fill_export(const struct fl_op *op, const struct fl_job *j
     return status;
 }
 
+static enum fl_status audit_version(const struct fl_op *op, const char *event,
+                                    const struct fl_version *version, struct fl_error *error)
+{
+    char sha256[FL_HASH_HEX_BYTES];
+    fl_hex(version->sha256, FL_HASH_BYTES, sha256);
+    const struct fl_field fields[] = {FL_I64("job", version->job),
+                                      FL_U64("version", version->version),
+                                      FL_STR("sha256", sha256),
+                                      {.kind = FL_FIELD_END}};
+    return fl_desk_audit(op->desk, event, fields, error);
+}
+
 enum fl_status fl_op_adapters_get(const struct fl_op *op, struct fl_error *error)
 {
     struct fl_job job;
@@ -143,6 +155,8 @@ enum fl_status fl_op_adapters_get(const struct fl_op *op, struct fl_error *error
         status = fl_registry_get(op->desk->store, job.id, (uint32_t)number, version, error);
     if (status == FL_OK)
         status = fill_export(op, &job, version, error);
+    if (status == FL_OK)
+        status = audit_version(op, "version_exported", version, error);
     fl_free(version);
     return status;
 }

@@ -10,10 +10,19 @@
 #include "coordinator/registry.h"
 #include "job/strategy.h"
 
-static enum fl_status audit_job(const struct fl_op *op, const char *event, int64_t job,
+static enum fl_status audit_job(const struct fl_op *op, const char *event, int64_t id,
                                 struct fl_error *error)
 {
-    const struct fl_field fields[] = {FL_I64("job", job), {.kind = FL_FIELD_END}};
+    struct fl_job job;
+    char sha256[FL_HASH_HEX_BYTES];
+    enum fl_status status = fl_queue_get(op->desk->store, id, &job, error);
+    if (status != FL_OK)
+        return status;
+    fl_hex(job.sha256, FL_HASH_BYTES, sha256);
+    const struct fl_field fields[] = {FL_I64("job", id),
+                                      FL_STR("name", job.name),
+                                      FL_STR("settings_sha256", sha256),
+                                      {.kind = FL_FIELD_END}};
     return fl_desk_audit(op->desk, event, fields, error);
 }
 

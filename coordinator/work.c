@@ -355,7 +355,7 @@ static enum fl_status run_check(struct fl_check_work *self, struct fl_error *err
         struct fl_error ignored;
         (void)!fl_store_remove(path, &ignored);
     }
-    return status;
+    return status == FL_OK ? fl_sha256_file(path, self->sha256, error) : status;
 }
 
 void fl_work_check(struct fl_chore *chore)

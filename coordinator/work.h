@@ -86,6 +86,7 @@ struct fl_check_work {
     /* FL_OK; FL_EFORMAT: the update is bad (it is deleted); else: storage */
     enum fl_status status;
     struct fl_error error;
+    uint8_t sha256[FL_HASH_BYTES]; /* of the sealed bytes, when they are good */
 };
 void fl_work_check(struct fl_chore *chore);
 

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "crypto/audit_keys.h"
 #include "crypto/entropy.h"
 #include "net/bulk.h"
 #include "worker/client_internal.h"
@@ -39,8 +40,9 @@ enum fl_status fl_client_create(const struct fl_client_config *config, struct fl
     fl_buf_init(&self->frame, FL_FRAME_BYTES_MAX);
     fl_entropy_bytes(fl_entropy_system(), self->instance, sizeof(self->instance));
     enum fl_status status = fl_sitestore_path(config->store, "audit.log", path, error);
+    const struct fl_audit_signer signer = fl_audit_signer_of(config->store->keys);
     if (status == FL_OK)
-        status = fl_audit_open(path, &self->audit, error);
+        status = fl_audit_open(path, &signer, &self->audit, error);
     if (status == FL_OK)
         status = fl_sitestore_load_seen(config->store, &self->seen, error);
     if (status == FL_OK && (fl_shelf_create(&self->shelf) != FL_OK ||
@@ -86,9 +88,10 @@ enum fl_status fl_client_send(struct fl_client *self, struct fl_wire *message)
     enum fl_status status = fl_wire_encode(message, &self->frame);
     if (status == FL_OK)
         status = fl_link_send(self->c.link, self->frame.data, self->frame.length);
-    if (status == FL_OK)
+    if (status == FL_OK) {
         self->sent_at = fl_client_now(self);
-    else if (status == FL_EBUSY)
+        fl_client_audit_said(self, message);
+    } else if (status == FL_EBUSY)
         self->lost = self->lost || message->kind != FL_WIRE_CHUNK;
     else if (status != FL_ENOTFOUND)
         fl_log(FL_LOG_ERROR, "send_failed", fl_status_text(status),
@@ -227,6 +230,7 @@ static void on_frame(struct fl_client *self, const uint8_t *frame, size_t length
     } else if (same_session(self, &message)) {
         self->heard_at = fl_client_now(self);
         fl_client_take(self, &message);
+        fl_client_audit_heard(self, &message);
     }
     fl_wire_free(&message);
 }

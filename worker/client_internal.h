@@ -1,6 +1,7 @@
 /*
  * client_internal.h - the state of the I/O thread, shared by client.c (link and loop),
- * client_messages.c (frames and actions), client_results.c (finished work) and client_status.c.
+ * client_messages.c (frames and actions), client_results.c (finished work), client_audit.c and
+ * client_status.c.
  */
 #ifndef FL_WORKER_CLIENT_INTERNAL_H
 #define FL_WORKER_CLIENT_INTERNAL_H
@@ -30,11 +31,23 @@ struct fl_kept_sent { /* what left the site */
     uint64_t bytes;
     char sha256[FL_HASH_HEX_BYTES];
     int64_t wall_ms;
+    bool answered; /* what became of it stands in the audit log */
+};
+
+struct fl_offer_lines { /* of the audit log: see client_audit.c */
+    int64_t since_ms, spent;
+    uint64_t left_out;
+};
+struct fl_said { /* what the audit log last heard of an offer */
+    struct fl_attempt key;
+    uint32_t kind, verdict, code;
 };
 
 struct fl_client {
     struct fl_client_config c;
     struct fl_audit *audit;
+    struct fl_offer_lines offer_lines;
+    struct fl_said said;
     /* link */
     bool up, welcomed, blocked;
     bool lost; /* a message found the queue full */
@@ -119,6 +132,17 @@ void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char 
 void fl_client_feed_pending(struct fl_client *self);
 /* Make the highest (job, round, attempt) durable, and the newest version kept (NULL: as before). */
 void fl_client_remember(struct fl_client *self, const uint8_t *version_hash);
+
+/* client_audit.c */
+/*
+ * One line in the audit log; a failure is logged, and returned. What leaves the site (an update, an
+ * unmask answer) is written down before it can leave, and stays if that fails.
+ */
+FL_CHECKED enum fl_status fl_client_audit(struct fl_client *self, const char *event,
+                                          const struct fl_field *fields);
+/* Of the messages that were sent and that came, those which the log is about. */
+void fl_client_audit_said(struct fl_client *self, const struct fl_wire *message);
+void fl_client_audit_heard(struct fl_client *self, const struct fl_wire *message);
 
 /* client_offer.c */
 void fl_client_keep_offer(struct fl_client *self, const struct fl_wire *message);

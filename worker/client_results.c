@@ -146,20 +146,18 @@ static void train_result(struct fl_client *self, struct fl_work_result *r)
 /* In the audit log before the first byte can leave. */
 static bool record_sent(struct fl_client *self, const struct fl_work_result *r, uint64_t bytes)
 {
-    struct fl_error error;
     struct fl_kept_sent *sent = &self->sent[self->sent_count % FL_SENT_KEPT];
     sent->key = r->key;
     sent->bytes = bytes;
+    sent->answered = false;
     sent->wall_ms = fl_clock_wall(self->c.clock);
     fl_hex(r->sha256, FL_HASH_BYTES, sent->sha256);
     const struct fl_field fields[] = {
         FL_U64("job", r->key.job),         FL_U64("round", r->key.round),
         FL_U64("attempt", r->key.attempt), FL_U64("bytes", bytes),
         FL_STR("sha256", sent->sha256),    {.kind = FL_FIELD_END}};
-    if (fl_audit_append(self->audit, sent->wall_ms, "update_sent", fields, &error) != FL_OK) {
-        fl_log(FL_LOG_ERROR, "audit_failed", error.text);
+    if (fl_client_audit(self, "update_sent", fields) != FL_OK)
         return false;
-    }
     self->sent_count++;
     fl_log_fields(FL_LOG_INFO, "update_sent", "the sealed update is offered to the coordinator",
                   fields);
@@ -209,6 +207,17 @@ void fl_client_ask_again(struct fl_client *self)
     fl_client_later(self, RETRY_MS);
 }
 
+static void record_kept(struct fl_client *self, const struct fl_work_result *r)
+{
+    char sha256[FL_HASH_HEX_BYTES];
+    fl_hex(r->sha256, FL_HASH_BYTES, sha256);
+    const struct fl_field fields[] = {FL_U64("job", r->key.job),
+                                      FL_U64("version", r->version),
+                                      FL_STR("sha256", sha256),
+                                      {.kind = FL_FIELD_END}};
+    (void)!fl_client_audit(self, "version_kept", fields);
+}
+
 static void keep_result(struct fl_client *self, struct fl_work_result *r)
 {
     self->keeping--;
@@ -224,6 +233,7 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     self->newest_version = r->version;
     memcpy(self->newest_adapter, r->path, sizeof(self->newest_adapter));
     self->status_dirty = true;
+    record_kept(self, r);
     if (self->key.job == r->key.job)
         fl_client_remember(self, r->sha256);
     fl_log(FL_LOG_INFO, "adapter_kept", "the newest global adapter is here",

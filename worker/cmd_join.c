@@ -12,11 +12,14 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/json.h"
+#include "base/process.h"
+#include "crypto/audit_keys.h"
 #include "crypto/token.h"
 #include "net/zmq_transport.h"
 #include "proto/wire.h"
 #include "worker/commands.h"
 #include "worker/siteconf.h"
+#include "worker/sitestore.h"
 
 #define JOIN_MS 30000
 
@@ -25,6 +28,8 @@ struct join {
     char name[FL_NAME_BYTES];
     struct fl_token token;
     struct fl_keys *keys;
+    int lock; /* of the site's directory; -1: not held */
+    struct fl_audit *audit;
 };
 
 static enum fl_status read_token(struct join *self, struct fl_error *error)
@@ -40,18 +45,50 @@ static enum fl_status read_token(struct join *self, struct fl_error *error)
     if (status == FL_OK && self->token.expires_ms < fl_clock_wall(fl_clock_system()))
         status = fl_fail(error, FL_EREFUSED,
                          "this token has expired; ask the coordinator's operator for a new one");
+    if (text.data)
+        sodium_memzero(text.data, text.length);
     fl_buf_free(&text);
     return status == FL_ERANGE ? FL_EFORMAT : status;
 }
 
+/* Keys and audit log are there, and good, before the token is spent. */
 static enum fl_status prepare_site(struct join *self, struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
     enum fl_status status = fl_fs_make_directory(self->site, 0700, error);
     if (status == FL_OK)
-        status = fl_path_join(path, self->site, "site.keys", error);
-    return status == FL_OK ? fl_keys_load_or_make(path, fl_entropy_system(), &self->keys, error)
-                           : status;
+        status = fl_path_join(path, self->site, "lock", error);
+    if (status == FL_OK)
+        status = fl_fs_lock(path, &self->lock, error);
+    if (status == FL_EBUSY)
+        status = fl_fail(error, FL_EBUSY,
+                         "another fedlora-worker runs on %s; end it before the site joins anew",
+                         self->site);
+    if (status == FL_OK)
+        status = fl_path_join(path, self->site, FL_SITE_KEYS, error);
+    if (status == FL_OK)
+        status = fl_keys_load_or_make(path, fl_entropy_system(), &self->keys, error);
+    if (status == FL_OK)
+        status = fl_path_join(path, self->site, "audit.log", error);
+    if (status != FL_OK)
+        return status;
+    const struct fl_audit_signer signer = fl_audit_signer_of(self->keys);
+    return fl_audit_open(path, &signer, &self->audit, error);
+}
+
+/* The site is enrolled, whether this can be written down or not. */
+static void record(const struct join *self)
+{
+    struct fl_error error;
+    char key[FL_KEY_HEX_BYTES];
+    fl_hex(self->token.coordinator, FL_KEY_BYTES, key);
+    const struct fl_field fields[] = {FL_STR("name", self->name),
+                                      FL_STR("coordinator", self->token.address),
+                                      FL_STR("coordinator_key", key),
+                                      {.kind = FL_FIELD_END}};
+    if (fl_audit_append(self->audit, fl_clock_wall(fl_clock_system()), "joined", fields, &error) !=
+        FL_OK)
+        fprintf(stderr, "The audit log does not say so: %s\n", error.text);
 }
 
 static enum fl_status send_join(const struct join *self, struct fl_link *link,
@@ -196,7 +233,7 @@ static enum fl_status report(const struct join *self, const char *conf, bool as_
 
 int fl_cmd_join(int argc, char **argv)
 {
-    struct join self = {.name = "site"};
+    struct join self = {.name = "site", .lock = -1};
     bool as_json = false;
     const struct fl_option options[] = {
         {.name = "--dir",
@@ -229,16 +266,22 @@ int fl_cmd_join(int argc, char **argv)
     struct fl_error error = {0};
     if (!fl_cli_begin(&usage, argc, argv, &code))
         return code;
+    fl_process_no_dumps();
     enum fl_status status = read_token(&self, &error);
     if (status == FL_OK)
         status = prepare_site(&self, &error);
     if (status == FL_OK)
         status = enrol(&self, &error);
     if (status == FL_OK)
+        record(&self);
+    if (status == FL_OK)
         status = write_conf(&self, conf, &error);
     if (status == FL_OK)
         status = report(&self, conf, as_json, &error);
+    fl_audit_close(&self.audit);
     fl_keys_destroy(&self.keys);
+    if (self.lock >= 0)
+        close(self.lock);
     sodium_memzero(&self.token, sizeof(self.token));
     return status == FL_OK ? 0 : fl_cli_fail(usage.program, &error);
 }

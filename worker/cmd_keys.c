@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "crypto/keys.h"
 #include "worker/commands.h"
+#include "worker/sitestore.h"
 
 static enum fl_status print_identity(const char *site, bool as_json, struct fl_error *error)
 {
@@ -13,7 +14,7 @@ static enum fl_status print_identity(const char *site, bool as_json, struct fl_e
     struct fl_keys *keys = NULL;
     enum fl_status status = fl_fs_make_directory(site, 0700, error);
     if (status == FL_OK)
-        status = fl_path_join(path, site, "site.keys", error);
+        status = fl_path_join(path, site, FL_SITE_KEYS, error);
     if (status == FL_OK)
         status = fl_keys_load_or_make(path, fl_entropy_system(), &keys, error);
     if (status != FL_OK)

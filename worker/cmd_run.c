@@ -5,6 +5,7 @@
 
 #include "base/cli.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "net/zmq_transport.h"
 #include "worker/client.h"
 #include "worker/commands.h"
@@ -110,5 +111,6 @@ int fl_cmd_run(int argc, char **argv)
     if (!fl_cli_begin(&usage, argc, argv, &code))
         return code;
     catch_signals();
+    fl_process_no_dumps();
     return run(site, &error) == FL_OK ? 0 : fl_cli_fail(usage.program, &error);
 }

@@ -13,6 +13,7 @@ int fl_cmd_logits(int argc, char **argv);
 int fl_cmd_tokenize(int argc, char **argv);
 int fl_cmd_train(int argc, char **argv);
 
+int fl_cmd_audit(int argc, char **argv);
 int fl_cmd_check(int argc, char **argv);
 int fl_cmd_join(int argc, char **argv);
 int fl_cmd_keys(int argc, char **argv);

@@ -14,6 +14,7 @@ static const struct fl_command commands[] = {
     {"check", "dry run: configuration, model, data, speed, policy", fl_cmd_check},
     {"run", "the site's daemon", fl_cmd_run},
     {"status", "connection, job, refusals, what left the site", fl_cmd_status},
+    {"audit", "verify the site's audit log", fl_cmd_audit},
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
     {"eval", "loss and perplexity on a data file", fl_cmd_eval},
     {"generate", "continue a prompt", fl_cmd_generate},

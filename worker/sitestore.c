@@ -32,7 +32,7 @@ enum fl_status fl_sitestore_open(const char *site, bool exclusive, struct fl_sit
     /* paths are shown to people: never relative ones */
     if (!realpath(site, out->site) || strlen(out->site) >= sizeof(out->site) - 256)
         return fl_fail(error, FL_ENOTFOUND, "%s is no directory, or its path is too long", site);
-    enum fl_status status = fl_path_join(path, site, "site.keys", error);
+    enum fl_status status = fl_path_join(path, site, FL_SITE_KEYS, error);
     if (status == FL_OK)
         status = fl_keys_load(path, &out->keys, error);
     if (status == FL_ENOTFOUND)

@@ -10,7 +10,7 @@
  *   state/uploads/J-R-A.sealed     the sealed update of one attempt: only these bytes are sent
  *   adapters/J/                    the newest global adapter of job J as a PEFT directory;
  *   adapters/J@N/                  the last keep_versions versions, each under its number
- *   audit.log                      hash-chained: what left the site
+ *   audit.log, audit.log.head      chained and signed: what left the site, and what was answered
  *   status.json                    what `status` shows
  *
  * Durable before sent: each save returns only after fsync. Threads: one owner (see compute.h for
@@ -26,6 +26,8 @@
 #include "base/fs.h"
 #include "base/hash.h"
 #include "crypto/keys.h"
+
+#define FL_SITE_KEYS "site.keys" /* within SITE */
 
 struct fl_sitestore {
     char site[FL_PATH_BYTES];

@@ -1,85 +1,110 @@
 /*
  * audit.c - see audit.h. Invariant: `length` bytes of the file are whole acknowledged lines; an
- * append that fails is cut off again, and if that or an fsync fails, the log refuses all further
- * appends, since what the disk holds is then unknown.
+ * append that fails is cut off again, and if that or an fsync fails, the file is written anew
+ * before the next line, since what the disk holds is then unknown. The head counts next - 1 lines,
+ * or one less; it never counts a line that the log does not hold durably.
  */
 #include "base/audit.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/buf.h"
-#include "base/clock.h"
+#include "base/audit_internal.h"
 #include "base/escape.h"
 #include "base/fs.h"
-#include "base/hash.h"
-#include "base/json.h"
 
-#define FL_AUDIT_MEND_BYTES ((size_t)1 << 30)
-#define FL_AUDIT_LINE_BYTES 16384
+#define FL_AUDIT_MEND_BYTES 65536 /* copied at a time */
 
 struct fl_audit {
     int fd;
     bool broken;
+    bool begun;      /* the log names our key */
     uint64_t length; /* bytes */
     uint64_t next;   /* "seq" of the next line; the first is 1 */
+    uint64_t headed; /* lines that the head on disk counts */
     uint8_t last[FL_HASH_BYTES];
+    struct fl_audit_signer signer;
     char path[FL_PATH_BYTES];
 };
 
-/* Read "seq" of one line (without its newline). */
-static enum fl_status read_seq(const char *line, size_t length, const char *what, uint64_t *seq,
-                               char prev[FL_HASH_HEX_BYTES], struct fl_error *error)
+/* ---- opening ---- */
+
+static enum fl_status tampered(const struct fl_audit *self, const char *why, struct fl_error *error)
 {
-    json_t *object;
-    enum fl_status status = fl_json_parse(line, length, what, &object, error);
+    return fl_fail(error, FL_EFORMAT,
+                   "%s: %s; `audit verify` tells more. Nothing is added to such a log: to begin a "
+                   "new one, move it and its .head away",
+                   self->path, why);
+}
+
+/* Hold the log's last line against the head. line: NULL when there is none. */
+static enum fl_status judge_end(struct fl_audit *self, const char *text,
+                                const struct fl_audit_line *line, const struct fl_audit_head *head,
+                                struct fl_error *error)
+{
+    const struct fl_audit_signer *signer = &self->signer;
+    uint64_t lines = line ? line->seq : 0;
+    if (line && line->is_signed &&
+        !signer->check(signer->key, FL_AUDIT_LINE_LABEL, text, line->signed_bytes, line->signature))
+        return tampered(self, "its last line is not signed by this key", error);
+    if (!head->exists && line && line->is_signed && !line->names_key)
+        return tampered(self, "its head is missing", error);
+    if (!head->exists)
+        return FL_OK;
+    if (!line || !line->is_signed)
+        return tampered(self, "it is not the log that its head was written for", error);
+    bool same = head->lines == lines && memcmp(head->last, self->last, FL_HASH_BYTES) == 0;
+    bool ahead = head->lines + 1 == lines && memcmp(head->last, line->prev, FL_HASH_BYTES) == 0;
+    return same || ahead ? FL_OK : tampered(self, "it does not end where its head says", error);
+}
+
+static enum fl_status take_end(struct fl_audit *self, const char *text, size_t length,
+                               struct fl_error *error)
+{
+    struct fl_audit_line line;
+    struct fl_audit_head head;
+    enum fl_status status = fl_audit_head_read(self->path, self->signer.check, &head, error);
     if (status != FL_OK)
         return status;
-    json_int_t number = json_integer_value(json_object_get(object, "seq"));
-    const char *hash = json_string_value(json_object_get(object, "prev"));
-    if (number < 1 || !hash || strlen(hash) != FL_HASH_HEX_BYTES - 1)
-        status = fl_fail(error, FL_EFORMAT, "%s: not a line of an audit log", what);
-    else
-        memcpy(prev, hash, FL_HASH_HEX_BYTES);
-    *seq = (uint64_t)number;
-    json_decref(object);
-    return status;
+    if (head.exists && memcmp(head.key, self->signer.key, FL_AUDIT_KEY_BYTES) != 0)
+        return fl_fail(error, FL_EREFUSED,
+                       "%s: signed by another key; to begin a new log, move it and its .head away",
+                       self->path);
+    if (text) {
+        status = fl_audit_parse(text, length, self->path, &line, error);
+        if (status != FL_OK)
+            return status;
+        self->next = line.seq + 1;
+        self->begun = line.is_signed;
+        fl_sha256(text, length, self->last);
+    }
+    self->headed = head.lines;
+    return judge_end(self, text, text ? &line : NULL, &head, error);
 }
 
 /* Find the last whole line within the last bytes of the file; cut off a torn one behind it. */
 static enum fl_status read_tail(struct fl_audit *self, const char *tail, size_t length,
                                 struct fl_error *error)
 {
-    const char *end = memrchr(tail, '\n', length);
-    if (!end) {
-        if (self->length > length)
-            return fl_fail(error, FL_EFORMAT, "%s: the last line is too long", self->path);
-        end = tail - 1; /* nothing but a torn first line */
-    }
-    size_t whole = (size_t)(end + 1 - tail);
-    if (whole < length) { /* a crash in mid-write: never acknowledged */
+    const char *end = length > 0 ? memrchr(tail, '\n', length) : NULL;
+    if (!end && self->length > length)
+        return fl_fail(error, FL_EFORMAT, "%s: the last line is too long", self->path);
+    size_t whole = end ? (size_t)(end + 1 - tail) : 0;
+    const char *before = whole > 1 ? memrchr(tail, '\n', whole - 1) : NULL;
+    const char *line = before ? before + 1 : tail;
+    enum fl_status status = take_end(self, end ? line : NULL, end ? (size_t)(end - line) : 0,
+                                     error);
+    if (status == FL_OK && whole < length) { /* a crash in mid-write: never acknowledged */
         self->length -= length - whole;
         if (ftruncate(self->fd, (off_t)self->length) != 0)
             return fl_fail_errno(error, errno, "%s", self->path);
     }
-    if (whole == 0)
-        return FL_OK;
-    const char *before = whole > 1 ? memrchr(tail, '\n', whole - 1) : NULL;
-    const char *line = before ? before + 1 : tail;
-    char prev[FL_HASH_HEX_BYTES];
-    enum fl_status status = read_seq(line, (size_t)(end - line), self->path, &self->next, prev,
-                                     error);
-    if (status != FL_OK)
-        return status;
-    self->next++;
-    fl_sha256(line, (size_t)(end - line), self->last);
-    return FL_OK;
+    return status;
 }
 
 static enum fl_status resume(struct fl_audit *self, struct fl_error *error)
@@ -90,9 +115,7 @@ static enum fl_status resume(struct fl_audit *self, struct fl_error *error)
     self->length = (uint64_t)info.st_size;
     size_t length = self->length < 2 * FL_AUDIT_LINE_BYTES ? (size_t)self->length
                                                            : 2 * FL_AUDIT_LINE_BYTES;
-    if (length == 0)
-        return FL_OK;
-    char *tail = fl_malloc(length);
+    char *tail = fl_malloc(length + 1);
     if (!tail)
         return fl_fail_memory(error);
     ssize_t got = pread(self->fd, tail, length, (off_t)(self->length - length));
@@ -105,13 +128,15 @@ static enum fl_status resume(struct fl_audit *self, struct fl_error *error)
     return status;
 }
 
-enum fl_status fl_audit_open(const char *path, struct fl_audit **out, struct fl_error *error)
+enum fl_status fl_audit_open(const char *path, const struct fl_audit_signer *signer,
+                             struct fl_audit **out, struct fl_error *error)
 {
     *out = NULL;
     struct fl_audit *self = fl_calloc(1, sizeof(*self));
     if (!self)
         return fl_fail_memory(error);
     self->next = 1;
+    self->signer = *signer;
     enum fl_status status = FL_OK;
     bool is_new = !fl_path_exists(path);
     self->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -128,9 +153,9 @@ enum fl_status fl_audit_open(const char *path, struct fl_audit **out, struct fl_
         size_t length = (size_t)(fl_path_base(path) - path);
         parent[length] = 0;
         status = fl_fs_sync_directory(length ? parent : ".", error);
-    } else {
-        status = resume(self, error);
     }
+    if (status == FL_OK)
+        status = resume(self, error);
 out:
     if (status == FL_OK)
         *out = self;
@@ -148,6 +173,8 @@ void fl_audit_close(struct fl_audit **self)
     fl_free(*self);
     *self = NULL;
 }
+
+/* ---- a line ---- */
 
 static void append_text(struct fl_buf *out, const char *text)
 {
@@ -187,7 +214,30 @@ static void build_line(const struct fl_audit *self, int64_t wall_ms, const char 
     append_text(line, event);
     for (; fields && fields->kind != FL_FIELD_END; fields++)
         append_field(line, fields);
-    fl_buf_printf(line, ",\"prev\":\"%s\"}\n", prev);
+    fl_buf_printf(line, ",\"prev\":\"%s\"", prev);
+    fl_audit_sign(line, FL_AUDIT_LINE_LABEL, &self->signer);
+}
+
+/* The first bytes of a file into a writer. */
+static enum fl_status copy(int fd, const char *path, uint64_t bytes, struct fl_fs_writer *writer,
+                           struct fl_error *error)
+{
+    uint8_t *piece = fl_malloc(FL_AUDIT_MEND_BYTES);
+    enum fl_status status = piece ? FL_OK : fl_fail_memory(error);
+    for (uint64_t at = 0; status == FL_OK && at < bytes;) {
+        uint64_t left = bytes - at;
+        size_t want = left < FL_AUDIT_MEND_BYTES ? (size_t)left : FL_AUDIT_MEND_BYTES;
+        ssize_t got = pread(fd, piece, want, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            status = fl_fail(error, FL_EIO, "%s: it has become shorter", path);
+        else
+            status = fl_fs_writer_write(writer, piece, (size_t)got, error);
+        at += got > 0 ? (uint64_t)got : 0;
+    }
+    fl_free(piece);
+    return status;
 }
 
 /*
@@ -196,13 +246,13 @@ static void build_line(const struct fl_audit *self, int64_t wall_ms, const char 
  */
 static enum fl_status mend(struct fl_audit *self, struct fl_error *error)
 {
-    struct fl_buf kept;
-    enum fl_status status = fl_fs_read(self->path, FL_AUDIT_MEND_BYTES, &kept, error);
-    if (status == FL_OK && kept.length < self->length)
-        status = fl_fail(error, FL_EFORMAT, "%s: it has become shorter", self->path);
+    struct fl_fs_writer writer;
+    enum fl_status status = fl_fs_writer_open(&writer, self->path, 0600, error);
     if (status == FL_OK)
-        status = fl_fs_write(self->path, kept.data, self->length, 0600, error);
-    fl_buf_free(&kept);
+        status = copy(self->fd, self->path, self->length, &writer, error);
+    if (status == FL_OK)
+        status = fl_fs_writer_commit(&writer, error);
+    fl_fs_writer_close(&writer);
     if (status != FL_OK)
         return status;
     int fd = open(self->path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
@@ -214,11 +264,9 @@ static enum fl_status mend(struct fl_audit *self, struct fl_error *error)
     return FL_OK;
 }
 
-enum fl_status fl_audit_append(struct fl_audit *self, int64_t wall_ms, const char *event,
+static enum fl_status add_line(struct fl_audit *self, int64_t wall_ms, const char *event,
                                const struct fl_field *fields, struct fl_error *error)
 {
-    if (self->broken && mend(self, error) != FL_OK)
-        return error ? error->status : FL_EIO;
     struct fl_buf line;
     fl_buf_init(&line, FL_AUDIT_LINE_BYTES);
     build_line(self, wall_ms, event, fields, &line);
@@ -248,48 +296,40 @@ out:
     return status;
 }
 
-/* Check one line against the hash of the one before, and put its own into last. */
-static enum fl_status verify_line(const char *line, size_t length, const char *what,
-                                  uint64_t expected, uint8_t last[FL_HASH_BYTES],
-                                  struct fl_error *error)
+/* Let the head count every line. Until it does, no line is added. */
+static enum fl_status catch_up(struct fl_audit *self, struct fl_error *error)
 {
-    uint64_t seq;
-    char prev[FL_HASH_HEX_BYTES], hash[FL_HASH_HEX_BYTES];
-    enum fl_status status = read_seq(line, length, what, &seq, prev, error);
-    if (status != FL_OK)
-        return status;
-    fl_hex(last, FL_HASH_BYTES, hash);
-    if (seq != expected)
-        return fl_fail(error, FL_EFORMAT, "%s: numbered %llu, not %llu", what,
-                       (unsigned long long)seq, (unsigned long long)expected);
-    if (strcmp(prev, hash) != 0)
-        return fl_fail(error, FL_EFORMAT, "%s: does not follow from the line before it", what);
-    fl_sha256(line, length, last);
-    return FL_OK;
+    if (!self->begun || self->headed == self->next - 1)
+        return FL_OK;
+    enum fl_status status = fl_audit_head_write(self->path, self->next - 1, self->last,
+                                                &self->signer, error);
+    if (status == FL_OK)
+        self->headed = self->next - 1;
+    return status;
 }
 
-enum fl_status fl_audit_verify(const char *path, uint64_t *lines, struct fl_error *error)
+static enum fl_status name_key(struct fl_audit *self, int64_t wall_ms, struct fl_error *error)
 {
-    *lines = 0;
-    struct fl_mapping file;
-    enum fl_status status = fl_fs_map(path, &file, error);
-    if (status != FL_OK)
-        return status;
-    uint8_t last[FL_HASH_BYTES] = {0};
-    char what[FL_PATH_BYTES + 32];
-    for (size_t offset = 0; offset < file.length;) {
-        const char *line = (const char *)file.data + offset;
-        const char *end = memchr(line, '\n', file.length - offset);
-        snprintf(what, sizeof(what), "%s:%llu", path, (unsigned long long)*lines + 1);
-        if (!end)
-            status = fl_fail(error, FL_EFORMAT, "%s: the line has no end", what);
-        else
-            status = verify_line(line, (size_t)(end - line), what, *lines + 1, last, error);
-        if (status != FL_OK)
-            break;
-        (*lines)++;
-        offset += (size_t)(end + 1 - line);
-    }
-    fl_fs_unmap(&file);
+    char key[2 * FL_AUDIT_KEY_BYTES + 1];
+    fl_hex(self->signer.key, FL_AUDIT_KEY_BYTES, key);
+    const struct fl_field fields[] = {FL_STR("key", key), {.kind = FL_FIELD_END}};
+    enum fl_status status = add_line(self, wall_ms, FL_AUDIT_KEY_EVENT, fields, error);
+    self->begun = status == FL_OK;
+    return status;
+}
+
+enum fl_status fl_audit_append(struct fl_audit *self, int64_t wall_ms, const char *event,
+                               const struct fl_field *fields, struct fl_error *error)
+{
+    struct fl_error late;
+    enum fl_status status = self->broken ? mend(self, error) : FL_OK;
+    if (status == FL_OK && !self->begun)
+        status = name_key(self, wall_ms, error);
+    if (status == FL_OK)
+        status = catch_up(self, error);
+    if (status == FL_OK)
+        status = add_line(self, wall_ms, event, fields, error);
+    if (status == FL_OK && catch_up(self, &late) != FL_OK)
+        fl_log(FL_LOG_WARN, "audit_head_late", late.text);
     return status;
 }

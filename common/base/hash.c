@@ -101,6 +101,7 @@ void fl_blake2b_update(struct fl_blake2b *self, const void *bytes, size_t length
 void fl_blake2b_final(struct fl_blake2b *self, uint8_t out[FL_HASH_BYTES])
 {
     crypto_generichash_final(&self->state, out, FL_HASH_BYTES);
+    sodium_memzero(self, sizeof(*self)); /* it may have been keyed, or have hashed a secret */
 }
 
 void fl_blake2b(const void *bytes, size_t length, uint8_t out[FL_HASH_BYTES])

@@ -36,6 +36,7 @@ struct fl_blake2b {
 /* key may be NULL (key_length 0), at most 64 bytes. */
 void fl_blake2b_init(struct fl_blake2b *self, const void *key, size_t key_length);
 void fl_blake2b_update(struct fl_blake2b *self, const void *bytes, size_t length);
+/* Wipes the state: nothing of a key or of what was hashed stays in it. */
 void fl_blake2b_final(struct fl_blake2b *self, uint8_t out[FL_HASH_BYTES]);
 void fl_blake2b(const void *bytes, size_t length, uint8_t out[FL_HASH_BYTES]);
 

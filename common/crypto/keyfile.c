@@ -1,7 +1,8 @@
 /*
  * keyfile.c - key files: one line "LABEL base64(secret bytes || first 8 bytes of their BLAKE2b)".
  *
- * The file is judged by its open descriptor (no race between look and read). It is made as a
+ * File and directory are judged by their open descriptors (no race between look and read): who
+ * may write the directory may put another key in the place of ours. The file is made as a
  * temporary and given its name by link(), which fails where the name exists: two processes that
  * start at once cannot replace each other's keys.
  */
@@ -39,15 +40,52 @@ static enum fl_status check_descriptor(int fd, const char *path, struct fl_error
     return FL_OK;
 }
 
+/* Open the directory that holds path, if only we and root can change what lies there. */
+static enum fl_status open_directory(const char *path, int *fd, struct fl_error *error)
+{
+    char directory[FL_PATH_BYTES];
+    struct stat st;
+    const size_t stem = (size_t)(fl_path_base(path) - path);
+    *fd = -1;
+    if (stem >= sizeof(directory))
+        return fl_fail(error, FL_ERANGE, "%s: the path is too long", path);
+    memcpy(directory, stem ? path : ".", stem ? stem : 1);
+    directory[stem ? stem : 1] = '\0';
+    *fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0 || fstat(*fd, &st) != 0)
+        return fl_fail_errno(error, errno, "%s", path);
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return fl_fail(error, FL_EREFUSED,
+                       "%s: the key file lies in a directory of another user (uid %lu)", path,
+                       (unsigned long)st.st_uid);
+    /* in a sticky directory, such as /tmp, nobody can rename or remove what is another's */
+    if ((st.st_mode & 0022) != 0 && !(st.st_mode & S_ISVTX))
+        return fl_fail(error, FL_EREFUSED,
+                       "%s: others may write the directory of the key file; run: chmod go-w %s",
+                       path, directory);
+    return FL_OK;
+}
+
 /* text has TEXT_MAX bytes */
 static enum fl_status read_text(const char *path, char *text, struct fl_error *error)
 {
-    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    int directory;
+    enum fl_status status = open_directory(path, &directory, error);
+    if (status != FL_OK) {
+        if (directory >= 0)
+            (void)close(directory);
+        return status;
+    }
+    const int fd = openat(directory, fl_path_base(path),
+                          O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    const int reason = errno;
+    (void)close(directory);
+    errno = reason;
     if (fd < 0 && errno == ELOOP)
         return fl_fail(error, FL_EREFUSED, "%s: a key file must not be a symbolic link", path);
     if (fd < 0)
         return fl_fail_errno(error, errno, "%s", path);
-    enum fl_status status = check_descriptor(fd, path, error);
+    status = check_descriptor(fd, path, error);
     size_t length = 0;
     while (status == FL_OK && length < TEXT_MAX - 1) {
         const ssize_t n = read(fd, text + length, TEXT_MAX - 1 - length);
@@ -102,25 +140,29 @@ enum fl_status fl_keyfile_load(const char *path, const char *label, uint8_t *sec
 out:
     sodium_memzero(text, sizeof(text));
     sodium_memzero(raw, sizeof(raw));
+    sodium_memzero(sum, sizeof(sum));
     return status;
 }
 
 /* Write the temporary beside path and give it its name, if the name is free. */
 static enum fl_status write_new(const char *path, const char *text, struct fl_error *error)
 {
-    char directory[FL_PATH_BYTES], temporary[FL_PATH_BYTES];
-    const size_t stem = (size_t)(fl_path_base(path) - path);
+    char temporary[FL_PATH_BYTES];
+    int directory;
     if (strlen(path) + 8 >= sizeof(temporary))
         return fl_fail(error, FL_ERANGE, "%s: the path is too long", path);
-    memcpy(directory, stem ? path : ".", stem ? stem : 1);
-    directory[stem ? stem : 1] = '\0';
+    enum fl_status status = open_directory(path, &directory, error);
+    if (status != FL_OK)
+        goto out;
     memcpy(temporary, path, strlen(path));
     memcpy(temporary + strlen(path), ".XXXXXX", 8);
 
     const int fd = mkostemp(temporary, O_CLOEXEC); /* 0600 */
-    if (fd < 0)
-        return fl_fail_errno(error, errno, "%s", temporary);
-    enum fl_status status = fl_fs_write_all(fd, text, strlen(text));
+    if (fd < 0) {
+        status = fl_fail_errno(error, errno, "%s", temporary);
+        goto out;
+    }
+    status = fl_fs_write_all(fd, text, strlen(text));
     if (status == FL_OK)
         status = fl_fs_sync(fd);
     if (status != FL_OK)
@@ -129,7 +171,12 @@ static enum fl_status write_new(const char *path, const char *text, struct fl_er
         status = fl_fail_errno(error, errno, "%s", path);
     (void)close(fd);
     (void)unlink(temporary);
-    return status == FL_OK ? fl_fs_sync_directory(directory, error) : status;
+    if (status == FL_OK && fl_fs_sync(directory) != FL_OK)
+        status = fl_fail_errno(error, errno, "fsync of the directory of %s", path);
+out:
+    if (directory >= 0)
+        (void)close(directory);
+    return status;
 }
 
 enum fl_status fl_keyfile_save(const char *path, const char *label, const uint8_t *secrets,

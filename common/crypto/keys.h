@@ -31,16 +31,23 @@ struct fl_identity {
 
 struct fl_keys; /* opaque: both pairs */
 
-/* Fresh keys. FL_OK: the caller owns *out. FL_ENOMEM (also when memory can't be locked away). */
+/*
+ * Fresh keys. FL_OK: the caller owns *out. FL_ENOMEM. The memory is guarded, left out of core dumps
+ * and wiped when released; it is locked too as far as RLIMIT_MEMLOCK allows.
+ */
 FL_CHECKED enum fl_status fl_keys_generate(const struct fl_entropy *entropy, struct fl_keys **out);
 /*
  * Read a key file. It must be a regular file (no link), owned by us or root, with no permission for
- * others, and none for its group unless root owns it: FL_EREFUSED otherwise, with what to do.
+ * others, and none for its group unless root owns it; its directory must be ours or root's too, and
+ * nobody else may write it (unless it is sticky): FL_EREFUSED otherwise, with what to do.
  * FL_ENOTFOUND, FL_EFORMAT (damaged), FL_ENOMEM, FL_EIO.
  */
 FL_CHECKED enum fl_status fl_keys_load(const char *path, struct fl_keys **out,
                                        struct fl_error *error);
-/* Write the key file (0600), durably and at once. FL_EEXIST: there is one; it is never replaced. */
+/*
+ * Write the key file (0600), durably and at once. FL_EEXIST: there is one; it is never replaced.
+ * FL_EREFUSED: its directory is not safe.
+ */
 FL_CHECKED enum fl_status fl_keys_save(const struct fl_keys *self, const char *path,
                                        struct fl_error *error);
 /* fl_keys_load(), or, where no file is, generate and save. */

@@ -26,7 +26,7 @@ check 'the new site comes online' within 60 online ward
 
 # --- a key that was never enrolled
 cp -r "$work/bank" "$work/stranger"
-rm -rf "$work/stranger/site.keys" "$work/stranger/lock" "$work/stranger/state" "$work/stranger/adapters"
+rm -rf "$work/stranger/site.keys" "$work/stranger/lock" "$work/stranger"/audit.* "$work/stranger/state" "$work/stranger/adapters"
 expect 0 'a stranger makes keys' "$worker" keys --dir "$work/stranger"
 identity=$(grep -o 'fl1:[A-Za-z0-9+/=]*' "$work/out")
 site_start stranger

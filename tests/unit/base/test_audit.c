@@ -10,21 +10,51 @@
 #include "base/fs.h"
 #include "runner.h"
 
-static char path[FL_PATH_BYTES];
+static char path[FL_PATH_BYTES], head_path[FL_PATH_BYTES];
 static struct fl_error error;
+
+/* Signatures that are none: this room knows no keys, and the log must not care. */
+static void fake_signature(const uint8_t *key, const char *label, const void *bytes, size_t length,
+                           uint8_t signature[FL_AUDIT_SIGNATURE_BYTES])
+{
+    struct fl_blake2b hash;
+    fl_blake2b_init(&hash, key, FL_AUDIT_KEY_BYTES);
+    fl_blake2b_update(&hash, label, strlen(label));
+    fl_blake2b_update(&hash, bytes, length);
+    fl_blake2b_final(&hash, signature);
+    memcpy(signature + FL_HASH_BYTES, signature, FL_HASH_BYTES);
+}
+
+static void fake_sign(const void *context, const char *label, const void *bytes, size_t length,
+                      uint8_t signature[FL_AUDIT_SIGNATURE_BYTES])
+{
+    fake_signature(context, label, bytes, length, signature);
+}
+
+static bool fake_check(const uint8_t key[FL_AUDIT_KEY_BYTES], const char *label, const void *bytes,
+                       size_t length, const uint8_t signature[FL_AUDIT_SIGNATURE_BYTES])
+{
+    uint8_t good[FL_AUDIT_SIGNATURE_BYTES];
+    fake_signature(key, label, bytes, length, good);
+    return memcmp(good, signature, sizeof(good)) == 0;
+}
+
+static const uint8_t our_key[FL_AUDIT_KEY_BYTES] = {1, 2, 3}, other_key[FL_AUDIT_KEY_BYTES] = {9};
+static const struct fl_audit_signer ours = {our_key, {1, 2, 3}, fake_sign, fake_check};
+static const struct fl_audit_signer others = {other_key, {9}, fake_sign, fake_check};
 
 static void make_path(void)
 {
     char directory[FL_PATH_BYTES];
     fl_test_directory(directory);
     fl_assert_ok(fl_path_join(path, directory, "audit.log", &error), &error);
+    fl_assert_ok(fl_path_join(head_path, directory, "audit.log.head", &error), &error);
 }
 
-/* Open, append count lines, close. */
-static void append_lines(int count)
+static void append_as(const struct fl_audit_signer *signer, int count)
 {
     struct fl_audit *log;
-    fl_assert_ok(fl_audit_open(path, &log, &error), &error);
+    fl_assert_ok(fl_audit_open(path, signer, &log, &error), &error);
     enum fl_status status = FL_OK;
     for (int i = 0; i < count && status == FL_OK; i++)
         status = fl_audit_append(
@@ -37,28 +67,55 @@ static void append_lines(int count)
     fl_assert_ok(status, &error);
 }
 
-static uint64_t verified(void)
+/* Open, append count lines, close. The first ever names the key in a line of its own. */
+static void append_lines(int count)
 {
-    uint64_t lines;
-    fl_assert_ok(fl_audit_verify(path, &lines, &error), &error);
-    return lines;
+    append_as(&ours, count);
 }
 
-static void read_log(struct fl_buf *out)
+static struct fl_audit_report verify(void)
 {
-    fl_assert_ok(fl_fs_read(path, 1 << 20, out, &error), &error);
+    struct fl_audit_report report;
+    fl_assert_ok(fl_audit_verify(path, our_key, fake_check, &report, &error), &error);
+    ck_assert_uint_eq(report.broken, 0);
+    return report;
 }
 
-/* Write the bytes over the log and expect line `line` to be found wrong. */
-static void assert_broken(const void *bytes, size_t length, uint64_t line)
+static void read_file(const char *from, struct fl_buf *out)
+{
+    fl_assert_ok(fl_fs_read(from, 1 << 20, out, &error), &error);
+}
+
+static void write_file(const char *to, const void *bytes, size_t length)
+{
+    fl_assert_ok(fl_fs_write(to, bytes, length, 0600, &error), &error);
+}
+
+/* Line `line` (from 1) of a text; *length is with its newline. */
+static char *line_at(const struct fl_buf *text, int line, size_t *length)
+{
+    char *at = (char *)text->data;
+    for (int i = 1; i < line; i++)
+        at = strchr(at, '\n') + 1;
+    *length = (size_t)(strchr(at, '\n') + 1 - at);
+    return at;
+}
+
+/* The log as it is must be found wrong at that line. */
+static void assert_broken(uint64_t line)
 {
     char place[32];
-    uint64_t lines;
-    fl_assert_ok(fl_fs_write(path, bytes, length, 0600, &error), &error);
-    ck_assert_int_eq(fl_audit_verify(path, &lines, &error), FL_EFORMAT);
-    ck_assert_uint_eq(lines, line - 1);
-    snprintf(place, sizeof(place), "audit.log:%d:", (int)line);
-    ck_assert_ptr_nonnull(strstr(error.text, place));
+    struct fl_audit_report report;
+    ck_assert_int_eq(fl_audit_verify(path, our_key, fake_check, &report, &error), FL_EFORMAT);
+    ck_assert_uint_eq(report.broken, line);
+    (void)snprintf(place, sizeof(place), "audit.log:%d:", (int)line);
+    ck_assert_msg(strstr(error.text, place) != NULL, "%s: not %s", error.text, place);
+}
+
+static void assert_broken_with(const void *bytes, size_t length, uint64_t line)
+{
+    write_file(path, bytes, length);
+    assert_broken(line);
 }
 
 START_TEST(the_chain_goes_on_after_a_restart)
@@ -66,41 +123,192 @@ START_TEST(the_chain_goes_on_after_a_restart)
     struct stat info;
     append_lines(3);
     append_lines(2);
-    ck_assert_uint_eq(verified(), 5);
+    struct fl_audit_report report = verify();
+    ck_assert_uint_eq(report.lines, 6);
+    ck_assert_uint_eq(report.unsigned_lines, 0);
+    ck_assert(report.is_signed && !report.ahead && !report.torn);
+    ck_assert_mem_eq(report.key, our_key, sizeof(our_key));
+    ck_assert_str_eq(report.first_time, "2024-02-29T12:34:56.789Z");
+    ck_assert_str_eq(report.last_time, "2024-02-29T12:34:56.790Z");
     ck_assert_int_eq(stat(path, &info), 0);
     ck_assert_uint_eq(info.st_mode & 0777, 0600);
+    ck_assert_int_eq(stat(head_path, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0600);
     struct fl_buf text;
-    read_log(&text);
-    ck_assert_ptr_nonnull(strstr(
-        fl_buf_text(&text), "{\"seq\":1,\"ts\":\"2024-02-29T12:34:56.789Z\",\"event\":"
-                            "\"joined\",\"site\":\"a\\\"b\\n\",\"n\":7,\"x\":0.5,\"prev\":\"00"));
+    read_file(path, &text);
+    const char *first = "{\"seq\":1,\"ts\":\"2024-02-29T12:34:56.789Z\",\"event\":\"signed_by\","
+                        "\"key\":\"0102030000";
+    ck_assert_int_eq(strncmp(fl_buf_text(&text), first, strlen(first)), 0);
+    ck_assert_ptr_nonnull(strstr(fl_buf_text(&text),
+                                 "{\"seq\":2,\"ts\":\"2024-02-29T12:34:56.789Z\",\"event\":"
+                                 "\"joined\",\"site\":\"a\\\"b\\n\",\"n\":7,\"x\":0.5,\"prev\":"));
     fl_buf_free(&text);
 }
 END_TEST
 
-START_TEST(a_change_a_removal_and_a_reordering_show)
+START_TEST(a_change_a_removal_an_insertion_and_a_reordering_show)
 {
     append_lines(4);
     struct fl_buf text;
-    read_log(&text);
-    char *start = (char *)text.data;
-    size_t line = (size_t)((char *)memchr(start, '\n', text.length) + 1 - start);
-    ck_assert_uint_eq(line * 4, text.length);
-    assert_broken(start + line, 3 * line, 1); /* the first is gone */
-    char changed[4096];
+    read_file(path, &text);
+    size_t first, n; /* lines 2 to 5 have the same length */
+    (void)line_at(&text, 1, &first);
+    char *start = (char *)text.data, *second = line_at(&text, 2, &n), changed[8192];
+    ck_assert_uint_eq(first + 4 * n, text.length);
+    assert_broken_with(second, 4 * n, 1); /* the first is gone */
     memcpy(changed, start, text.length);
-    memmove(changed + line, changed + 2 * line, 2 * line); /* the second is gone */
-    assert_broken(changed, 3 * line, 2);
+    memmove(changed + first, changed + first + n, 3 * n); /* the second is gone */
+    assert_broken_with(changed, text.length - n, 2);
     memcpy(changed, start, text.length);
-    *strstr(changed + line, "\"n\":7") = '\'';
-    assert_broken(changed, 4 * line, 2);
+    memcpy(changed + first + n, start + first, 4 * n); /* the second stands there twice */
+    assert_broken_with(changed, text.length + n, 3);
     memcpy(changed, start, text.length);
-    strstr(changed + line, "\"n\":7")[4] = '8'; /* still JSON: the next line tells */
-    assert_broken(changed, 4 * line, 3);
-    memcpy(changed + line, start + 2 * line, line);
-    memcpy(changed + 2 * line, start + line, line);
-    assert_broken(changed, 4 * line, 2);
-    assert_broken(start, 4 * line - 1, 4); /* a torn end */
+    memcpy(changed + first, start + first + n,
+           n); /* the second and the third have changed places */
+    memcpy(changed + first + n, start + first, n);
+    assert_broken_with(changed, text.length, 2);
+    fl_buf_free(&text);
+}
+END_TEST
+
+/* Of each line each byte in turn: it shows there or, where the line reads as unsigned, behind. */
+START_TEST(no_byte_can_be_changed)
+{
+    append_lines(2);
+    struct fl_buf text;
+    struct fl_audit_report report;
+    read_file(path, &text);
+    uint64_t line = 1;
+    for (size_t i = 0; i < text.length; i++) {
+        const uint8_t old = text.data[i];
+        text.data[i] = old == '7' ? '8' : '7'; /* digits stay digits: JSON as before */
+        write_file(path, text.data, text.length);
+        ck_assert_int_eq(fl_audit_verify(path, our_key, fake_check, &report, &error), FL_EFORMAT);
+        ck_assert_msg(report.broken == line || report.broken == line + 1, "byte %zu: line %d", i,
+                      (int)report.broken);
+        text.data[i] = old;
+        line += old == '\n';
+    }
+    fl_buf_free(&text);
+}
+END_TEST
+
+START_TEST(an_end_that_was_cut_off_shows)
+{
+    append_lines(4);
+    struct fl_buf text;
+    struct fl_audit *log;
+    size_t last;
+    read_file(path, &text);
+    (void)line_at(&text, 5, &last);
+    assert_broken_with(text.data, text.length - last, 5);
+    ck_assert_ptr_nonnull(strstr(error.text, "missing"));
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT); /* not carried on */
+    ck_assert_ptr_null(log);
+    assert_broken_with(text.data, text.length - 1, 5); /* the head counts it: no crash tore it */
+    assert_broken_with("", 0, 1);
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    ck_assert_int_eq(unlink(path), 0);
+    struct fl_audit_report report;
+    ck_assert_int_eq(fl_audit_verify(path, our_key, fake_check, &report, &error), FL_EFORMAT);
+    write_file(path, text.data, text.length - last);
+    ck_assert_int_eq(unlink(head_path), 0); /* the head is removed too */
+    assert_broken(4);
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    fl_buf_free(&text);
+}
+END_TEST
+
+START_TEST(a_head_of_another_log_or_that_was_changed_is_refused)
+{
+    struct fl_buf head, text;
+    struct fl_audit *log;
+    struct fl_audit_report report;
+    append_lines(1);
+    read_file(head_path, &head);
+    read_file(path, &text);
+    append_lines(1);
+    append_lines(1); /* two lines more than that head */
+    write_file(head_path, head.data, head.length);
+    assert_broken(3);
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    write_file(path, text.data, text.length);
+    ck_assert_uint_eq(verify().lines, 2);
+    for (size_t i = 0; i < head.length; i++) {
+        const uint8_t old = head.data[i];
+        head.data[i] = old == '1' ? '3' : '1';
+        write_file(head_path, head.data, head.length);
+        ck_assert_int_eq(fl_audit_verify(path, our_key, fake_check, &report, &error), FL_EFORMAT);
+        ck_assert(fl_audit_open(path, &ours, &log, &error) != FL_OK);
+        head.data[i] = old;
+    }
+    fl_buf_free(&text);
+    fl_buf_free(&head);
+}
+END_TEST
+
+START_TEST(another_key_is_told_apart)
+{
+    struct fl_audit *log;
+    struct fl_audit_report report;
+    append_as(&others, 2);
+    assert_broken(1);
+    fl_assert_ok(fl_audit_verify(path, NULL, fake_check, &report, &error), &error);
+    ck_assert_mem_eq(report.key, other_key, sizeof(other_key)); /* and named to who compares it */
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EREFUSED);
+    ck_assert_ptr_null(log);
+
+    /* a line that another one signed, at the end of ours */
+    struct fl_buf text, more;
+    make_path();
+    append_lines(2);
+    read_file(path, &text);
+    ck_assert_int_eq(unlink(head_path), 0);
+    write_file(path, text.data, text.length);
+    make_path();
+    append_as(&others, 3);
+    read_file(path, &more);
+    size_t n;
+    const char *fourth = line_at(&more, 4, &n);
+    fl_buf_append(&text, fourth, n);
+    write_file(path, text.data, text.length);
+    assert_broken(4);
+    ck_assert(fl_audit_open(path, &ours, &log, &error) != FL_OK);
+    fl_buf_free(&more);
+    fl_buf_free(&text);
+}
+END_TEST
+
+START_TEST(a_crash_between_line_and_head_is_no_tampering)
+{
+    struct fl_buf head;
+    append_lines(2);
+    read_file(head_path, &head);
+    append_lines(1);
+    write_file(head_path, head.data, head.length); /* as if the last head had never been written */
+    struct fl_audit_report report = verify();
+    ck_assert(report.ahead);
+    ck_assert_uint_eq(report.lines, 4);
+    append_lines(1);
+    report = verify();
+    ck_assert(!report.ahead);
+    ck_assert_uint_eq(report.lines, 5);
+    fl_buf_free(&head);
+}
+END_TEST
+
+START_TEST(a_crash_behind_the_very_first_line_is_no_tampering)
+{
+    struct fl_buf text;
+    size_t first;
+    append_lines(1);
+    read_file(path, &text);
+    (void)line_at(&text, 1, &first);
+    write_file(path, text.data, first);
+    ck_assert_int_eq(unlink(head_path), 0);
+    ck_assert(verify().ahead);
+    append_lines(1);
+    ck_assert_uint_eq(verify().lines, 2);
     fl_buf_free(&text);
 }
 END_TEST
@@ -109,33 +317,48 @@ START_TEST(a_torn_last_line_is_cut_off_when_the_log_is_opened)
 {
     append_lines(2);
     int fd = open(path, O_WRONLY | O_APPEND);
-    ck_assert_int_eq(write(fd, "{\"seq\":3,", 9), 9);
+    ck_assert_int_eq(write(fd, "{\"seq\":4,", 9), 9);
     close(fd);
+    ck_assert(verify().torn);
     append_lines(1);
-    ck_assert_uint_eq(verified(), 3);
-    ck_assert_int_eq(truncate(path, 20), 0); /* nothing but a torn first line */
+    ck_assert_uint_eq(verify().lines, 4);
+    make_path();
+    write_file(path, "{\"seq\":1,", 9); /* nothing but a torn first line */
+    ck_assert(verify().torn);
     append_lines(1);
-    ck_assert_uint_eq(verified(), 1);
+    ck_assert_uint_eq(verify().lines, 2);
 }
 END_TEST
 
-START_TEST(a_failed_write_leaves_a_log_that_goes_on)
+/* One append after another while the nth write, then the nth fsync, is refused. */
+START_TEST(whatever_write_or_fsync_fails_the_log_goes_on)
 {
-    struct fl_audit *log;
-    fl_assert_ok(fl_audit_open(path, &log, &error), &error);
-    fl_fs_fail_write_at(0);
-    ck_assert_int_eq(fl_audit_append(log, 0, "x", NULL, &error), FL_EIO);
-    enum fl_status after = fl_audit_append(log, 0, "y", NULL, &error);
-    fl_audit_close(&log);
-    fl_assert_ok(after, &error);
-    ck_assert_uint_eq(verified(), 1);
+    static void (*const arm[])(long) = {fl_fs_fail_write_at, fl_fs_fail_sync_at};
+    for (int kind = 0; kind < 2; kind++) {
+        for (long n = 0; n < 9; n++) {
+            struct fl_audit *log;
+            uint64_t good = 0;
+            make_path();
+            fl_assert_ok(fl_audit_open(path, &ours, &log, &error), &error);
+            arm[kind](n);
+            for (int i = 0; i < 4; i++)
+                good += fl_audit_append(log, 0, "x", NULL, &error) == FL_OK;
+            ck_assert(fl_fs_fault_fired());
+            ck_assert_uint_ge(good, 3); /* it fails once, and goes on */
+            struct fl_audit_report report = verify();
+            ck_assert_uint_eq(report.lines, good + 1);
+            fl_audit_close(&log);
+            append_lines(1); /* another process finds nothing wrong either */
+            ck_assert_uint_eq(verify().lines, good + 2);
+        }
+    }
 }
 END_TEST
 
 START_TEST(after_a_failed_fsync_the_log_is_written_anew_and_goes_on)
 {
     struct fl_audit *log;
-    fl_assert_ok(fl_audit_open(path, &log, &error), &error);
+    fl_assert_ok(fl_audit_open(path, &ours, &log, &error), &error);
     enum fl_status first = fl_audit_append(log, 0, "w", NULL, &error);
     fl_fs_fail_sync_at(0);
     enum fl_status failed = fl_audit_append(log, 0, "x", NULL, &error);
@@ -147,7 +370,63 @@ START_TEST(after_a_failed_fsync_the_log_is_written_anew_and_goes_on)
     ck_assert_int_eq(failed, FL_EIO);
     ck_assert_int_eq(again, FL_EIO);
     fl_assert_ok(after, &error);
-    ck_assert_uint_eq(verified(), 2);
+    ck_assert_uint_eq(verify().lines, 3);
+}
+END_TEST
+
+/* Three lines as they were written before logs were signed. */
+static void make_unsigned(struct fl_buf *out)
+{
+    uint8_t last[FL_HASH_BYTES] = {0};
+    char hash[FL_HASH_HEX_BYTES];
+    fl_buf_init(out, 4096);
+    for (int i = 1; i <= 3; i++) {
+        size_t from = out->length;
+        fl_hex(last, FL_HASH_BYTES, hash);
+        fl_buf_printf(out,
+                      "{\"seq\":%d,\"ts\":\"2024-02-29T12:34:56.789Z\",\"event\":\"old\","
+                      "\"n\":%d,\"prev\":\"%s\"}",
+                      i, i, hash);
+        fl_sha256(out->data + from, out->length - from, last);
+        fl_buf_append(out, "\n", 1);
+    }
+    fl_assert_ok(fl_buf_status(out), &error);
+    write_file(path, out->data, out->length);
+}
+
+START_TEST(a_log_without_signatures_verifies_as_such_and_is_continued_by_signed_lines)
+{
+    struct fl_buf text;
+    make_unsigned(&text);
+    struct fl_audit_report report = verify();
+    ck_assert(!report.is_signed);
+    ck_assert_uint_eq(report.lines, 3);
+    append_lines(2);
+    report = verify();
+    ck_assert(report.is_signed);
+    ck_assert_uint_eq(report.unsigned_lines, 3);
+    ck_assert_uint_eq(report.lines, 6);
+    fl_buf_free(&text);
+
+    read_file(path, &text); /* what stood before is vouched for */
+    *strstr((char *)text.data, "\"n\":2") = '\'';
+    assert_broken_with(text.data, text.length, 2);
+    *strchr((char *)text.data, '\'') = '"';
+    strstr((char *)text.data, "\"n\":3")[4] = '4'; /* the last of them, still JSON */
+    assert_broken_with(text.data, text.length, 4);
+    fl_buf_free(&text);
+}
+END_TEST
+
+START_TEST(a_signed_log_cannot_be_passed_off_as_an_unsigned_one)
+{
+    struct fl_buf text;
+    struct fl_audit *log;
+    append_lines(2);
+    make_unsigned(&text);
+    assert_broken(4); /* its head is there: something signed is missing */
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    fl_buf_free(&text);
 }
 END_TEST
 
@@ -155,15 +434,22 @@ START_TEST(what_is_no_audit_log_is_refused)
 {
     static char rubbish[100000];
     struct fl_audit *log;
+    struct fl_audit_report report;
     memset(rubbish, 'x', sizeof(rubbish));
-    fl_assert_ok(fl_fs_write(path, rubbish, sizeof(rubbish), 0600, &error), &error);
-    ck_assert_int_eq(fl_audit_open(path, &log, &error), FL_EFORMAT);
+    write_file(path, rubbish, sizeof(rubbish));
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
     ck_assert_ptr_null(log);
-    fl_assert_ok(fl_fs_write(path, "[1]\n", 4, 0600, &error), &error);
-    ck_assert_int_eq(fl_audit_open(path, &log, &error), FL_EFORMAT);
-    fl_assert_ok(fl_fs_write(path, "", 0, 0600, &error), &error);
+    rubbish[sizeof(rubbish) - 1] = '\n';
+    write_file(path, rubbish, sizeof(rubbish));
+    assert_broken(1);
+    write_file(path, "[1]\n", 4);
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    assert_broken(1);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(fl_audit_verify(path, NULL, fake_check, &report, &error), FL_ENOTFOUND);
+    write_file(path, "", 0);
     append_lines(1);
-    ck_assert_uint_eq(verified(), 1);
+    ck_assert_uint_eq(verify().lines, 2);
 }
 END_TEST
 
@@ -171,10 +457,18 @@ static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, make_path, NULL);
     tcase_add_test(tc, the_chain_goes_on_after_a_restart);
-    tcase_add_test(tc, a_change_a_removal_and_a_reordering_show);
+    tcase_add_test(tc, a_change_a_removal_an_insertion_and_a_reordering_show);
+    tcase_add_test(tc, no_byte_can_be_changed);
+    tcase_add_test(tc, an_end_that_was_cut_off_shows);
+    tcase_add_test(tc, a_head_of_another_log_or_that_was_changed_is_refused);
+    tcase_add_test(tc, another_key_is_told_apart);
+    tcase_add_test(tc, a_crash_between_line_and_head_is_no_tampering);
+    tcase_add_test(tc, a_crash_behind_the_very_first_line_is_no_tampering);
     tcase_add_test(tc, a_torn_last_line_is_cut_off_when_the_log_is_opened);
-    tcase_add_test(tc, a_failed_write_leaves_a_log_that_goes_on);
+    tcase_add_test(tc, whatever_write_or_fsync_fails_the_log_goes_on);
     tcase_add_test(tc, after_a_failed_fsync_the_log_is_written_anew_and_goes_on);
+    tcase_add_test(tc, a_log_without_signatures_verifies_as_such_and_is_continued_by_signed_lines);
+    tcase_add_test(tc, a_signed_log_cannot_be_passed_off_as_an_unsigned_one);
     tcase_add_test(tc, what_is_no_audit_log_is_refused);
 }
 

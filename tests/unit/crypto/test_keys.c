@@ -88,6 +88,56 @@ START_TEST(a_key_file_that_others_can_read_or_that_is_a_link_is_refused)
 }
 END_TEST
 
+START_TEST(a_key_file_in_a_directory_that_others_can_write_is_refused)
+{
+    static const mode_t bad_modes[] = {0777, 0770, 0720, 0702};
+    char path[FL_PATH_BYTES], other[FL_PATH_BYTES];
+    key_path(path);
+    char *slash = strrchr(path, '/');
+    struct fl_keys *keys = make_keys(), *again = NULL;
+    fl_assert_ok(fl_keys_save(keys, path, &error), &error);
+    (void)snprintf(other, sizeof(other), "%.4000s.other", path);
+    for (size_t i = 0; i < sizeof(bad_modes) / sizeof(bad_modes[0]); i++) {
+        *slash = '\0';
+        ck_assert_int_eq(chmod(path, bad_modes[i]), 0);
+        *slash = '/';
+        ck_assert_int_eq(fl_keys_load(path, &again, &error), FL_EREFUSED);
+        ck_assert_ptr_null(again);
+        ck_assert_ptr_nonnull(strstr(error.text, "chmod go-w"));
+        ck_assert_int_eq(fl_keys_save(keys, other, &error), FL_EREFUSED);
+        ck_assert(!fl_path_exists(other));
+    }
+    *slash = '\0';
+    ck_assert_int_eq(chmod(path, 01777), 0); /* as /tmp: nobody can replace what is ours */
+    *slash = '/';
+    fl_assert_ok(fl_keys_load(path, &again, &error), &error);
+    fl_keys_destroy(&again);
+    fl_keys_destroy(&keys);
+}
+END_TEST
+
+START_TEST(a_key_file_of_another_user_or_in_their_directory_is_refused)
+{
+    if (geteuid() != 0)
+        return; /* only root can give files away */
+    char path[FL_PATH_BYTES];
+    key_path(path);
+    char *slash = strrchr(path, '/');
+    struct fl_keys *keys = make_keys(), *again = NULL;
+    fl_assert_ok(fl_keys_save(keys, path, &error), &error);
+    ck_assert_int_eq(chown(path, 12345, 12345), 0);
+    ck_assert_int_eq(fl_keys_load(path, &again, &error), FL_EREFUSED);
+    ck_assert_ptr_nonnull(strstr(error.text, "12345"));
+    ck_assert_int_eq(chown(path, 0, 0), 0);
+    *slash = '\0';
+    ck_assert_int_eq(chown(path, 12345, 12345), 0);
+    *slash = '/';
+    ck_assert_int_eq(fl_keys_load(path, &again, &error), FL_EREFUSED);
+    ck_assert_ptr_nonnull(strstr(error.text, "12345"));
+    fl_keys_destroy(&keys);
+}
+END_TEST
+
 START_TEST(a_key_file_handed_over_by_root_may_be_readable_by_its_group)
 {
     if (geteuid() != 0)
@@ -220,6 +270,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, keys_are_the_same_after_a_trip_through_their_file);
     tcase_add_test(tc, a_key_file_is_never_replaced);
     tcase_add_test(tc, a_key_file_that_others_can_read_or_that_is_a_link_is_refused);
+    tcase_add_test(tc, a_key_file_in_a_directory_that_others_can_write_is_refused);
+    tcase_add_test(tc, a_key_file_of_another_user_or_in_their_directory_is_refused);
     tcase_add_test(tc, a_key_file_handed_over_by_root_may_be_readable_by_its_group);
     tcase_add_test(tc, a_damaged_key_file_is_told_apart);
     tcase_add_test(tc, an_identity_is_one_string_and_back);
