@@ -287,6 +287,8 @@ bool sim_run(struct sim *self)
     fl_fs_fail_write_at(-1);
     fl_fs_fail_sync_at(-1);
     fl_store_crash_at(-1);
+    if (!self->failed)
+        sim_check_audits(self);
     sim_world_free(self);
     return !self->failed;
 }

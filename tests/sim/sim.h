@@ -239,4 +239,8 @@ void sim_check_frame(struct sim_site *site, const void *frame, size_t length);
 /* The version is what its survivors sent, summed anew. */
 void sim_check_sum(struct sim *self, const struct fl_version *version);
 
+/* ---- audits.c ---- */
+/* At the end: every audit log verifies, and they agree. */
+void sim_check_audits(struct sim *self);
+
 #endif
