@@ -51,17 +51,13 @@ void fl_client_send_masked(struct fl_client *self)
 /* In the audit log before it can leave: an answer is given once, and for these survivors. */
 static bool record_answer(struct fl_client *self, const struct fl_work_result *r)
 {
-    struct fl_error error;
     const struct fl_field fields[] = {FL_U64("job", r->key.job),
                                       FL_U64("round", r->key.round),
                                       FL_U64("attempt", r->key.attempt),
                                       FL_U64("survivors", r->survivors),
                                       {.kind = FL_FIELD_END}};
-    if (fl_audit_append(self->audit, fl_clock_wall(self->c.clock), "unmask_answered", fields,
-                        &error) != FL_OK) {
-        fl_log(FL_LOG_ERROR, "audit_failed", error.text);
+    if (fl_client_audit(self, "unmask_answered", fields) != FL_OK)
         return false;
-    }
     fl_log_fields(FL_LOG_INFO, "unmask_answered",
                   "this site helped to open the sum of the survivors' updates", fields);
     return true;

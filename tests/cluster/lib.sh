@@ -14,7 +14,9 @@ failures=0 checks=0
 declare -A pids=() # name -> process id of what runs
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
-unset FEDLORA_LOG NO_COLOR
+unset FEDLORA_LOG NO_COLOR FEDLORA_COREDUMP
+# LeakSanitizer looks at its process as a debugger does
+if grep -q '^FL_SANITIZE:BOOL=ON' "$build/CMakeCache.txt" 2>/dev/null; then export FEDLORA_COREDUMP=1; fi
 
 clean_up() {
     local code=$? name

@@ -7,6 +7,8 @@ COORDINATOR=$BUILD/fedlora-coordinator
 WORKER=$BUILD/fedlora-worker
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive FEDLORA_LOG=json NO_COLOR=1
 export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16}
+# LeakSanitizer looks at its process as a debugger does
+if grep -q '^FL_SANITIZE:BOOL=ON' "$BUILD/CMakeCache.txt" 2>/dev/null; then export FEDLORA_COREDUMP=1; fi
 declare -A PID=()
 
 say() { printf '%s\n' "$*" >&2; }

@@ -79,8 +79,22 @@ START_TEST(what_is_no_file_has_no_hash)
 }
 END_TEST
 
+START_TEST(nothing_of_a_key_stays_in_a_finished_hash)
+{
+    static const struct fl_blake2b empty;
+    struct fl_blake2b hash;
+    uint8_t key[32] = {7}, out[FL_HASH_BYTES];
+    fl_blake2b_init(&hash, key, sizeof(key));
+    fl_blake2b_update(&hash, "secret", 6);
+    ck_assert_int_ne(memcmp(&hash, &empty, sizeof(hash)), 0);
+    fl_blake2b_final(&hash, out);
+    ck_assert_int_eq(memcmp(&hash, &empty, sizeof(hash)), 0);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
+    tcase_add_test(tc, nothing_of_a_key_stays_in_a_finished_hash);
     tcase_add_test(tc, sha256_gives_the_published_values);
     tcase_add_test(tc, blake2b_gives_the_published_values);
     tcase_add_test(tc, a_file_hashes_as_its_bytes_do);
