@@ -1,5 +1,6 @@
 #!/bin/bash
-# The manual pages and --help name the same commands and options; the README names every command.
+# The manual pages and --help name the same commands and options; the README names every command, and
+# the tests that SECURITY.md names exist.
 # usage: manual.sh BUILD_DIR SOURCE_DIR
 set -u
 build=$1 source=$2
@@ -43,5 +44,16 @@ for program in fedlora-coordinator fedlora-worker; do
         mandoc -Tlint -W error "$page" || fail "$page is not sound"
     fi
 done
+
+# A promise in SECURITY.md that names a test names one that exists.
+promised=0
+for test in $(grep -o '`[a-z0-9]*\(_[a-z0-9]*\)\{3,\}`\|`[a-z_][a-z_]*\.sh`' "$source/SECURITY.md" | tr -d '`' | sort -u); do
+    promised=$((promised + 1))
+    case $test in
+    *.sh) [ -x "$source/tests/cluster/$test" ] ;;
+    *) grep -rqw "START_TEST($test)" "$source/tests/unit" ;;
+    esac || fail "SECURITY.md names a test that is not there: $test"
+done
+[ "$promised" -gt 20 ] || fail 'SECURITY.md names hardly any test'
 [ "$failures" = 0 ] && echo 'manual pages, --help and README agree'
 exit $((failures > 0))
