@@ -272,6 +272,15 @@ static enum fl_status read_member(void *context, const struct fl_row *row)
     return FL_OK;
 }
 
+static enum fl_status read_pledged(void *context, const struct fl_row *row)
+{
+    struct fl_member *m = fl_round_member(context, (uint32_t)fl_row_i64(row, 0));
+    if (!m)
+        return FL_ERANGE;
+    m->pledged = true;
+    return FL_OK;
+}
+
 static enum fl_status read_refused(void *context, const struct fl_row *row)
 {
     struct fl_member *m = fl_round_member(context, (uint32_t)fl_row_i64(row, 0));
@@ -291,6 +300,13 @@ enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job
                                  "signed, answered FROM members "
                                  "WHERE job = ? AND round = ? AND attempt = ?",
                                  "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
+    if (status == FL_OK) /* the newest attempt of this round in which a survivor answered */
+        status = fl_store_select(store, error, read_pledged, round, NULL,
+                                 "SELECT site FROM members WHERE job = ? AND round = ? AND "
+                                 "uploaded = 1 AND attempt = (SELECT MAX(attempt) FROM members "
+                                 "WHERE job = ? AND round = ? AND attempt < ? AND answered = 1)",
+                                 "iiiii", job->id, (int64_t)job->round, job->id,
+                                 (int64_t)job->round, (int64_t)job->attempt);
     if (status == FL_OK)
         status = fl_store_select(store, error, read_refused, round, NULL,
                                  "SELECT site FROM refusals WHERE job = ? AND permanent = 1", "i",

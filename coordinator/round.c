@@ -61,8 +61,23 @@ static bool enough_fit(const struct fl_round *self)
     return count_members(self, is_fit) >= self->rules.min_workers;
 }
 
+static bool pledge_lost(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return count_members(self, is_lost_pledge) > 0;
+}
+
+/* How many a stage needs: as many as the rules say, or all that the round is pledged to. */
+static uint32_t least_of(const struct fl_round *self, uint32_t least)
+{
+    uint32_t pledged = fl_round_pledged(self);
+    return pledged > least ? pledged : least;
+}
+
 static bool selected(const struct fl_round *self, int64_t now_ms)
 {
+    if (fl_round_pledged(self) > 0)
+        return self->begun && count_members(self, is_absent_pledge) == 0;
     return self->begun && enough_fit(self) &&
            (count_members(self, is_silent) == 0 || overdue(self, now_ms));
 }
@@ -97,7 +112,7 @@ typedef bool (*member_test)(const struct fl_member *);
 static bool complete(const struct fl_round *self, int64_t now_ms, member_test has, member_test may,
                      uint32_t least)
 {
-    if (count_members(self, has) < least)
+    if (count_members(self, has) < least_of(self, least))
         return false;
     if (overdue(self, now_ms))
         return true;
@@ -168,30 +183,35 @@ static bool answered(const struct fl_round *self, int64_t now_ms)
 
 static bool train_hopeless(const struct fl_round *self, int64_t now_ms)
 {
-    return count_members(self, may_train) < self->rules.min_workers || overdue(self, now_ms);
+    return count_members(self, may_train) < least_of(self, self->rules.min_workers) ||
+           overdue(self, now_ms);
 }
 
 static bool keys_hopeless(const struct fl_round *self, int64_t now_ms)
 {
-    return count_members(self, may_advertise) < self->rules.min_workers || overdue(self, now_ms);
+    return count_members(self, may_advertise) < least_of(self, self->rules.min_workers) ||
+           overdue(self, now_ms);
 }
 
 static bool shares_hopeless(const struct fl_round *self, int64_t now_ms)
 {
-    return count_members(self, may_share) < fl_round_needed(self) || overdue(self, now_ms);
+    return count_members(self, may_share) < least_of(self, fl_round_needed(self)) ||
+           overdue(self, now_ms);
 }
 
 static bool collect_hopeless(const struct fl_round *self, int64_t now_ms)
 {
     bool secure = self->rules.secure;
     uint32_t least = secure ? fl_round_needed(self) : self->rules.min_workers;
-    return count_members(self, secure ? may_upload_masked : may_upload) < least ||
+    return count_members(self, secure ? may_upload_masked : may_upload) < least_of(self, least) ||
            overdue(self, now_ms);
 }
 
 static bool unmask_hopeless(const struct fl_round *self, int64_t now_ms)
 {
-    return count_members(self, may_answer) < fl_round_needed(self) || overdue(self, now_ms);
+    /* behind the first answer only the same sites can ever finish the round: they are waited for */
+    return count_members(self, may_answer) < fl_round_needed(self) ||
+           (overdue(self, now_ms) && count_members(self, is_answered) == 0);
 }
 
 static bool last_break(const struct fl_round *self)
@@ -244,7 +264,11 @@ static bool is_last(const struct fl_round *self, int64_t now_ms)
 #define BROKEN       (ENDED | FL_EFFECT_ABANDON)
 #define KEEP         (FL_EFFECT_PERSIST | FL_EFFECT_SEND_SITE)
 #define TOO_FEW      "too few sites could finish the round"
-#define REVOKED_ONE  "a site of the round was revoked"
+#define PLEDGE_LOST                                                                                \
+    "a site left behind the first answers of this round, and the others may not open a sum "       \
+    "without "                                                                                     \
+    "it: cancel, and submit a job that starts from the newest version with another seed"
+#define REVOKED_ONE "a site of the round was revoked"
 
 #define REVOKES(state_, events_)                                                                   \
     {                                                                                              \
@@ -271,6 +295,7 @@ static const struct row table[] = {
     {FL_ROUND_SELECT, ANSWERS, give_up_evaluation, FL_ROUND_DONE, MOVE_ON, ENDED, NULL},
     {FL_ROUND_SELECT, ANSWERS, too_few_left, FL_ROUND_FAILED, MOVE_ON, ENDED,
      "refusals leave too few sites"},
+    {FL_ROUND_SELECT, ANSWERS, pledge_lost, FL_ROUND_PAUSED, MOVE_ON, ENDED, PLEDGE_LOST},
     {FL_ROUND_SELECT, ANSWERS, selected, FL_ROUND_CONFIGURE, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_CONFIGURE, NULL},
     {FL_ROUND_SELECT, E(TICK), waited_too_long, FL_ROUND_FAILED, MOVE_ON, ENDED,
@@ -535,6 +560,21 @@ static uint32_t ask_again(struct fl_round *self, int64_t now_ms)
     return effects;
 }
 
+/* Keys, shares and answers are made in a moment: who is there and says nothing is not waited for as
+   long as a training may take. */
+static int64_t mask_timeout(const struct fl_round *self)
+{
+    return FL_ROUND_MASK_MS < self->rules.round_timeout_ms ? FL_ROUND_MASK_MS
+                                                           : self->rules.round_timeout_ms;
+}
+
+/* The deadline is over and decides nothing: it is armed anew, or nobody would sleep. */
+static bool waits_for_answers(const struct fl_round *self, int64_t now_ms)
+{
+    uint32_t answers = count_members(self, is_answered);
+    return overdue(self, now_ms) && answers > 0 && answers < fl_round_needed(self);
+}
+
 static uint32_t note(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
 {
     if (has_site(input->event)) {
@@ -544,6 +584,8 @@ static uint32_t note(struct fl_round *self, const struct fl_round_input *input, 
     }
     if (input->event == FL_EVENT_STORAGE_FAILED)
         self->deadline_ms = now_ms + FL_ROUND_RETRY_MS;
+    if (self->state == FL_ROUND_UNMASK && waits_for_answers(self, now_ms))
+        self->deadline_ms = now_ms + mask_timeout(self);
     if (self->state != FL_ROUND_SELECT)
         return 0;
     uint32_t effects = ask_again(self, now_ms);
@@ -553,6 +595,14 @@ static uint32_t note(struct fl_round *self, const struct fl_round_input *input, 
 }
 
 /* ---- entering a state ---- */
+
+/* Of an attempt that ends without its version. */
+static void pledge(struct fl_round *self)
+{
+    bool answered = count_members(self, is_answered) > 0;
+    for (uint32_t i = 0; i < self->count && answered; i++)
+        self->members[i].pledged = is_uploaded(&self->members[i]);
+}
 
 static void forget_attempt(struct fl_round *self)
 {
@@ -567,11 +617,11 @@ static void forget_attempt(struct fl_round *self)
 
 static void fix_cohort(struct fl_round *self)
 {
-    uint32_t taken = 0;
+    uint32_t taken = 0, pledged = fl_round_pledged(self);
     for (uint32_t i = 0; i < self->count; i++) {
         struct fl_member *m = &self->members[i];
         bool room = self->rules.max_workers == 0 || taken < self->rules.max_workers;
-        m->cohort = room && is_fit(m);
+        m->cohort = room && is_fit(m) && (pledged == 0 || m->pledged);
         taken += m->cohort;
     }
 }
@@ -591,14 +641,6 @@ static void move_counters(struct fl_round *self, enum move move)
         self->attempt++;
         self->breaks++;
     }
-}
-
-/* Keys, shares and answers are made in a moment: who is there and says nothing is not waited for as
-   long as a training may take. */
-static int64_t mask_timeout(const struct fl_round *self)
-{
-    return FL_ROUND_MASK_MS < self->rules.round_timeout_ms ? FL_ROUND_MASK_MS
-                                                           : self->rules.round_timeout_ms;
 }
 
 /* The only place that assigns the state. */
@@ -642,6 +684,11 @@ static void take(struct fl_round *self, const struct row *row, const struct fl_r
     if (row->move == MOVE_STAY)
         return;
     set_reason(self, row, input);
+    if (row->effects & FL_EFFECT_ABANDON)
+        pledge(self);
+    if (row->move == MOVE_NEXT)
+        for (uint32_t i = 0; i < self->count; i++)
+            self->members[i].pledged = false;
     move_counters(self, row->move);
     if (row->to == FL_ROUND_SELECT)
         forget_attempt(self);

@@ -10,6 +10,9 @@
  * the members' marks, each fixed when its stage is left: U1 advertised (KEYS), U2 shared (SHARES),
  * U3 uploaded (COLLECT). Who fails in a stage loses its mark; who fails later stays in the set and
  * is one of its dropouts.
+ * A pledge: once a survivor has answered, it helps with no other sum of this round's updates than
+ * one over the same survivors (worker/ledger.h). An attempt that breaks behind the first answer
+ * pledges the round to that set: further attempts take exactly these sites, and all of them.
  * Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
@@ -111,6 +114,7 @@ struct fl_member {
     int64_t retry_at_ms;                        /* FL_ANSWER_DEFERRED: when to ask again */
     bool cohort, trained, uploaded, failed;     /* of this attempt */
     bool advertised, shared, signed_, answered; /* secure aggregation */
+    bool pledged;                               /* of this round, over its attempts */
 };
 
 struct fl_round_rules {                        /* of the job */
@@ -175,6 +179,8 @@ uint32_t fl_round_uploaded(const struct fl_round *self);
 /* Secure aggregation: members of U1, and how many of them every later stage needs. */
 uint32_t fl_round_advertised(const struct fl_round *self);
 uint32_t fl_round_needed(const struct fl_round *self);
+/* Members that this round is pledged to; 0: no pledge. */
+uint32_t fl_round_pledged(const struct fl_round *self);
 /* Members that are online. */
 uint32_t fl_round_online(const struct fl_round *self);
 

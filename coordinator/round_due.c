@@ -22,6 +22,11 @@ uint32_t fl_round_advertised(const struct fl_round *self)
     return count_members(self, is_advertised);
 }
 
+uint32_t fl_round_pledged(const struct fl_round *self)
+{
+    return count_members(self, is_pledged);
+}
+
 uint32_t fl_round_needed(const struct fl_round *self)
 {
     uint32_t threshold = 2 * fl_round_advertised(self) / 3 + 1;

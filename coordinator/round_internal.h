@@ -48,6 +48,22 @@ static inline bool is_cohort(const struct fl_member *m)
     return m->cohort;
 }
 
+static inline bool is_pledged(const struct fl_member *m)
+{
+    return m->pledged;
+}
+
+/* A pledge that it is part of can never be met. */
+static inline bool is_lost_pledge(const struct fl_member *m)
+{
+    return m->pledged && (m->revoked || m->answer == FL_ANSWER_REFUSED);
+}
+
+static inline bool is_absent_pledge(const struct fl_member *m)
+{
+    return m->pledged && !is_fit(m);
+}
+
 /* T, U1, U2, U3 */
 static inline bool is_trained(const struct fl_member *m)
 {

@@ -398,6 +398,90 @@ START_TEST(a_site_that_is_there_and_makes_no_keys_is_left_behind_soon)
 }
 END_TEST
 
+/* Bring the round to an answer, and lose one site too many behind it. */
+static void to_pledge(void)
+{
+    to_unmask(4);
+    all(FL_EVENT_SIGNED, 4);
+    (void)happen(FL_EVENT_ANSWERED, 1);
+    (void)happen(FL_EVENT_SITE_FAILED, 2);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    (void)happen(FL_EVENT_SITE_FAILED, 3);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(fl_round_pledged(round_), 4);
+}
+
+START_TEST(an_attempt_that_broke_behind_an_answer_is_tried_again_with_the_same_sites)
+{
+    to_pledge();
+    (void)happen(FL_EVENT_ONLINE, 5);
+    tick();
+    for (uint32_t site = 1; site <= 5; site++)
+        if (site != 4)
+            (void)happen(FL_EVENT_FIT, site);
+    now += rules.select_timeout_ms * 2;
+    tick();
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT); /* site 5 does not stand in for site 4 */
+    (void)happen(FL_EVENT_FIT, 4);
+    ck_assert_int_eq(round_->state, FL_ROUND_CONFIGURE);
+    ck_assert_uint_eq(fl_round_cohort(round_), 4);
+    ck_assert(!fl_round_find(round_, 5)->cohort);
+    (void)happen(FL_EVENT_CONFIGURED, 0);
+    all(FL_EVENT_TRAINED, 4);
+    all(FL_EVENT_ADVERTISED, 4);
+    (void)happen(FL_EVENT_SITE_FAILED, 4); /* three of four would do, were there no pledge */
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(fl_round_pledged(round_), 4);
+}
+END_TEST
+
+START_TEST(a_pledge_ends_with_its_round)
+{
+    to_pledge();
+    tick();
+    all(FL_EVENT_FIT, 4);
+    (void)happen(FL_EVENT_CONFIGURED, 0);
+    all(FL_EVENT_TRAINED, 4);
+    all(FL_EVENT_ADVERTISED, 4);
+    all(FL_EVENT_SHARED, 4);
+    all(FL_EVENT_UPLOADED, 4);
+    all(FL_EVENT_SIGNED, 4);
+    all(FL_EVENT_ANSWERED, 4);
+    (void)happen(FL_EVENT_AGGREGATED, 0);
+    (void)happen(FL_EVENT_COMMITTED, 0);
+    ck_assert_uint_eq(round_->round, 2);
+    ck_assert_uint_eq(fl_round_pledged(round_), 0);
+}
+END_TEST
+
+START_TEST(a_pledge_to_a_site_that_was_revoked_pauses_the_job)
+{
+    to_pledge();
+    (void)happen(FL_EVENT_REVOKED, 2);
+    ck_assert_int_eq(round_->state, FL_ROUND_PAUSED);
+    ck_assert_ptr_nonnull(strstr(round_->reason, "another seed"));
+}
+END_TEST
+
+START_TEST(who_may_still_answer_is_waited_for_behind_the_first_answer)
+{
+    to_unmask(3);
+    all(FL_EVENT_SIGNED, 3);
+    all(FL_EVENT_ANSWERED, 2);
+    (void)happen(FL_EVENT_OFFLINE, 3);
+    for (int i = 0; i < 5; i++) {
+        now += FL_ROUND_MASK_MS;
+        tick();
+        ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+        ck_assert_int_gt(round_->deadline_ms, now);
+    }
+    (void)happen(FL_EVENT_ONLINE, 3);
+    ck_assert_int_eq(fl_round_due(round_, 3), FL_DUE_UNMASK);
+    (void)happen(FL_EVENT_ANSWERED, 3);
+    ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
+}
+END_TEST
+
 START_TEST(a_sum_that_may_not_be_opened_breaks_its_attempt)
 {
     const struct fl_round_input input = {.event = FL_EVENT_UNMASK_FAILED, .reason = "thin tier"};
@@ -569,6 +653,10 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, fewer_than_the_threshold_break_the_attempt_in_every_stage);
     tcase_add_test(tc, a_site_that_is_away_is_not_waited_for_where_enough_have_answered);
     tcase_add_test(tc, a_site_that_is_there_and_makes_no_keys_is_left_behind_soon);
+    tcase_add_test(tc, an_attempt_that_broke_behind_an_answer_is_tried_again_with_the_same_sites);
+    tcase_add_test(tc, a_pledge_ends_with_its_round);
+    tcase_add_test(tc, a_pledge_to_a_site_that_was_revoked_pauses_the_job);
+    tcase_add_test(tc, who_may_still_answer_is_waited_for_behind_the_first_answer);
     tcase_add_test(tc, a_sum_that_may_not_be_opened_breaks_its_attempt);
     tcase_add_test(tc, an_evaluation_that_finds_no_sites_ends_the_job_as_done);
     tcase_add_test(tc, a_full_disk_delays_the_sum_and_loses_nothing);
