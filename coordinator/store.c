@@ -230,6 +230,20 @@ static enum fl_status verify(struct fl_store *self, struct fl_error *error)
     return status;
 }
 
+/*
+ * Bring the log into the database and empty it. An fsync that failed leaves a commit in the page
+ * cache that the disk may never see; a process that was restarted since takes it for good and puts
+ * its own commits behind it, and all of them would go with it in a power cut. Written again into
+ * the database they are durable. A full disk is no reason not to start: it can still be read.
+ */
+static enum fl_status settle_log(struct fl_store *self, struct fl_error *error)
+{
+    int code = sqlite3_wal_checkpoint_v2(self->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    if (code == SQLITE_OK || (code & 0xff) == SQLITE_FULL)
+        return FL_OK;
+    return fail_sqlite(self, error, "its log cannot be brought in");
+}
+
 enum fl_status fl_store_open(const char *directory, struct fl_store **out, struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
@@ -244,6 +258,8 @@ enum fl_status fl_store_open(const char *directory, struct fl_store **out, struc
     status = connect(directory, SQLITE_OPEN_READWRITE, out, error);
     if (status == FL_OK)
         status = verify(*out, error);
+    if (status == FL_OK)
+        status = settle_log(*out, error);
     if (status != FL_OK)
         fl_store_close(out);
     return status;

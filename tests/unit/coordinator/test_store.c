@@ -81,6 +81,38 @@ START_TEST(what_was_committed_is_there_after_reopening)
 }
 END_TEST
 
+static void copy_file(const char *name, const char *to)
+{
+    char from_path[FL_PATH_BYTES], to_path[FL_PATH_BYTES];
+    struct fl_buf bytes;
+    fl_assert_ok(fl_path_join(from_path, directory, name, &error), &error);
+    fl_assert_ok(fl_path_join(to_path, to, name, &error), &error);
+    fl_assert_ok(fl_fs_read(from_path, 1u << 24, &bytes, &error), &error);
+    enum fl_status status = fl_fs_write(to_path, bytes.data, bytes.length, 0600, &error);
+    fl_buf_free(&bytes);
+    fl_assert_ok(status, &error);
+}
+
+/* An fsync that failed may have left the end of the log in the page cache only. */
+START_TEST(opening_after_a_crash_brings_the_log_into_the_database)
+{
+    char other[FL_PATH_BYTES], log[FL_PATH_BYTES];
+    struct fl_buf bytes;
+    fl_test_directory(other);
+    fl_assert_ok(add_site("clinic"), &error);
+    copy_file("state.db", other);
+    copy_file("state.db-wal", other);
+    fl_store_close(&store);
+    fl_assert_ok(fl_store_open(other, &store, &error), &error);
+    fl_assert_ok(fl_path_join(log, other, "state.db-wal", &error), &error);
+    fl_assert_ok(fl_fs_read(log, 1u << 24, &bytes, &error), &error);
+    size_t left = bytes.length;
+    fl_buf_free(&bytes);
+    ck_assert_uint_eq(left, 0);
+    ck_assert_uint_eq(count_sites(), 1);
+}
+END_TEST
+
 START_TEST(a_rollback_leaves_no_trace_and_spoils_the_outer_transaction)
 {
     fl_assert_ok(fl_store_begin(store, &error), &error);
@@ -145,6 +177,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, opening_says_that_there_is_no_coordinator);
     tcase_add_test(tc, a_damaged_database_is_refused);
     tcase_add_test(tc, what_was_committed_is_there_after_reopening);
+    tcase_add_test(tc, opening_after_a_crash_brings_the_log_into_the_database);
     tcase_add_test(tc, a_rollback_leaves_no_trace_and_spoils_the_outer_transaction);
     tcase_add_test(tc, uniqueness_is_told_apart_from_other_failures);
     tcase_add_test(tc, after_a_crash_nothing_is_durable_any_more);
