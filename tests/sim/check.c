@@ -223,8 +223,11 @@ static void check_job(struct sim *self, const struct fl_job *job)
         (job->round == history->round && job->attempt < history->attempt))
         sim_violation(self, "round %u attempt %u came after round %u attempt %u", job->round,
                       job->attempt, history->round, history->attempt);
-    if (job->round != history->round || job->attempt != history->attempt)
-        self->counts.attempts++;
+    bool same = job->round == history->round && job->attempt == history->attempt;
+    if (same && is == FL_JOB_RUNNING && was == is && job->phase < history->phase)
+        sim_violation(self, "round %u attempt %u went back from %s to %s", job->round, job->attempt,
+                      fl_round_state_name(history->phase), fl_round_state_name(job->phase));
+    self->counts.attempts += !same;
     if (job->phase == FL_ROUND_KEYS || job->phase == FL_ROUND_SHARES ||
         job->phase == FL_ROUND_UNMASK)
         sim_violation(self, "a job without masks is in %s", fl_round_state_name(job->phase));
@@ -233,6 +236,7 @@ static void check_job(struct sim *self, const struct fl_job *job)
     if (is == FL_JOB_DONE && history->versions != self->spec->rounds)
         sim_violation(self, "the job is done with %u versions", history->versions);
     history->state = is;
+    history->phase = job->phase;
     history->round = job->round;
     history->attempt = job->attempt;
 }

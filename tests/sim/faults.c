@@ -1,4 +1,5 @@
 /* faults.c - the weather: what goes wrong, and when it stops. */
+#include "disk.h"
 #include "sim.h"
 
 static struct sim_site *any_site(struct sim *self)
@@ -23,20 +24,39 @@ static void crash_store(struct sim *self)
         fl_store_crash_at((long)sim_below(self, 80));
 }
 
-static void kill_in_write(struct sim *self)
+static uint32_t any_machine(struct sim *self)
 {
-    any_site(self)->dying = true;
+    return sim_chance(self, 40) ? SIM_MACHINE_HUB : any_site(self)->index + 1;
 }
 
-/* One write or fsync of anybody fails; nobody dies. */
+bool sim_power_fails(struct sim *self)
+{
+    bool fails = self->faults && sim_chance(self, 50);
+    self->counts.outages += fails;
+    return fails;
+}
+
+static void die_in_write(struct sim *self)
+{
+    sim_disk_die_at(any_machine(self), (long)sim_below(self, 60));
+}
+
+/* One write or fsync fails; nobody dies. */
 static void fail_disk(struct sim *self)
 {
-    long n = (long)sim_below(self, 40);
+    long n = (long)sim_below(self, 20);
+    uint32_t machine = any_machine(self);
     self->counts.disk_faults++;
     if (sim_chance(self, 50))
-        fl_fs_fail_write_at(n);
+        sim_disk_fail_write_at(machine, n);
     else
-        fl_fs_fail_sync_at(n);
+        sim_disk_fail_sync_at(machine, n);
+}
+
+static void fill_disk(struct sim *self)
+{
+    self->counts.disk_faults++;
+    sim_disk_fill(any_machine(self), self->now + sim_below(self, 20000));
 }
 
 static void cut(struct sim *self)
@@ -71,9 +91,9 @@ static void clog_all(struct sim *self)
 void sim_fault(struct sim *self)
 {
     static void (*const faults[])(struct sim *) = {
-        crash_site,    crash_site, crash_hub, crash_store, crash_store, kill_in_write,
-        kill_in_write, fail_disk,  fail_disk, cut,         cut,         clog_one,
-        clog_one,      darken,     rubbish,   clog_all};
+        crash_site,   crash_site, crash_hub, crash_store, crash_store, die_in_write,
+        die_in_write, fail_disk,  fail_disk, fill_disk,   cut,         cut,
+        clog_one,     clog_one,   darken,    rubbish,     clog_all};
     if (!self->faults)
         return;
     faults[sim_below(self, sizeof(faults) / sizeof(faults[0]))](self);
@@ -85,13 +105,16 @@ void sim_fault(struct sim *self)
 void sim_heal(struct sim *self)
 {
     self->faults = false;
-    fl_fs_fail_write_at(-1);
-    fl_fs_fail_sync_at(-1);
+    for (uint32_t i = 0; i <= self->site_count; i++) {
+        sim_disk_die_at(i, -1);
+        sim_disk_fail_write_at(i, -1);
+        sim_disk_fail_sync_at(i, -1);
+        sim_disk_fill(i, 0);
+    }
     if (!fl_store_crashed())
         fl_store_crash_at(-1);
     for (uint32_t i = 0; i < self->site_count; i++) {
         self->sites[i].dark_until = 0;
-        self->sites[i].dying = false;
         sim_site_start(&self->sites[i]);
     }
     sim_hub_start(self);

@@ -1,46 +1,8 @@
 /* hub.c - the coordinator's process: started, turned, killed. */
 #include <poll.h>
 
+#include "disk.h"
 #include "sim.h"
-
-/* ---- a disk that lies about fsync (planted) ---- */
-
-static const char *const database[2] = {"state.db", "state.db-wal"};
-
-static void forget_kept(struct sim_hub *hub)
-{
-    for (int i = 0; hub->has_kept && i < 2; i++)
-        fl_buf_free(&hub->kept[i]);
-    hub->has_kept = false;
-}
-
-static void keep_database(struct sim_hub *hub)
-{
-    char path[FL_PATH_BYTES];
-    struct fl_error error;
-    if (sim_planted != SIM_PLANT_SYNC)
-        return;
-    forget_kept(hub);
-    bool good = true;
-    for (int i = 0; i < 2; i++)
-        good = fl_path_join(path, hub->directory, database[i], &error) == FL_OK &&
-               fl_fs_read(path, 1u << 26, &hub->kept[i], &error) == FL_OK && good;
-    hub->has_kept = true;
-    if (!good)
-        forget_kept(hub);
-}
-
-/* The machine comes back with the database of a while ago. */
-static void lose_writes(struct sim_hub *hub)
-{
-    char path[FL_PATH_BYTES];
-    struct fl_error error;
-    for (int i = 0; hub->has_kept && i < 2; i++) {
-        if (fl_path_join(path, hub->directory, database[i], &error) == FL_OK)
-            (void)!fl_fs_write(path, hub->kept[i].data, hub->kept[i].length, 0600, &error);
-    }
-    forget_kept(hub);
-}
 
 /* ---- life ---- */
 
@@ -68,8 +30,11 @@ void sim_hub_start(struct sim *self)
     if (status == FL_OK)
         status = fl_server_create(hub->desk, &options, &hub->server, &error);
     if (status != FL_OK) {
+        bool died = sim_disk_is_dead(SIM_MACHINE_HUB);
         fl_desk_close(&hub->desk);
-        if (!self->faults || status != FL_EIO)
+        if (died)
+            sim_disk_bury(SIM_MACHINE_HUB, sim_power_fails(self));
+        if (!died && (!self->faults || (status != FL_EIO && status != FL_ENOSPC)))
             sim_violation(self, "the coordinator does not start: %s", error.text);
         else
             hub_start_again(self, 500); /* the disk refused; its supervisor tries again */
@@ -86,13 +51,17 @@ void sim_hub_crash(struct sim *self)
     struct sim_hub *hub = &self->hub;
     if (!hub->server)
         return;
-    sim_trace(self, "hub dies%s", fl_store_crashed() ? " in a durable step" : "");
+    sim_trace(self, "hub dies%s",
+              fl_store_crashed()                  ? " in a durable step"
+              : sim_disk_is_dead(SIM_MACHINE_HUB) ? " in a write"
+                                                  : "");
     self->counts.hub_crashes++;
     hub->life++;
     hub->next_at = INT64_MAX;
     sim_net_hub_died(self);
+    sim_disk_kill(SIM_MACHINE_HUB);
     sim_hub_close(self);
-    lose_writes(hub);
+    sim_disk_bury(SIM_MACHINE_HUB, sim_power_fails(self));
     hub_start_again(self, 50 + (self->faults ? sim_below(self, 12000) : 0));
 }
 
@@ -100,7 +69,7 @@ static void after_hub(struct sim *self)
 {
     struct sim_hub *hub = &self->hub;
     struct pollfd wake = {.fd = fl_server_wake_fd(hub->server), .events = POLLIN};
-    if (fl_store_crashed()) {
+    if (fl_store_crashed() || sim_disk_is_dead(SIM_MACHINE_HUB)) {
         self->counts.store_crashes++;
         sim_hub_crash(self);
         return;
@@ -111,8 +80,6 @@ static void after_hub(struct sim *self)
         hub->waking = true;
     }
     sim_check_hub(self);
-    if (!hub->has_kept || self->counts.steps % 64 == 0)
-        keep_database(hub);
     int64_t wait = fl_server_wait_ms(hub->server);
     hub->next_at = self->now + (wait > 0 ? wait : 1);
 }

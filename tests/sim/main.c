@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "disk.h"
 #include "sim.h"
 
 #define FAILURES_MAX 5
@@ -131,10 +132,10 @@ static int run_all(const struct options *options)
                  " frames, %" PRIu64 " versions, %" PRIu64 " attempts, %" PRIu64
                  " trainings; deaths: %" PRIu64 " sites, %" PRIu64 " coordinator (%" PRIu64
                  " in a durable step); %" PRIu64 " cuts, %" PRIu64 " clogs, %" PRIu64
-                 " disk faults, %" PRIu64 " rubbish, %" PRIu64 " resumed\n",
+                 " disk faults, %" PRIu64 " power cuts, %" PRIu64 " rubbish, %" PRIu64 " resumed\n",
                  done, failures, seconds_now() - began, c.steps, c.frames, c.commits, c.attempts,
                  c.trainings, c.site_crashes, c.hub_crashes, c.store_crashes, c.cuts, c.clogs,
-                 c.disk_faults, c.rubbish, c.resumes);
+                 c.disk_faults, c.outages, c.rubbish, c.resumes);
     return failures ? 1 : 0;
 }
 
@@ -219,7 +220,7 @@ int main(int argc, char **argv)
     }
     (void)signal(SIGABRT, on_death);
     (void)signal(SIGSEGV, on_death);
-    if (randombytes_set_implementation(&generator) != 0)
+    if (randombytes_set_implementation(&generator) != 0 || !sim_vfs_register())
         return 1;
     fl_hash_init();
     fl_log_set_level(options.verbose ? FL_LOG_INFO : (enum fl_log_level)(FL_LOG_ERROR + 1));

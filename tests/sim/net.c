@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "disk.h"
 #include "sim.h"
 
 #define LINGER_MS 20000 /* how long an end may believe in a connection that is dead */
@@ -69,7 +70,7 @@ static enum fl_status hub_send(struct fl_transport *transport, fl_peer peer, con
         return FL_ERANGE;
     if (!conn || !conn->hub_open)
         return FL_ENOTFOUND;
-    if (fl_store_crashed() || conn->cut || !conn->site_open)
+    if (fl_store_crashed() || sim_disk_is_dead(SIM_MACHINE_HUB) || conn->cut || !conn->site_open)
         return FL_OK; /* said by a dead process, or into the void */
     if (conn->to_site_bytes > 0 && conn->to_site_bytes + length > self->outbox_bytes) {
         conn->hub_blocked = true;
@@ -125,7 +126,7 @@ static enum fl_status site_send(struct fl_link *link, const void *frame, size_t 
         return FL_ERANGE;
     if (!conn || !conn->site_open)
         return FL_ENOTFOUND;
-    if ((site->dying && fl_fs_fault_fired()) || conn->cut || !conn->hub_open)
+    if (sim_disk_is_dead(site->index + 1) || conn->cut || !conn->hub_open)
         return FL_OK;
     if (conn->to_hub_bytes > 0 && conn->to_hub_bytes + length > self->outbox_bytes) {
         conn->site_blocked = true;

@@ -1,4 +1,5 @@
 /* sim.c - time, chance, and the run of one seed. */
+#include "disk.h"
 #include "sim.h"
 
 #include <inttypes.h>
@@ -238,7 +239,8 @@ static bool go_on(struct sim *self)
         return false;
     if (self->faults && self->now >= self->heal_at)
         sim_heal(self);
-    if (history->state == FL_JOB_PAUSED && self->hub.server && !fl_store_crashed())
+    if (history->state == FL_JOB_PAUSED && self->hub.server && !fl_store_crashed() &&
+        !sim_disk_is_dead(SIM_MACHINE_HUB))
         resume(self);
     if (self->counts.steps > STEPS_MAX)
         sim_violation(self, "%" PRIu64 " steps", self->counts.steps);
@@ -284,8 +286,6 @@ bool sim_run(struct sim *self)
         while (go_on(self))
             step(self);
     }
-    fl_fs_fail_write_at(-1);
-    fl_fs_fail_sync_at(-1);
     fl_store_crash_at(-1);
     if (!self->failed)
         sim_check_audits(self);

@@ -85,7 +85,6 @@ struct sim_site {
     struct fl_client *client; /* NULL: dead */
     uint64_t conn;            /* 0: idle */
     bool working;             /* a SIM_SITE_WORK is on its way */
-    bool dying;               /* an armed fault of the disk kills it */
     int64_t next_at, dark_until;
     uint32_t slowness; /* of its work, 1.. */
     atomic_int stop;
@@ -101,8 +100,6 @@ struct sim_hub {
     struct fl_server *server;
     int64_t next_at;
     bool waking;
-    struct fl_buf kept[2]; /* SIM_PLANT_SYNC: the database and its log as they were */
-    bool has_kept;
 };
 
 struct sim_training { /* what a site made of a start */
@@ -130,11 +127,12 @@ struct sim_history {   /* what must never change again */
     bool has[SIM_ROUNDS_MAX + 1];
     uint32_t round, attempt;
     enum fl_job_state state;
+    enum fl_round_state phase;
 };
 
 struct sim_counts {
     uint64_t steps, frames, site_crashes, hub_crashes, store_crashes, cuts, clogs, disk_faults,
-        rubbish, resumes, commits, trainings, attempts;
+        outages, rubbish, resumes, commits, trainings, attempts;
 };
 
 /* Bugs that the simulator must notice: --plant, in sim_planted. */
@@ -142,7 +140,7 @@ enum sim_plant {
     SIM_PLANT_NONE,
     SIM_PLANT_TWICE,  /* a part of an update is counted twice */
     SIM_PLANT_REUSED, /* a committed version gets other content */
-    SIM_PLANT_SYNC,   /* what the coordinator committed last is gone after a crash */
+    SIM_PLANT_SYNC,   /* the coordinator's fsync does nothing */
     SIM_PLANT_COUNT
 };
 extern enum sim_plant sim_planted;
@@ -226,6 +224,8 @@ const struct sim_training *sim_training_of(const struct sim *self, uint32_t site
 void sim_trainings_free(struct sim *self);
 
 /* ---- faults.c ---- */
+/* Does the machine go with the process? Only while the weather is bad. */
+bool sim_power_fails(struct sim *self);
 void sim_fault(struct sim *self);
 void sim_heal(struct sim *self);
 

@@ -1,4 +1,5 @@
 /* site.c - a site's process: started, turned, killed. */
+#include "disk.h"
 #include "sim.h"
 #include "worker/client.h"
 
@@ -40,14 +41,17 @@ void sim_site_start(struct sim_site *site)
         return;
     enum fl_status status = open_site(site, &error);
     if (status != FL_OK) {
-        if (!self->faults || status != FL_EIO)
+        bool died = sim_disk_is_dead(site->index + 1);
+        if (died)
+            sim_disk_bury(site->index + 1, sim_power_fails(self));
+        if (!died && (!self->faults || (status != FL_EIO && status != FL_ENOSPC)))
             sim_violation(self, "%s does not start: %s", site->name, error.text);
         else
             site_start_again(site, 500);
         return;
     }
     sim_trace(self, "%s starts, life %u", site->name, site->life);
-    site->working = site->dying = false;
+    site->working = false;
     site->next_at = self->now;
     sim_net_dial(site);
 }
@@ -66,39 +70,25 @@ void sim_site_crash(struct sim_site *site)
     struct sim *self = site->sim;
     if (!site->client)
         return;
-    sim_trace(self, "%s dies%s", site->name, site->dying ? " in a write" : "");
+    sim_trace(self, "%s dies%s", site->name,
+              sim_disk_is_dead(site->index + 1) ? " in a write" : "");
     self->counts.site_crashes++;
     site->life++;
     site->next_at = INT64_MAX;
-    site->dying = false;
     sim_net_site_died(site);
+    sim_disk_kill(site->index + 1);
     sim_site_close(site);
+    sim_disk_bury(site->index + 1, sim_power_fails(self));
     site_start_again(site, 50 + (self->faults ? sim_below(self, 20000) : 0));
 }
 
-/* Some write or fsync of what follows fails, and the process dies with it. */
-static void arm(struct sim_site *site)
+/* true: it died in a write */
+static bool has_died(struct sim_site *site)
 {
-    if (!site->dying)
-        return;
-    long n = (long)sim_below(site->sim, 4);
-    if (sim_chance(site->sim, 50))
-        fl_fs_fail_write_at(n);
-    else
-        fl_fs_fail_sync_at(n);
-}
-
-/* true: it died */
-static bool disarm(struct sim_site *site)
-{
-    if (!site->dying)
+    if (!sim_disk_is_dead(site->index + 1))
         return false;
-    bool fired = fl_fs_fault_fired();
-    fl_fs_fail_write_at(-1);
-    fl_fs_fail_sync_at(-1);
-    if (fired)
-        sim_site_crash(site);
-    return fired;
+    sim_site_crash(site);
+    return true;
 }
 
 void sim_site_turn(struct sim_site *site, const struct fl_link_event *event)
@@ -108,10 +98,9 @@ void sim_site_turn(struct sim_site *site, const struct fl_link_event *event)
     if (!site->client)
         return;
     site->pending = event;
-    arm(site);
     enum fl_status status = fl_client_step(site->client, &error);
     site->pending = NULL;
-    if (disarm(site))
+    if (has_died(site))
         return;
     if (status != FL_OK) {
         sim_violation(self, "%s gave up: %s", site->name, error.text);
@@ -131,9 +120,8 @@ void sim_site_turn(struct sim_site *site, const struct fl_link_event *event)
 void sim_site_work(struct sim_site *site)
 {
     site->working = false;
-    arm(site);
     bool worked = fl_compute_turn(site->compute);
-    if (disarm(site) || !worked)
+    if (has_died(site) || !worked)
         return;
     struct sim_event *wake = sim_schedule(site->sim, site->sim->now + 1, SIM_SITE_WAKE);
     wake->site = site->index;

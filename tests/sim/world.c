@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "disk.h"
 #include "sim.h"
 
 /* ---- the world before the first start ---- */
@@ -96,10 +97,13 @@ bool sim_world_make(struct sim *self)
                    base                         ? base
                    : fl_path_exists("/dev/shm") ? "/dev/shm"
                                                 : "/tmp");
-    if (!mkdtemp(self->directory)) {
-        sim_violation(self, "no directory: %s", self->directory);
+    char made_at[FL_PATH_BYTES];
+    memcpy(made_at, self->directory, sizeof(made_at));
+    if (!mkdtemp(made_at) || !realpath(made_at, self->directory)) {
+        sim_violation(self, "no directory: %s", made_at);
         return false;
     }
+    sim_disks_make(self, 1 + self->site_count);
     sim_net_init_hub(self);
     enum fl_status status = fl_path_join(self->hub.directory, self->directory, "hub", &error);
     if (status == FL_OK)
@@ -115,6 +119,7 @@ bool sim_world_make(struct sim *self)
     if (status == FL_OK)
         status = submit(self, desk, &error);
     fl_desk_close(&desk);
+    sim_disks_flush();
     return made(self, status, &error);
 }
 
@@ -122,8 +127,6 @@ void sim_world_free(struct sim *self)
 {
     struct fl_error error;
     sim_hub_close(self);
-    for (int i = 0; self->hub.has_kept && i < 2; i++)
-        fl_buf_free(&self->hub.kept[i]);
     for (uint32_t i = 0; i < self->site_count; i++) {
         struct sim_site *site = &self->sites[i];
         sim_site_close(site);
@@ -136,6 +139,7 @@ void sim_world_free(struct sim *self)
     fl_free(self->spec);
     fl_rank_plan_free(&self->cohort.plan);
     sim_trainings_free(self);
+    sim_disks_free();
     if (fl_fs_remove(self->directory, &error) != FL_OK)
         (void)fprintf(stderr, "%s\n", error.text);
 }
