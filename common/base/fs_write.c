@@ -203,19 +203,36 @@ enum fl_status fl_fs_rename(const char *from, const char *to, struct fl_error *e
     return sync_parent(to, error);
 }
 
-/* mkdir one directory; one that is there is fine. */
+/* mkdir one directory. FL_EEXIST: it is there. */
 static enum fl_status make_one(const char *path, mode_t mode, struct fl_error *error)
 {
     if (mkdir(path, mode) == 0)
         return sync_parent(path, error);
     if (errno == EEXIST && fl_path_is_directory(path))
-        return FL_OK;
+        return FL_EEXIST;
     return fl_fail_errno(error, errno, "cannot make directory %s", path);
+}
+
+/*
+ * The deepest of the directories that were there may be one that we made ourselves, and died, or
+ * failed, before its parent was fsynced; those above it were durable before it was made. A parent
+ * that we may not even read is not one that we made anything in.
+ */
+static enum fl_status settle_found(const char *path, struct fl_error *error)
+{
+    char parent[FL_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    size_t length = slash ? (size_t)(slash - path) : 0;
+    memcpy(parent, slash ? path : ".", slash ? length : 1);
+    parent[slash ? length : 1] = 0;
+    if (access(length || !slash ? parent : "/", R_OK) != 0)
+        return FL_OK;
+    return sync_parent(path, error);
 }
 
 enum fl_status fl_fs_make_directory(const char *path, mode_t mode, struct fl_error *error)
 {
-    char part[FL_PATH_BYTES];
+    char part[FL_PATH_BYTES], found[FL_PATH_BYTES] = "";
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
@@ -223,14 +240,24 @@ enum fl_status fl_fs_make_directory(const char *path, mode_t mode, struct fl_err
         return fl_fail(error, FL_ERANGE, "path empty or too long");
     memcpy(part, path, length);
     part[length] = 0;
-    for (size_t i = 1; i < length; i++) {
-        if (part[i] != '/')
+    for (size_t i = 1; i <= length; i++) {
+        if (i < length && part[i] != '/')
             continue;
         part[i] = 0;
-        enum fl_status status = make_one(part, mode, error);
-        part[i] = '/';
-        if (status != FL_OK)
+        enum fl_status status = FL_OK;
+        bool there = fl_path_is_directory(part);
+        if (there)
+            memcpy(found, part, i + 1);
+        if (found[0] && (!there || i == length)) {
+            status = settle_found(found, error);
+            found[0] = 0;
+        }
+        if (status == FL_OK && !there)
+            status = make_one(part, mode, error);
+        if (i < length)
+            part[i] = '/';
+        if (status != FL_OK && status != FL_EEXIST)
             return status;
     }
-    return make_one(part, mode, error);
+    return FL_OK;
 }

@@ -164,6 +164,21 @@ START_TEST(directories_are_made_with_their_parents_and_removed_with_their_childr
 }
 END_TEST
 
+/* mkdir came through and the fsync after it did not: the next call takes it up. */
+START_TEST(a_directory_that_was_not_synced_is_synced_by_the_next_call)
+{
+    const char *deep = in_directory("one/two");
+    fl_assert_ok(fl_fs_make_directory(in_directory("one"), 0700, &error), &error);
+    fl_fs_fail_sync_at(1); /* the first is for "one", which is found */
+    ck_assert_int_eq(fl_fs_make_directory(deep, 0700, &error), FL_EIO);
+    ck_assert(fl_path_is_directory(deep));
+    fl_fs_fail_sync_at(0);
+    ck_assert_int_eq(fl_fs_make_directory(deep, 0700, &error), FL_EIO);
+    fl_fs_fail_sync_at(-1);
+    fl_assert_ok(fl_fs_make_directory(deep, 0700, &error), &error);
+}
+END_TEST
+
 START_TEST(renaming_moves_and_is_durable)
 {
     fl_assert_ok(fl_fs_write(in_directory("a"), "x", 1, 0600, &error), &error);
@@ -214,6 +229,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, standard_input_is_bounded_too);
     tcase_add_test(tc, a_mapping_shows_the_bytes_and_refuses_what_is_no_file);
     tcase_add_test(tc, directories_are_made_with_their_parents_and_removed_with_their_children);
+    tcase_add_test(tc, a_directory_that_was_not_synced_is_synced_by_the_next_call);
     tcase_add_test(tc, renaming_moves_and_is_durable);
     tcase_add_test(tc, a_lock_has_one_holder);
     tcase_add_test(tc, a_path_that_does_not_fit_is_refused);
