@@ -228,8 +228,8 @@ static void check_job(struct sim *self, const struct fl_job *job)
         sim_violation(self, "round %u attempt %u went back from %s to %s", job->round, job->attempt,
                       fl_round_state_name(history->phase), fl_round_state_name(job->phase));
     self->counts.attempts += !same;
-    if (job->phase == FL_ROUND_KEYS || job->phase == FL_ROUND_SHARES ||
-        job->phase == FL_ROUND_UNMASK)
+    if (!self->secure && (job->phase == FL_ROUND_KEYS || job->phase == FL_ROUND_SHARES ||
+                          job->phase == FL_ROUND_UNMASK))
         sim_violation(self, "a job without masks is in %s", fl_round_state_name(job->phase));
     if (is == FL_JOB_RUNNING && job->round != history->versions + 1)
         sim_violation(self, "round %u runs with %u versions", job->round, history->versions);
@@ -266,12 +266,6 @@ static uint32_t index_of(const struct sim *self, const char *name)
 static void check_counted(struct sim *self, const struct sim_cohort *cohort)
 {
     const struct sim_cohort *old = &self->cohort;
-    for (uint32_t i = 0; i < cohort->trained_count; i++) {
-        uint32_t site = cohort->trained[i];
-        if (cohort->counted[i] && self->uploads[site][cohort->round] != cohort->attempt)
-            sim_violation(self, "site%u is counted in attempt %u and uploaded in attempt %u", site,
-                          cohort->attempt, self->uploads[site][cohort->round]);
-    }
     if (old->valid && old->round == cohort->round && old->attempt == cohort->attempt &&
         (old->counted_count != cohort->counted_count ||
          old->trained_count != cohort->trained_count ||
@@ -307,19 +301,49 @@ static void note_cohort(struct sim *self)
     self->cohort = cohort;
 }
 
+/* What the round holds to be so, the site has said, in this attempt. */
+static void check_members(struct sim *self)
+{
+    const struct fl_round *round = self->hub.server->round;
+    for (uint32_t i = 0; i < round->count && round->round < SIM_ROUNDS_MAX + 2; i++) {
+        const struct fl_member *m = &round->members[i];
+        uint32_t site = m->site - 1; /* as they were enrolled */
+        if (!m->cohort || !m->trained || site >= self->site_count || self->sites[site].hostile)
+            continue;
+        if (self->trained[site][round->round] != round->attempt)
+            sim_violation(self, "site%u has trained in attempt %u and said so in attempt %u", site,
+                          round->attempt, self->trained[site][round->round]);
+        if (m->uploaded && self->uploads[site][round->round] != round->attempt)
+            sim_violation(self, "site%u has uploaded in attempt %u and said so in attempt %u", site,
+                          round->attempt, self->uploads[site][round->round]);
+        if (round->state == FL_ROUND_AGGREGATE && m->revoked)
+            sim_violation(self, "site%u is revoked and counted", site);
+    }
+}
+
+static void check_seats(struct sim *self)
+{
+    const struct fl_server *server = self->hub.server;
+    uint8_t live[SIM_SITES_MAX + 2] = {0};
+    if (server->seat_count > self->conn_count || server->seat_count > 16 * self->site_count)
+        sim_violation(self, "%u seats", server->seat_count);
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct fl_seat *seat = server->seats[i];
+        const struct fl_site *known = fl_roster_by_id(self->hub.desk->roster, seat->site);
+        if (!seat->live)
+            continue;
+        if (!known || known->revoked)
+            sim_violation(self, "%s has a session and no right to it", seat->name);
+        else if (seat->site < sizeof(live) && live[seat->site]++)
+            sim_violation(self, "%s has two live sessions", seat->name);
+    }
+}
+
 void sim_check_hub(struct sim *self)
 {
     const struct fl_server *server = self->hub.server;
     const struct sim_history *history = &self->history;
-    if (server->seat_count > self->conn_count || server->seat_count > 16 * self->site_count)
-        sim_violation(self, "%u seats", server->seat_count);
-    for (uint32_t i = 0; i < server->seat_count; i++) {
-        for (uint32_t j = 0; j < i; j++) {
-            if (server->seats[i]->live && server->seats[j]->live &&
-                server->seats[i]->site == server->seats[j]->site)
-                sim_violation(self, "%s has two live sessions", server->seats[i]->name);
-        }
-    }
+    check_seats(self);
     if (!server->job.id && history->state != FL_JOB_RUNNING && history->state != FL_JOB_PAUSED &&
         history->state != FL_JOB_QUEUED)
         return;
@@ -328,21 +352,55 @@ void sim_check_hub(struct sim *self)
                  server->round->attempt != history->attempt || !server->job.id;
     if (moved || self->counts.steps % often == 0)
         check_database(self);
+    if (server->job.id && server->round->state >= FL_ROUND_TRAIN &&
+        server->round->state <= FL_ROUND_AGGREGATE)
+        check_members(self);
     if (server->job.id && server->stage && server->has_attempt &&
         server->round->state == FL_ROUND_AGGREGATE)
         note_cohort(self);
 }
 
+/* Nothing is sealed twice in one attempt, whatever happened to the machine. */
+static void check_sealed(struct sim_site *site, const struct fl_wire *message)
+{
+    const uint8_t *root = message->as.upload.update.root;
+    uint32_t round = message->round;
+    if (site->hostile)
+        return;
+    if (site->sealed_attempt[round] == message->attempt &&
+        memcmp(site->sealed[round], root, FL_HASH_BYTES) != 0)
+        sim_violation(site->sim, "%s sealed two updates for round %u attempt %u", site->name, round,
+                      message->attempt);
+    if (site->sealed_attempt[round] > message->attempt)
+        sim_violation(site->sim, "%s offers an update for attempt %u after one for attempt %u",
+                      site->name, message->attempt, site->sealed_attempt[round]);
+    site->sealed_attempt[round] = message->attempt;
+    memcpy(site->sealed[round], root, FL_HASH_BYTES);
+}
+
+static void keep_most(uint32_t *attempt, uint32_t said)
+{
+    *attempt = said > *attempt ? said : *attempt;
+}
+
 void sim_check_frame(struct sim_site *site, const void *frame, size_t length)
 {
+    struct sim *self = site->sim;
     struct fl_wire message;
     struct fl_error error;
     if (fl_wire_decode(frame, length, &message, &error) != FL_OK) {
-        sim_violation(site->sim, "%s said what cannot be read: %s", site->name, error.text);
+        if (!site->hostile)
+            sim_violation(self, "%s said what cannot be read: %s", site->name, error.text);
         return;
     }
-    if (message.kind == FL_WIRE_UPLOAD && message.round < SIM_ROUNDS_MAX + 2)
-        site->sim->uploads[site->index][message.round] = message.attempt;
+    if (message.round < SIM_ROUNDS_MAX + 2) {
+        if (message.kind == FL_WIRE_TRAINED)
+            keep_most(&self->trained[site->owner][message.round], message.attempt);
+        if (message.kind == FL_WIRE_UPLOAD) {
+            keep_most(&self->uploads[site->owner][message.round], message.attempt);
+            check_sealed(site, &message);
+        }
+    }
     fl_wire_free(&message);
 }
 

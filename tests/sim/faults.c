@@ -2,9 +2,11 @@
 #include "disk.h"
 #include "sim.h"
 
+#define HOUR_MS 3600000
+
 static struct sim_site *any_site(struct sim *self)
 {
-    return &self->sites[sim_below(self, self->site_count)];
+    return &self->sites[sim_below(self, self->process_count)];
 }
 
 static void crash_site(struct sim *self)
@@ -81,10 +83,56 @@ static void rubbish(struct sim *self)
     sim_net_rubbish(self, any_site(self)->conn, sim_chance(self, 50));
 }
 
+static void corrupt(struct sim *self)
+{
+    sim_net_corrupt(self, any_site(self)->conn);
+}
+
+/* Somebody sets the time, or the battery was empty. */
+static void set_time(struct sim *self)
+{
+    struct sim_time *time = sim_chance(self, 50) ? &self->hub.time : &any_site(self)->time;
+    time->offset_ms = (int64_t)sim_below(self, 2 * 48 * HOUR_MS) - 48 * HOUR_MS;
+    self->counts.clocks++;
+}
+
+static void revoke(struct sim *self)
+{
+    sim_operator_revoke(self, sim_below(self, self->site_count));
+}
+
+static void allow(struct sim *self)
+{
+    for (uint32_t i = 0; i < self->site_count; i++) {
+        if (self->sites[i].was_revoked && sim_chance(self, 50))
+            sim_operator_allow(self, i);
+    }
+}
+
+static void stop_one(struct sim *self)
+{
+    int64_t until = self->now + (sim_chance(self, 50) ? 1000 + sim_below(self, 40000) : HOUR_MS);
+    sim_site_sleep(any_site(self), self->history.versions + 3, until, sim_chance(self, 50));
+}
+
+/* A second process with the key of a site, somewhere else. */
+static void twin(struct sim *self)
+{
+    struct sim_site *site = &self->sites[self->process_count - 1];
+    if (site->owner == site->index)
+        return;
+    if (site->client) {
+        sim_site_crash(site);
+        return;
+    }
+    self->counts.twins++;
+    sim_site_start(site);
+}
+
 static void clog_all(struct sim *self)
 {
     int64_t until = self->now + sim_below(self, 8000);
-    for (uint32_t i = 0; i < self->site_count; i++)
+    for (uint32_t i = 0; i < self->process_count; i++)
         sim_net_clog(self, self->sites[i].conn, until);
 }
 
@@ -93,7 +141,8 @@ void sim_fault(struct sim *self)
     static void (*const faults[])(struct sim *) = {
         crash_site,   crash_site, crash_hub, crash_store, crash_store, die_in_write,
         die_in_write, fail_disk,  fail_disk, fill_disk,   cut,         cut,
-        clog_one,     clog_one,   darken,    rubbish,     clog_all};
+        clog_one,     clog_one,   clog_all,  darken,      rubbish,     corrupt,
+        set_time,     revoke,     allow,     allow,       stop_one,    twin};
     if (!self->faults)
         return;
     faults[sim_below(self, sizeof(faults) / sizeof(faults[0]))](self);
@@ -105,7 +154,7 @@ void sim_fault(struct sim *self)
 void sim_heal(struct sim *self)
 {
     self->faults = false;
-    for (uint32_t i = 0; i <= self->site_count; i++) {
+    for (uint32_t i = 0; i <= self->process_count; i++) {
         sim_disk_die_at(i, -1);
         sim_disk_fail_write_at(i, -1);
         sim_disk_fail_sync_at(i, -1);
@@ -113,9 +162,13 @@ void sim_heal(struct sim *self)
     }
     if (!fl_store_crashed())
         fl_store_crash_at(-1);
-    for (uint32_t i = 0; i < self->site_count; i++) {
-        self->sites[i].dark_until = 0;
-        sim_site_start(&self->sites[i]);
+    for (uint32_t i = 0; i < self->process_count; i++) {
+        struct sim_site *site = &self->sites[i];
+        site->dark_until = 0;
+        sim_site_awake(site);
+        if (site->owner != site->index || site->hostile) /* its people put an end to it */
+            sim_site_crash(site);
+        sim_site_start(site);
     }
     sim_hub_start(self);
     sim_trace(self, "the weather clears");

@@ -26,7 +26,7 @@ void sim_hub_start(struct sim *self)
     if (hub->server)
         return;
     fl_store_crash_at(-1);
-    enum fl_status status = fl_desk_open(hub->directory, &self->clock, &hub->desk, &error);
+    enum fl_status status = fl_desk_open(hub->directory, &hub->time.clock, &hub->desk, &error);
     if (status == FL_OK)
         status = fl_server_create(hub->desk, &options, &hub->server, &error);
     if (status != FL_OK) {
@@ -65,9 +65,11 @@ void sim_hub_crash(struct sim *self)
     hub_start_again(self, 50 + (self->faults ? sim_below(self, 12000) : 0));
 }
 
-static void after_hub(struct sim *self)
+void sim_hub_after(struct sim *self)
 {
     struct sim_hub *hub = &self->hub;
+    if (!hub->server)
+        return;
     struct pollfd wake = {.fd = fl_server_wake_fd(hub->server), .events = POLLIN};
     if (fl_store_crashed() || sim_disk_is_dead(SIM_MACHINE_HUB)) {
         self->counts.store_crashes++;
@@ -91,11 +93,11 @@ void sim_hub_event(struct sim *self, const struct fl_transport_event *event)
     if (event->kind == FL_TRANSPORT_WAKE)
         self->hub.waking = false;
     fl_server_event(self->hub.server, event);
-    after_hub(self);
+    sim_hub_after(self);
 }
 
 void sim_hub_turn(struct sim *self)
 {
     fl_server_tick(self->hub.server);
-    after_hub(self);
+    sim_hub_after(self);
 }

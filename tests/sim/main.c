@@ -2,6 +2,7 @@
  * main.c - sim --seeds A-B [--workers LOW-HIGH] [-v]: run seeds, say which fails and how to see it
  * again. Exit code 0: none; 1: one failed; 2: usage.
  */
+#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <sodium.h>
@@ -64,6 +65,30 @@ static uint32_t sites_of(const struct options *options, uint64_t seed)
     return options->least +
            (uint32_t)(seed * 2654435761u >> 7) % (options->most - options->least + 1);
 }
+
+static const char *const sim_count_names[] = {"steps",
+                                              "frames",
+                                              "deaths of sites",
+                                              "deaths of the coordinator",
+                                              "of them in a durable step",
+                                              "cuts",
+                                              "clogs",
+                                              "disk faults",
+                                              "power cuts",
+                                              "rubbish",
+                                              "resumes",
+                                              "versions",
+                                              "trainings",
+                                              "attempts",
+                                              "clocks set",
+                                              "revocations",
+                                              "stops",
+                                              "twins",
+                                              "lies",
+                                              "replays"};
+static_assert(sizeof(sim_count_names) / sizeof(sim_count_names[0]) ==
+                  sizeof(struct sim_counts) / sizeof(uint64_t),
+              "a name for each count");
 
 static bool run_once(const struct options *options, uint64_t seed, struct sim_counts *counts,
                      uint64_t *digest)
@@ -128,14 +153,11 @@ static int run_all(const struct options *options)
         failures += !run_seed(options, seed, &c);
         done++;
     }
-    (void)printf("%" PRIu64 " seeds, %u failed, %.1f s: %" PRIu64 " steps, %" PRIu64
-                 " frames, %" PRIu64 " versions, %" PRIu64 " attempts, %" PRIu64
-                 " trainings; deaths: %" PRIu64 " sites, %" PRIu64 " coordinator (%" PRIu64
-                 " in a durable step); %" PRIu64 " cuts, %" PRIu64 " clogs, %" PRIu64
-                 " disk faults, %" PRIu64 " power cuts, %" PRIu64 " rubbish, %" PRIu64 " resumed\n",
-                 done, failures, seconds_now() - began, c.steps, c.frames, c.commits, c.attempts,
-                 c.trainings, c.site_crashes, c.hub_crashes, c.store_crashes, c.cuts, c.clogs,
-                 c.disk_faults, c.outages, c.rubbish, c.resumes);
+    (void)printf("%" PRIu64 " seeds, %u failed, %.1f s\n", done, failures, seconds_now() - began);
+    const uint64_t *sums = (const uint64_t *)&c;
+    for (size_t i = 0; i < sizeof(c) / sizeof(uint64_t); i++)
+        (void)printf("%s%" PRIu64 " %s", i ? ", " : "  ", sums[i], sim_count_names[i]);
+    (void)printf("\n");
     return failures ? 1 : 0;
 }
 
@@ -159,7 +181,7 @@ static bool range(const char *text, uint64_t *low, uint64_t *high)
 #ifdef SIM_PLANTED
 static bool plant(const char *name)
 {
-    static const char *const names[SIM_PLANT_COUNT] = {"none", "twice", "reused", "sync"};
+    static const char *const names[SIM_PLANT_COUNT] = {"none", "twice", "reused", "sync", "stale"};
     for (int i = 0; i < SIM_PLANT_COUNT; i++) {
         if (strcmp(name, names[i]) == 0) {
             sim_planted = (enum sim_plant)i;

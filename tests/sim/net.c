@@ -117,6 +117,12 @@ static enum fl_status site_next(struct fl_link *link, int64_t timeout_ms,
     return FL_OK;
 }
 
+void sim_net_say(struct sim_site *site, const void *frame, size_t length)
+{
+    sim_check_frame(site, frame, length);
+    put_frame(site->sim, site->conn, true, frame, length);
+}
+
 static enum fl_status site_send(struct fl_link *link, const void *frame, size_t length)
 {
     struct sim_site *site = (struct sim_site *)link;
@@ -132,8 +138,11 @@ static enum fl_status site_send(struct fl_link *link, const void *frame, size_t 
         conn->site_blocked = true;
         return FL_EBUSY;
     }
-    sim_check_frame(site, frame, length);
-    put_frame(self, site->conn, true, frame, length);
+    if (!sim_hostile_say(site, frame, length))
+        sim_net_say(site, frame, length);
+    sim_hostile_keep(site, frame, length);
+    if (self->faults && length <= FL_CONTROL_BYTES_MAX && sim_chance(self, 1))
+        sim_net_say(site, frame, length);
     return FL_OK;
 }
 
@@ -202,6 +211,8 @@ static void dial(struct sim *self, const struct sim_event *event)
     }
     bool known = fl_server_zap(self->hub.server, site->identity.x25519, user) == FL_ZAP_ALLOW;
     conn->site_open = conn->hub_open = known;
+    if (known && self->faults && sim_chance(self, 15))
+        sim_hostile_replay(site);
     const struct fl_link_event up = {.kind = known ? FL_LINK_UP : FL_LINK_DENIED};
     sim_site_turn(site, &up);
 }
@@ -219,6 +230,15 @@ static struct fl_transport_event of_conn(struct sim *self, const struct sim_even
                                        .length = event->length};
 }
 
+/* A byte was changed on the way: the frame fails its authentication, the connection ends. */
+static bool is_corrupt(struct sim *self, uint64_t id)
+{
+    if (!sim_conn_at(self, id)->corrupt)
+        return false;
+    sim_net_cut(self, id);
+    return true;
+}
+
 static void hub_frame(struct sim *self, const struct sim_event *event)
 {
     struct sim_conn *conn = sim_conn_at(self, event->conn);
@@ -227,7 +247,7 @@ static void hub_frame(struct sim *self, const struct sim_event *event)
         conn->site_blocked = false;
         (void)put(self, self->now, SIM_SITE_DRAINED, event->conn);
     }
-    if (conn->cut || !conn->hub_open)
+    if (conn->cut || !conn->hub_open || is_corrupt(self, event->conn))
         return;
     if (!conn->hub_told) {
         const struct fl_transport_event opened = of_conn(self, event, FL_TRANSPORT_OPENED);
@@ -250,7 +270,7 @@ static void site_frame(struct sim *self, const struct sim_event *event)
         conn->hub_blocked = false;
         (void)put(self, self->now, SIM_HUB_DRAINED, event->conn);
     }
-    if (conn->cut || !conn->site_open || site->conn != event->conn)
+    if (conn->cut || !conn->site_open || site->conn != event->conn || is_corrupt(self, event->conn))
         return;
     const struct fl_link_event frame = {
         .kind = FL_LINK_FRAME, .frame = event->frame, .length = event->length};
@@ -355,6 +375,13 @@ void sim_net_clog(struct sim *self, uint64_t id, int64_t until)
         conn->to_hub_at = later(conn->to_hub_at, until);
     if (sim_chance(self, 70))
         conn->to_site_at = later(conn->to_site_at, until);
+}
+
+void sim_net_corrupt(struct sim *self, uint64_t id)
+{
+    struct sim_conn *conn = sim_conn_at(self, id);
+    if (conn && !conn->cut)
+        conn->corrupt = true;
 }
 
 void sim_net_rubbish(struct sim *self, uint64_t id, bool to_hub)

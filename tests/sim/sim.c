@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "coordinator/ops.h"
 #include "crypto/entropy.h"
 
 #define WALL_MS    1767225600000 /* 2026-01-01 */
@@ -94,12 +93,21 @@ static struct sim_event take_first(struct sim *self)
 
 static int64_t now_ms(void *context)
 {
-    return ((const struct sim *)context)->now;
+    const struct sim_time *time = context;
+    return time->sim->now - time->lag_ms;
 }
 
 static int64_t wall_ms(void *context)
 {
-    return WALL_MS + ((const struct sim *)context)->now;
+    const struct sim_time *time = context;
+    int64_t now = time->sim->now;
+    return WALL_MS + now + time->offset_ms + now / 1000 * time->drift / 1000;
+}
+
+static void set_clock(struct sim *self, struct sim_time *time)
+{
+    *time = (struct sim_time){.sim = self, .drift = sim_chance(self, 30) ? 500 : 0};
+    time->clock = (struct fl_clock){.now_ms = now_ms, .wall_ms = wall_ms, .context = time};
 }
 
 /* ---- words ---- */
@@ -152,6 +160,10 @@ static void happen(struct sim *self, struct sim_event *event)
     struct sim_site *site = &self->sites[event->site];
     bool for_hub = event->kind <= SIM_HUB_START;
     bool current = event->life == (for_hub ? self->hub.life : site->life);
+    if (!for_hub && event->kind < SIM_SITE_START && current && site->asleep) {
+        sim_site_hold(site, event);
+        return;
+    }
     mix(self, (uint64_t)event->kind << 40 ^ (uint64_t)event->site << 32 ^ event->length);
     switch (event->kind) {
     case SIM_HUB_WAKE:
@@ -174,6 +186,10 @@ static void happen(struct sim *self, struct sim_event *event)
         if (current && site->client)
             site_wakes(self, event);
         break;
+    case SIM_SITE_AWAKE:
+        if (current)
+            sim_site_awake(site);
+        break;
     case SIM_FAULT:
         sim_fault(self);
         break;
@@ -192,10 +208,10 @@ static void step(struct sim *self)
     bool hub = self->hub.server && self->hub.next_at < at;
     if (hub)
         at = self->hub.next_at;
-    for (uint32_t i = 0; i < self->site_count; i++) {
-        if (self->sites[i].client && self->sites[i].next_at < at) {
+    for (uint32_t i = 0; i < self->process_count; i++) {
+        if (self->wake_at[i] < at) {
             site = &self->sites[i];
-            at = site->next_at;
+            at = self->wake_at[i];
         }
     }
     if (at == INT64_MAX) {
@@ -215,22 +231,6 @@ static void step(struct sim *self)
     }
 }
 
-static void resume(struct sim *self)
-{
-    struct fl_error error;
-    json_t *request = json_pack("{s:i}", "job", SIM_JOB), *answer = json_object();
-    const struct fl_op op = {.desk = self->hub.desk,
-                             .live = fl_server_live(self->hub.server),
-                             .request = request,
-                             .answer = answer};
-    self->counts.resumes++;
-    sim_trace(self, "the operator resumes the job");
-    if (fl_op_job_resume(&op, &error) != FL_OK)
-        sim_trace(self, "not resumed: %s", error.text);
-    json_decref(request);
-    json_decref(answer);
-}
-
 /* false: the run is over */
 static bool go_on(struct sim *self)
 {
@@ -239,9 +239,10 @@ static bool go_on(struct sim *self)
         return false;
     if (self->faults && self->now >= self->heal_at)
         sim_heal(self);
-    if (history->state == FL_JOB_PAUSED && self->hub.server && !fl_store_crashed() &&
-        !sim_disk_is_dead(SIM_MACHINE_HUB))
-        resume(self);
+    if (history->state == FL_JOB_PAUSED)
+        sim_operator_resume(self);
+    if (!self->faults)
+        sim_operator_allow_all(self);
     if (self->counts.steps > STEPS_MAX)
         sim_violation(self, "%" PRIu64 " steps", self->counts.steps);
     if (history->state != FL_JOB_DONE) {
@@ -260,6 +261,21 @@ static bool go_on(struct sim *self)
     return !self->failed;
 }
 
+static void set_world(struct sim *self)
+{
+    bool twin = self->site_count <= SIM_FEW && sim_chance(self, 25);
+    self->process_count = self->site_count + twin;
+    self->secure = false;
+    set_clock(self, &self->hub.time);
+    for (uint32_t i = 0; i < self->process_count; i++) {
+        self->wake_at[i] = INT64_MAX;
+        set_clock(self, &self->sites[i].time);
+        self->sites[i].owner = i < self->site_count ? i : sim_below(self, self->site_count);
+    }
+    if (sim_chance(self, 25))
+        self->sites[sim_below(self, self->site_count)].hostile = true;
+}
+
 static void set_weather(struct sim *self)
 {
     static const int64_t every[] = {400, 1000, 2500, 6000, 15000};
@@ -274,9 +290,9 @@ bool sim_run(struct sim *self)
 {
     self->random = self->seed * 0x2545f4914f6cdd1du + self->site_count;
     self->digest = 0xcbf29ce484222325u;
-    self->clock = (struct fl_clock){.now_ms = now_ms, .wall_ms = wall_ms, .context = self};
     self->now = 1000;
     fl_store_crash_at(-1);
+    set_world(self);
     set_weather(self);
     if (sim_world_make(self)) {
         sim_schedule(self, self->now + sim_below(self, 3000), SIM_HUB_START)->life = 0;

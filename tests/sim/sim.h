@@ -29,8 +29,11 @@
 struct fl_client;
 struct fl_compute;
 
-#define SIM_SITES_MAX  16
+#define SIM_SITES_MAX  200
+#define SIM_MACHINES   (SIM_SITES_MAX + 2) /* the coordinator's, the sites', a twin's */
+#define SIM_FEW        16                  /* sites of an ordinary seed at most */
 #define SIM_ROUNDS_MAX 8
+#define SIM_MEMORY     8 /* frames that a site may say again */
 #define SIM_JOB        1 /* the only job of a coordinator */
 
 struct sim;
@@ -48,6 +51,7 @@ enum sim_kind {
     SIM_SITE_WORK,
     SIM_SITE_WAKE,
     SIM_SITE_START,
+    SIM_SITE_AWAKE,
     SIM_FAULT
 };
 
@@ -67,15 +71,30 @@ struct sim_conn { /* one TCP connection; its id is its place + 1, and the hub's 
     bool hub_open, site_open;      /* that end hears of it */
     bool hub_told;                 /* OPENED was given */
     bool cut;                      /* nothing gets through any more */
+    bool corrupt;                  /* the next frame comes with a wrong byte: CURVE ends it */
     int64_t to_hub_at, to_site_at; /* the last delivery: frames keep their order */
     size_t to_hub_bytes, to_site_bytes;
     bool hub_blocked, site_blocked;
+};
+
+struct sim_time { /* a machine's clock */
+    const struct sim *sim;
+    int64_t lag_ms;    /* its monotonic clock stood still for so long */
+    int64_t offset_ms; /* its wall clock is wrong by so much, and by `drift` a million more */
+    int64_t drift;
+    struct fl_clock clock;
+};
+
+struct sim_memory { /* a frame that was said; length 0: none */
+    uint8_t bytes[2048];
+    size_t length;
 };
 
 struct sim_site {
     struct fl_link link; /* first: the client sees this */
     struct sim *sim;
     uint32_t index, life;
+    uint32_t owner; /* whose key it has: its own index, but for a twin */
     char name[FL_NAME_BYTES];
     char directory[FL_PATH_BYTES];
     struct fl_identity identity;
@@ -85,8 +104,21 @@ struct sim_site {
     struct fl_client *client; /* NULL: dead */
     uint64_t conn;            /* 0: idle */
     bool working;             /* a SIM_SITE_WORK is on its way */
-    int64_t next_at, dark_until;
+    int64_t dark_until;
     uint32_t slowness; /* of its work, 1.. */
+    bool hostile;      /* it lies while the weather is bad */
+    bool was_revoked;
+    struct sim_time time;
+    /* a process that was stopped, or a machine that was put to sleep */
+    bool asleep, clock_stopped;
+    uint32_t wake_version;
+    int64_t asleep_at, wake_at;
+    struct sim_event *held; /* owned, as their frames: what came meanwhile */
+    size_t held_count, held_capacity;
+    struct sim_memory said[SIM_MEMORY];
+    uint32_t said_next;
+    uint32_t sealed_attempt[SIM_ROUNDS_MAX + 2];
+    uint8_t sealed[SIM_ROUNDS_MAX + 2][FL_HASH_BYTES]; /* the root that it offered in it */
     atomic_int stop;
     const struct fl_link_event *pending;
 };
@@ -100,6 +132,7 @@ struct sim_hub {
     struct fl_server *server;
     int64_t next_at;
     bool waking;
+    struct sim_time time;
 };
 
 struct sim_training { /* what a site made of a start */
@@ -132,7 +165,8 @@ struct sim_history {   /* what must never change again */
 
 struct sim_counts {
     uint64_t steps, frames, site_crashes, hub_crashes, store_crashes, cuts, clogs, disk_faults,
-        outages, rubbish, resumes, commits, trainings, attempts;
+        outages, rubbish, resumes, commits, trainings, attempts, clocks, revocations, sleeps, twins,
+        lies, replays;
 };
 
 /* Bugs that the simulator must notice: --plant, in sim_planted. */
@@ -141,35 +175,39 @@ enum sim_plant {
     SIM_PLANT_TWICE,  /* a part of an update is counted twice */
     SIM_PLANT_REUSED, /* a committed version gets other content */
     SIM_PLANT_SYNC,   /* the coordinator's fsync does nothing */
+    SIM_PLANT_STALE,  /* what was said in an earlier attempt is taken for this one */
     SIM_PLANT_COUNT
 };
 extern enum sim_plant sim_planted;
 
 struct sim {
     uint64_t seed, random;
-    uint32_t site_count;
+    uint32_t site_count;    /* enrolled */
+    uint32_t process_count; /* and the twin */
     bool verbose, failed;
     char failure[512];
     char directory[FL_PATH_BYTES];
     int64_t now, heal_at, done_at;
-    struct fl_clock clock;
     uint64_t seq, digest;
     struct sim_event *heap; /* owned */
     size_t heap_count, heap_capacity;
     struct sim_conn *conns; /* owned */
     size_t conn_count, conn_capacity;
     struct sim_hub hub;
-    struct sim_site sites[SIM_SITES_MAX];
+    struct sim_site sites[SIM_SITES_MAX + 1];
+    int64_t wake_at[SIM_SITES_MAX + 1]; /* the timer of each process; INT64_MAX: none */
     struct fl_job_spec *spec;
-    struct sim_training *trainings;
+    struct sim_training *trainings[SIM_SITES_MAX];
     struct sim_cohort cohort;
     struct sim_history history;
     struct sim_counts counts;
-    uint32_t uploads[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2]; /* the last attempt that it uploaded to */
+    /* by enrolled site and round: the last attempt in which it said so */
+    uint32_t uploads[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2], trained[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2];
     /* of this seed's weather */
     int64_t latency_ms, fault_every_ms;
     size_t outbox_bytes;
     bool faults;
+    bool secure; /* the job has secure aggregation on */
 };
 
 /* ---- sim.c: time, chance, failures ---- */
@@ -197,6 +235,9 @@ void sim_net_hub_died(struct sim *self);
 void sim_net_cut(struct sim *self, uint64_t conn);
 void sim_net_clog(struct sim *self, uint64_t conn, int64_t until);
 void sim_net_rubbish(struct sim *self, uint64_t conn, bool to_hub);
+void sim_net_corrupt(struct sim *self, uint64_t conn);
+/* A frame goes out, whatever the process behind it meant to say. */
+void sim_net_say(struct sim_site *site, const void *frame, size_t length);
 
 /* ---- world.c ---- */
 bool sim_world_make(struct sim *self);
@@ -208,6 +249,8 @@ void sim_hub_close(struct sim *self);
 void sim_hub_crash(struct sim *self);
 void sim_hub_event(struct sim *self, const struct fl_transport_event *event);
 void sim_hub_turn(struct sim *self);
+/* After anything that the coordinator did. */
+void sim_hub_after(struct sim *self);
 
 /* ---- site.c ---- */
 void sim_site_start(struct sim_site *site);
@@ -216,6 +259,11 @@ void sim_site_crash(struct sim_site *site);
 /* NULL: only time passed */
 void sim_site_turn(struct sim_site *site, const struct fl_link_event *event);
 void sim_site_work(struct sim_site *site);
+/* Stop it until that version is committed, that time has come, or the weather clears. */
+void sim_site_sleep(struct sim_site *site, uint32_t version, int64_t until, bool clock_stops);
+void sim_site_awake(struct sim_site *site);
+/* An event for a process that is stopped; takes its frame over. */
+void sim_site_hold(struct sim_site *site, struct sim_event *event);
 
 /* ---- trainer.c ---- */
 struct fl_trainer sim_trainer(struct sim_site *site);
@@ -228,6 +276,19 @@ void sim_trainings_free(struct sim *self);
 bool sim_power_fails(struct sim *self);
 void sim_fault(struct sim *self);
 void sim_heal(struct sim *self);
+
+/* ---- operator.c ---- */
+void sim_operator_resume(struct sim *self);
+void sim_operator_revoke(struct sim *self, uint32_t site);
+void sim_operator_allow(struct sim *self, uint32_t site);
+void sim_operator_allow_all(struct sim *self);
+
+/* ---- hostile.c ---- */
+/* Say something else instead? true: it was said. */
+bool sim_hostile_say(struct sim_site *site, const void *frame, size_t length);
+void sim_hostile_keep(struct sim_site *site, const void *frame, size_t length);
+/* Frames of earlier sessions come first on a new connection. */
+void sim_hostile_replay(struct sim_site *site);
 
 /* ---- check.c ---- */
 /* After each step of the coordinator. */

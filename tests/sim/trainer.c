@@ -82,17 +82,17 @@ static enum fl_status record(struct sim_site *site, const struct fl_trainer_task
 {
     struct sim *self = site->sim;
     self->counts.trainings++;
-    if (sim_training_of(self, site->index, task->round, root))
+    if (sim_training_of(self, site->owner, task->round, root))
         return FL_OK;
     struct sim_training *new = fl_calloc(1, sizeof(*new));
     if (!new)
         return fl_fail_memory(error);
-    new->site = site->index;
+    new->site = site->owner;
     new->round = task->round;
     memcpy(new->root, root, FL_HASH_BYTES);
     new->stats = result->stats;
-    new->next = self->trainings;
-    self->trainings = new;
+    new->next = self->trainings[site->owner];
+    self->trainings[site->owner] = new;
     if (fl_adapter_copy(task->start, &new->start) != FL_OK ||
         (result->delta && fl_adapter_copy(result->delta, &new->delta) != FL_OK))
         return fl_fail_memory(error);
@@ -138,20 +138,21 @@ struct fl_trainer sim_trainer(struct sim_site *site)
 const struct sim_training *sim_training_of(const struct sim *self, uint32_t site, uint32_t round,
                                            const uint8_t root[FL_HASH_BYTES])
 {
-    const struct sim_training *t = self->trainings;
-    while (t &&
-           !(t->site == site && t->round == round && memcmp(t->root, root, FL_HASH_BYTES) == 0))
+    const struct sim_training *t = self->trainings[site];
+    while (t && !(t->round == round && memcmp(t->root, root, FL_HASH_BYTES) == 0))
         t = t->next;
     return t;
 }
 
 void sim_trainings_free(struct sim *self)
 {
-    while (self->trainings) {
-        struct sim_training *next = self->trainings->next;
-        fl_adapter_destroy(&self->trainings->start);
-        fl_adapter_destroy(&self->trainings->delta);
-        fl_free(self->trainings);
-        self->trainings = next;
+    for (uint32_t i = 0; i < self->site_count; i++) {
+        while (self->trainings[i]) {
+            struct sim_training *next = self->trainings[i]->next;
+            fl_adapter_destroy(&self->trainings[i]->start);
+            fl_adapter_destroy(&self->trainings[i]->delta);
+            fl_free(self->trainings[i]);
+            self->trainings[i] = next;
+        }
     }
 }

@@ -33,9 +33,24 @@ static void job_text(struct sim *self, struct fl_buf *out)
                   "[train]\nsteps = 2\nbatch_size = 2\nseq_len = 8\nlr = 0.05\n"
                   "[cohort]\nmin_workers = %u\nselect_timeout = %us\nround_timeout = %us\n"
                   "liveness_timeout = %us\n"
-                  "[privacy]\nsecure_aggregation = off\n[evaluate]\nevery = %u\n",
+                  "[privacy]\nsecure_aggregation = %s\n[evaluate]\nevery = %u\n",
                   sim_chance(self, 70) ? 3 : most, 2 + sim_below(self, 10),
-                  20 + sim_below(self, 60), 3 + sim_below(self, 10), sim_below(self, 2));
+                  20 + sim_below(self, 60), 3 + sim_below(self, 10), self->secure ? "on" : "off",
+                  sim_below(self, 2));
+}
+
+static enum fl_status copy_keys(const struct sim_site *from, const char *to, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_buf bytes;
+    enum fl_status status = fl_path_join(path, from->directory, "site.keys", error);
+    if (status != FL_OK)
+        return status;
+    status = fl_fs_read(path, 4096, &bytes, error);
+    if (status == FL_OK)
+        status = fl_fs_write(to, bytes.data, bytes.length, 0600, error);
+    fl_buf_free(&bytes);
+    return status;
 }
 
 static enum fl_status make_site(struct sim *self, uint32_t index, struct fl_error *error)
@@ -43,17 +58,20 @@ static enum fl_status make_site(struct sim *self, uint32_t index, struct fl_erro
     struct sim_site *site = &self->sites[index];
     struct fl_keys *keys = NULL;
     struct fl_buf text;
-    char path[FL_PATH_BYTES];
+    char path[FL_PATH_BYTES], folder[FL_NAME_BYTES];
     site->sim = self;
     site->index = index;
     site->slowness = sim_chance(self, 15) ? 20 : 1 + sim_below(self, 3);
-    (void)snprintf(site->name, sizeof(site->name), "site%u", index);
+    (void)snprintf(site->name, sizeof(site->name), "site%u", site->owner);
+    (void)snprintf(folder, sizeof(folder), "site%u", index);
     sim_net_init_site(site);
-    enum fl_status status = fl_path_join(site->directory, self->directory, site->name, error);
+    enum fl_status status = fl_path_join(site->directory, self->directory, folder, error);
     if (status == FL_OK)
         status = fl_fs_make_directory(site->directory, 0700, error);
     if (status == FL_OK)
         status = fl_path_join(path, site->directory, "site.keys", error);
+    if (status == FL_OK && site->owner != index)
+        status = copy_keys(&self->sites[site->owner], path, error);
     if (status == FL_OK)
         status = fl_keys_load_or_make(path, fl_entropy_system(), &keys, error);
     if (status != FL_OK)
@@ -82,7 +100,8 @@ static enum fl_status submit(struct sim *self, struct fl_desk *desk, struct fl_e
     if (status == FL_OK)
         status = fl_job_parse(fl_buf_text(&text), text.length, "job.conf", self->spec, error);
     if (status == FL_OK)
-        status = fl_queue_submit(desk->store, self->spec, fl_clock_wall(&self->clock), &id, error);
+        status = fl_queue_submit(desk->store, self->spec, fl_clock_wall(&self->hub.time.clock), &id,
+                                 error);
     sim_trace(self, "job %s", fl_buf_text(&text));
     fl_buf_free(&text);
     return status;
@@ -103,18 +122,18 @@ bool sim_world_make(struct sim *self)
         sim_violation(self, "no directory: %s", made_at);
         return false;
     }
-    sim_disks_make(self, 1 + self->site_count);
+    sim_disks_make(self, 1 + self->process_count);
     sim_net_init_hub(self);
     enum fl_status status = fl_path_join(self->hub.directory, self->directory, "hub", &error);
     if (status == FL_OK)
         status = fl_desk_create(self->hub.directory, NULL, NULL, &error);
     if (status == FL_OK)
-        status = fl_desk_open(self->hub.directory, &self->clock, &desk, &error);
-    for (uint32_t i = 0; i < self->site_count && status == FL_OK; i++) {
+        status = fl_desk_open(self->hub.directory, &self->hub.time.clock, &desk, &error);
+    for (uint32_t i = 0; i < self->process_count && status == FL_OK; i++) {
         status = make_site(self, i, &error);
-        if (status == FL_OK)
+        if (status == FL_OK && self->sites[i].owner == i)
             status = fl_roster_add(desk->roster, self->sites[i].name, &self->sites[i].identity,
-                                   fl_clock_wall(&self->clock), &error);
+                                   fl_clock_wall(&self->hub.time.clock), &error);
     }
     if (status == FL_OK)
         status = submit(self, desk, &error);
@@ -127,8 +146,11 @@ void sim_world_free(struct sim *self)
 {
     struct fl_error error;
     sim_hub_close(self);
-    for (uint32_t i = 0; i < self->site_count; i++) {
+    for (uint32_t i = 0; i < self->process_count; i++) {
         struct sim_site *site = &self->sites[i];
+        for (size_t held = 0; held < site->held_count; held++)
+            fl_free(site->held[held].frame);
+        fl_free(site->held);
         sim_site_close(site);
         fl_siteconf_free(&site->conf);
     }
