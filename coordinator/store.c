@@ -548,6 +548,8 @@ enum fl_status fl_store_adopt_file(const char *from, const char *to, struct fl_e
     status = fl_fs_sync(fd);
     if (status != FL_OK)
         status = fl_fail_errno(error, errno ? errno : EIO, "%s: fsync", from);
+    if (status != FL_OK) /* a second fsync would say yes to bytes that the disk never saw */
+        (void)unlink(from);
     if (close(fd) != 0 && status == FL_OK)
         status = fl_fail_errno(error, errno, "%s: close", from);
     return status == FL_OK ? fl_fs_rename(from, to, error) : status;

@@ -83,7 +83,7 @@ FL_CHECKED enum fl_status fl_store_put_file(const struct fl_store *self, const c
                                             struct fl_error *error);
 /* Make the directory that shall hold path. */
 FL_CHECKED enum fl_status fl_store_make_parent(const char *path, struct fl_error *error);
-/* fsync a finished file and give it its name. */
+/* fsync a finished file and give it its name. One whose fsync fails is removed. */
 FL_CHECKED enum fl_status fl_store_adopt_file(const char *from, const char *to,
                                               struct fl_error *error);
 /* Remove a file or a tree; absent is FL_OK. */

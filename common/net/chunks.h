@@ -145,7 +145,8 @@ const uint8_t *fl_fetch_data(const struct fl_fetch *self, size_t *length);
 /* Keeps the .part file (a later fetch resumes it). */
 void fl_fetch_close(struct fl_fetch **self);
 
-/* fsync the finished .part file and rename it durably to path: for the compute thread. */
+/* fsync the finished .part file and rename it durably to path: for the compute thread. One whose
+ * fsync fails is removed. */
 FL_CHECKED enum fl_status fl_part_commit(const char *part_path, const char *path,
                                          struct fl_error *error);
 

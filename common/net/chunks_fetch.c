@@ -526,7 +526,9 @@ enum fl_status fl_part_commit(const char *part_path, const char *path, struct fl
         return fl_fail_errno(error, errno, "%s", part_path);
     const enum fl_status status = fl_fs_sync(fd);
     (void)close(fd);
-    if (status != FL_OK)
+    if (status != FL_OK) { /* a second fsync would say yes to bytes that the disk never saw */
+        (void)unlink(part_path);
         return fl_fail(error, status, "%s: fsync failed", part_path);
+    }
     return fl_fs_rename(part_path, path, error);
 }

@@ -170,6 +170,19 @@ START_TEST(a_finished_file_gets_its_name_whole)
 }
 END_TEST
 
+START_TEST(a_file_whose_fsync_failed_is_not_taken_the_second_time)
+{
+    char part[FL_PATH_BYTES], path[FL_PATH_BYTES];
+    fl_assert_ok(fl_store_path(store, part, &error, "spool/%d/x.part", 1), &error);
+    fl_assert_ok(fl_store_path(store, path, &error, "spool/%d/x", 1), &error);
+    fl_assert_ok(fl_store_put_file(store, part, "abc", 3, 0600, &error), &error);
+    fl_fs_fail_sync_at(0);
+    ck_assert_int_eq(fl_store_adopt_file(part, path, &error), FL_EIO);
+    fl_fs_fail_sync_at(-1);
+    ck_assert(!fl_path_exists(part) && !fl_path_exists(path));
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -182,6 +195,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, uniqueness_is_told_apart_from_other_failures);
     tcase_add_test(tc, after_a_crash_nothing_is_durable_any_more);
     tcase_add_test(tc, a_finished_file_gets_its_name_whole);
+    tcase_add_test(tc, a_file_whose_fsync_failed_is_not_taken_the_second_time);
 }
 
 FL_TEST_MAIN("coordinator.store", add_tests)
