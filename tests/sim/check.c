@@ -329,12 +329,12 @@ static void check_seats(struct sim *self)
         sim_violation(self, "%u seats", server->seat_count);
     for (uint32_t i = 0; i < server->seat_count; i++) {
         const struct fl_seat *seat = server->seats[i];
-        const struct fl_site *known = fl_roster_by_id(self->hub.desk->roster, seat->site);
         if (!seat->live)
             continue;
-        if (!known || known->revoked)
+        if (self->sites[seat->site - 1].was_revoked &&
+            fl_roster_by_id(self->hub.desk->roster, seat->site)->revoked)
             sim_violation(self, "%s has a session and no right to it", seat->name);
-        else if (seat->site < sizeof(live) && live[seat->site]++)
+        if (seat->site < sizeof(live) && live[seat->site]++)
             sim_violation(self, "%s has two live sessions", seat->name);
     }
 }

@@ -33,7 +33,7 @@ static uint32_t any_machine(struct sim *self)
 
 bool sim_power_fails(struct sim *self)
 {
-    bool fails = self->faults && sim_chance(self, 50);
+    bool fails = self->walk.on ? self->walk.power : self->faults && sim_chance(self, 50);
     self->counts.outages += fails;
     return fails;
 }

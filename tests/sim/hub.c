@@ -25,13 +25,15 @@ void sim_hub_start(struct sim *self)
     const struct fl_server_options options = {.exit_when_idle = false, .threaded = false};
     if (hub->server)
         return;
-    fl_store_crash_at(-1);
+    fl_store_crash_at(self->walk.in_store && hub->life == 0 ? self->walk.n : -1);
     enum fl_status status = fl_desk_open(hub->directory, &hub->time.clock, &hub->desk, &error);
     if (status == FL_OK)
         status = fl_server_create(hub->desk, &options, &hub->server, &error);
     if (status != FL_OK) {
         bool died = sim_disk_is_dead(SIM_MACHINE_HUB);
         fl_desk_close(&hub->desk);
+        hub->life++;
+        self->counts.failed_starts++;
         if (died)
             sim_disk_bury(SIM_MACHINE_HUB, sim_power_fails(self));
         if (!died && (!self->faults || (status != FL_EIO && status != FL_ENOSPC)))

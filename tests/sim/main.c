@@ -1,6 +1,8 @@
 /*
  * main.c - sim --seeds A-B [--workers LOW-HIGH] [-v]: run seeds, say which fails and how to see it
- * again. Exit code 0: none; 1: one failed; 2: usage.
+ * again. sim --walk: a short job without weather, again and again, each time with one crash at the
+ * next durable step of the coordinator and of a site, by kill -9 and by a power cut.
+ * Exit code 0: none; 1: one failed; 2: usage.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -18,18 +20,18 @@
 #include "disk.h"
 #include "sim.h"
 
-#define FAILURES_MAX 5
-
 struct options {
     uint64_t first, last;
     uint32_t least, most;
-    double seconds; /* no new seed after so long; 0: all */
-    bool verbose, twice;
+    double seconds;    /* no new seed after so long; 0: all */
+    uint64_t failures; /* stop after so many */
+    bool verbose, twice, walk;
+    struct sim_walk crash; /* of the runs */
 };
 
 enum sim_plant sim_planted = SIM_PLANT_NONE;
 
-static char replay[160]; /* what a signal handler writes */
+static char replay[256]; /* what a signal handler writes */
 
 /* ---- libsodium's generator, seeded: the same keys and nonces in every run of a seed ---- */
 
@@ -85,10 +87,32 @@ static const char *const sim_count_names[] = {"steps",
                                               "stops",
                                               "twins",
                                               "lies",
-                                              "replays"};
+                                              "replays",
+                                              "starts that failed"};
 static_assert(sizeof(sim_count_names) / sizeof(sim_count_names[0]) ==
                   sizeof(struct sim_counts) / sizeof(uint64_t),
               "a name for each count");
+
+#ifdef SIM_WIDE
+#define PROGRAM "sim_wide"
+#else
+#define PROGRAM "sim"
+#endif
+
+static const char *const places[] = {"store", "hub", "site"};
+
+static void say_replay(const struct options *options, uint64_t seed, uint32_t sites)
+{
+    const struct sim_walk *crash = &options->crash;
+    char where[64] = "";
+    if (crash->on)
+        (void)snprintf(where, sizeof(where), " --crash %s:%ld%s",
+                       places[crash->in_store ? 0 : 1 + (crash->machine != SIM_MACHINE_HUB)],
+                       crash->n, crash->power ? ":power" : "");
+    (void)snprintf(replay, sizeof(replay),
+                   "replay: build/tests/sim/" PROGRAM " --seed %" PRIu64 " --workers %u%s -v\n",
+                   seed, sites, where);
+}
 
 static bool run_once(const struct options *options, uint64_t seed, struct sim_counts *counts,
                      uint64_t *digest)
@@ -100,9 +124,8 @@ static bool run_once(const struct options *options, uint64_t seed, struct sim_co
     sim->site_count = sites_of(options, seed);
     sim->verbose = options->verbose;
     stream = seed * 0x9e3779b97f4a7c15u + 1;
-    (void)snprintf(replay, sizeof(replay),
-                   "replay: build/tests/sim/sim --seed %" PRIu64 " --workers %u -v\n", seed,
-                   sim->site_count);
+    sim->walk = options->crash;
+    say_replay(options, seed, sim->site_count);
     bool good = sim_run(sim);
     if (!good)
         (void)fprintf(stderr, "seed %" PRIu64 ", %u sites, after %.3f s: %s\n%s", seed,
@@ -141,23 +164,62 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static void say_counts(const struct sim_counts *c, uint64_t runs, uint64_t failures, double began)
+{
+    const uint64_t *sums = (const uint64_t *)c;
+    (void)printf("%" PRIu64 " runs, %" PRIu64 " failed, %.1f s\n", runs, failures,
+                 seconds_now() - began);
+    for (size_t i = 0; i < sizeof(*c) / sizeof(uint64_t); i++)
+        (void)printf("%s%" PRIu64 " %s", i ? ", " : "  ", sums[i], sim_count_names[i]);
+    (void)printf("\n");
+}
+
+/* Crash after crash at one kind of place, until a run ends before it comes to the next. */
+static uint64_t walk_place(struct options *options, struct sim_counts *sums, uint64_t *failures)
+{
+    uint64_t digest, *to = (uint64_t *)sums;
+    for (options->crash.n = 0;; options->crash.n++) {
+        struct sim_counts counts = {0};
+        const uint64_t *from = (const uint64_t *)&counts;
+        *failures += !run_once(options, options->first, &counts, &digest);
+        for (size_t i = 0; i < sizeof(counts) / sizeof(uint64_t); i++)
+            to[i] += from[i];
+        if (*failures >= options->failures ||
+            counts.hub_crashes + counts.site_crashes + counts.failed_starts == 0)
+            return (uint64_t)options->crash.n;
+    }
+}
+
+static int walk_all(struct options *options)
+{
+    struct sim_counts sums = {0};
+    uint64_t runs = 0, failures = 0;
+    double began = seconds_now();
+    for (int i = 0; i < 6; i++) {
+        options->crash = (struct sim_walk){
+            .on = true, .in_store = i < 2, .machine = i < 4 ? SIM_MACHINE_HUB : 1, .power = i % 2};
+        uint64_t steps = walk_place(options, &sums, &failures);
+        (void)printf("%s, %s: %" PRIu64 " crashes\n", places[i / 2],
+                     i % 2 ? "power cut" : "kill -9", steps);
+        runs += steps;
+    }
+    say_counts(&sums, runs, failures, began);
+    return failures ? 1 : 0;
+}
+
 static int run_all(const struct options *options)
 {
     struct sim_counts c = {0};
-    unsigned failures = 0;
+    uint64_t failures = 0;
     uint64_t seed = options->first, done = 0;
     double began = seconds_now();
-    for (; seed <= options->last && failures < FAILURES_MAX; seed++) {
+    for (; seed <= options->last && failures < options->failures; seed++) {
         if (options->seconds > 0.0 && seconds_now() - began > options->seconds)
             break;
         failures += !run_seed(options, seed, &c);
         done++;
     }
-    (void)printf("%" PRIu64 " seeds, %u failed, %.1f s\n", done, failures, seconds_now() - began);
-    const uint64_t *sums = (const uint64_t *)&c;
-    for (size_t i = 0; i < sizeof(c) / sizeof(uint64_t); i++)
-        (void)printf("%s%" PRIu64 " %s", i ? ", " : "  ", sums[i], sim_count_names[i]);
-    (void)printf("\n");
+    say_counts(&c, done, failures, began);
     return failures ? 1 : 0;
 }
 
@@ -176,6 +238,22 @@ static bool range(const char *text, uint64_t *low, uint64_t *high)
             return false;
     }
     return *end == '\0' && *low <= *high;
+}
+
+/* "store:12", "hub:3:power" */
+static bool crash(const char *text, struct sim_walk *out)
+{
+    for (int i = 0; i < 3; i++) {
+        size_t length = strlen(places[i]);
+        char *end;
+        if (strncmp(text, places[i], length) != 0 || text[length] != ':')
+            continue;
+        *out = (struct sim_walk){.on = true, .in_store = i == 0, .machine = i == 2 ? 1 : 0};
+        out->n = strtol(text + length + 1, &end, 10);
+        out->power = strcmp(end, ":power") == 0;
+        return end != text + length + 1 && (out->power || *end == '\0');
+    }
+    return false;
 }
 
 #ifdef SIM_PLANTED
@@ -201,6 +279,8 @@ static bool parse(int argc, char **argv, struct options *out)
             out->verbose = true;
         else if (strcmp(argv[i], "--twice") == 0)
             out->twice = true;
+        else if (strcmp(argv[i], "--walk") == 0)
+            out->walk = true;
         else if (!value)
             return false;
         else if (strcmp(argv[i], "--seeds") == 0 || strcmp(argv[i], "--seed") == 0) {
@@ -213,6 +293,12 @@ static bool parse(int argc, char **argv, struct options *out)
             out->most = (uint32_t)high;
         } else if (strcmp(argv[i], "--seconds") == 0)
             out->seconds = strtod(argv[++i], NULL);
+        else if (strcmp(argv[i], "--failures") == 0)
+            out->failures = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--crash") == 0) {
+            if (!crash(argv[++i], &out->crash))
+                return false;
+        }
 #ifdef SIM_PLANTED
         else if (strcmp(argv[i], "--plant") == 0) {
             if (!plant(argv[++i]))
@@ -234,10 +320,12 @@ static void on_death(int number)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.first = 1, .last = 100, .least = 3, .most = 8};
+    struct options options = {.first = 1, .last = 100, .least = 3, .most = 8, .failures = 5};
     if (!parse(argc, argv, &options)) {
-        (void)fprintf(stderr, "usage: sim [--seeds A-B] [--workers LOW-HIGH] [--seconds S] "
-                              "[--twice] [-v]\n");
+        (void)fprintf(stderr,
+                      "usage: sim [--seeds A-B] [--workers LOW-HIGH] [--seconds S] "
+                      "[--failures N] [--twice] [--walk] [--crash store|hub|site:N[:power]] "
+                      "[-v]\n");
         return 2;
     }
     (void)signal(SIGABRT, on_death);
@@ -246,5 +334,5 @@ int main(int argc, char **argv)
         return 1;
     fl_hash_init();
     fl_log_set_level(options.verbose ? FL_LOG_INFO : (enum fl_log_level)(FL_LOG_ERROR + 1));
-    return run_all(&options);
+    return options.walk ? walk_all(&options) : run_all(&options);
 }

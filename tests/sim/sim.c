@@ -266,6 +266,7 @@ static void set_world(struct sim *self)
     bool twin = self->site_count <= SIM_FEW && sim_chance(self, 25);
     self->process_count = self->site_count + twin;
     self->secure = false;
+    self->rounds = 1 + sim_below(self, sim_chance(self, 20) ? 6 : 4);
     set_clock(self, &self->hub.time);
     for (uint32_t i = 0; i < self->process_count; i++) {
         self->wake_at[i] = INT64_MAX;
@@ -286,6 +287,18 @@ static void set_weather(struct sim *self)
     self->faults = true;
 }
 
+/* No weather: only the crash that is asked for. */
+static void set_calm(struct sim *self)
+{
+    self->process_count = self->site_count;
+    self->latency_ms = 5;
+    self->rounds = 2;
+    self->heal_at = 0;
+    self->faults = false;
+    for (uint32_t i = 0; i < self->site_count; i++)
+        self->sites[i].hostile = false;
+}
+
 bool sim_run(struct sim *self)
 {
     self->random = self->seed * 0x2545f4914f6cdd1du + self->site_count;
@@ -294,7 +307,11 @@ bool sim_run(struct sim *self)
     fl_store_crash_at(-1);
     set_world(self);
     set_weather(self);
+    if (self->walk.on)
+        set_calm(self);
     if (sim_world_make(self)) {
+        if (self->walk.on && !self->walk.in_store)
+            sim_disk_die_at(self->walk.machine, self->walk.n);
         sim_schedule(self, self->now + sim_below(self, 3000), SIM_HUB_START)->life = 0;
         for (uint32_t i = 0; i < self->site_count; i++)
             sim_schedule(self, self->now + sim_below(self, 3000), SIM_SITE_START)->site = i;

@@ -166,7 +166,7 @@ struct sim_history {   /* what must never change again */
 struct sim_counts {
     uint64_t steps, frames, site_crashes, hub_crashes, store_crashes, cuts, clogs, disk_faults,
         outages, rubbish, resumes, commits, trainings, attempts, clocks, revocations, sleeps, twins,
-        lies, replays;
+        lies, replays, failed_starts;
 };
 
 /* Bugs that the simulator must notice: --plant, in sim_planted. */
@@ -180,7 +180,16 @@ enum sim_plant {
 };
 extern enum sim_plant sim_planted;
 
+struct sim_walk { /* one crash, at one place of a run without weather */
+    bool on;
+    bool in_store;    /* at the nth durable step of the coordinator's store; else: */
+    uint32_t machine; /* at the nth durable operation of this one's disk */
+    bool power;       /* that goes with it */
+    long n;           /* -1: nowhere */
+};
+
 struct sim {
+    struct sim_walk walk;
     uint64_t seed, random;
     uint32_t site_count;    /* enrolled */
     uint32_t process_count; /* and the twin */
@@ -207,7 +216,8 @@ struct sim {
     int64_t latency_ms, fault_every_ms;
     size_t outbox_bytes;
     bool faults;
-    bool secure; /* the job has secure aggregation on */
+    uint32_t rounds; /* of the job */
+    bool secure;     /* it has secure aggregation on */
 };
 
 /* ---- sim.c: time, chance, failures ---- */

@@ -43,6 +43,7 @@ void sim_site_start(struct sim_site *site)
     enum fl_status status = open_site(site, &error);
     if (status != FL_OK) {
         bool died = sim_disk_is_dead(site->index + 1);
+        self->counts.failed_starts++;
         if (died)
             sim_disk_bury(site->index + 1, sim_power_fails(self));
         if (!died && (!self->faults || (status != FL_EIO && status != FL_ENOSPC)))

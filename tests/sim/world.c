@@ -24,7 +24,7 @@ static void job_text(struct sim *self, struct fl_buf *out)
                   "[job]\nname = sim\nrounds = %u\nstrategy = %s\nseed = 5\n"
                   "[model]\nname = tiny\nsha256 = %064d\n"
                   "[lora]\ntargets = q_proj,v_proj\nalpha = 8\n[ranks]\ndefault = 4\n",
-                  1 + sim_below(self, 4), strategies[sim_below(self, 4)], 7);
+                  self->rounds, strategies[sim_below(self, 4)], 7);
     if (sim_chance(self, 40))
         fl_buf_printf(out, "worker.site1 = 2\n");
     if (sim_chance(self, 20))
