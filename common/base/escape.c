@@ -51,11 +51,15 @@ size_t fl_escape(const char *text, size_t left, char out[FL_ESCAPE_BYTES])
         return 1;
     }
     const char *special = point > 0 && point < 0x80 ? strchr(plain, point) : NULL;
-    if (special)
-        snprintf(out, FL_ESCAPE_BYTES, "\\%c", letters[special - plain]);
-    else if (is_harmful(point))
+    if (special) {
+        out[0] = '\\';
+        out[1] = letters[special - plain];
+        out[2] = '\0';
+    } else if (is_harmful(point))
         snprintf(out, FL_ESCAPE_BYTES, "\\u%04x", (unsigned)point);
-    else
-        snprintf(out, FL_ESCAPE_BYTES, "%.*s", (int)length, text);
+    else {
+        memcpy(out, text, length);
+        out[length] = '\0';
+    }
     return length;
 }
