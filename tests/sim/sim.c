@@ -11,8 +11,8 @@
 #include "crypto/entropy.h"
 
 #define WALL_MS    1767225600000 /* 2026-01-01 */
-#define SETTLE_MS  1200000       /* a job must end so soon after the weather cleared */
-#define DELIVER_MS 300000        /* and its result be everywhere so soon after that */
+#define SETTLE_MS  1200000 /* a round must end so soon after the weather cleared, or the last */
+#define DELIVER_MS 300000  /* and its result be everywhere so soon after that */
 #define STEPS_MAX  400000
 #define HEAP_MAX   100000
 
@@ -246,8 +246,10 @@ static bool go_on(struct sim *self)
     if (self->counts.steps > STEPS_MAX)
         sim_violation(self, "%" PRIu64 " steps", self->counts.steps);
     if (history->state != FL_JOB_DONE) {
-        if (self->now > self->heal_at + SETTLE_MS)
-            sim_violation(self, "the job has not ended %d s after the last fault",
+        int64_t since = history->committed_at > self->heal_at ? history->committed_at
+                                                              : self->heal_at;
+        if (self->now > since + SETTLE_MS)
+            sim_violation(self, "no round has ended for %d s since the last fault",
                           SETTLE_MS / 1000);
         return !self->failed;
     }
@@ -281,7 +283,8 @@ static void set_weather(struct sim *self)
 {
     static const int64_t every[] = {400, 1000, 2500, 6000, 15000};
     self->latency_ms = 1 + sim_below(self, sim_chance(self, 20) ? 800 : 60);
-    self->fault_every_ms = every[sim_below(self, 5)];
+    /* as much for each of many sites as for each of a few */
+    self->fault_every_ms = every[sim_below(self, 5)] / (1 + self->site_count / 32);
     self->outbox_bytes = sim_chance(self, 30) ? 512 + sim_below(self, 8192) : 1u << 20;
     self->heal_at = 1000 + sim_below(self, 120000);
     self->faults = true;
@@ -318,6 +321,8 @@ bool sim_run(struct sim *self)
         (void)sim_schedule(self, self->now + sim_below(self, 5000), SIM_FAULT);
         while (go_on(self))
             step(self);
+        if (!self->failed)
+            sim_check_end(self);
     }
     fl_store_crash_at(-1);
     if (!self->failed)

@@ -161,6 +161,7 @@ struct sim_history {   /* what must never change again */
     uint32_t round, attempt;
     enum fl_job_state state;
     enum fl_round_state phase;
+    int64_t committed_at; /* the last version */
 };
 
 struct sim_counts {
@@ -305,6 +306,8 @@ void sim_hostile_replay(struct sim_site *site);
 void sim_check_hub(struct sim *self);
 /* Has every site the last version? */
 bool sim_check_delivered(struct sim *self);
+/* Of a run that came to its end: the audit logs are whole. */
+void sim_check_end(struct sim *self);
 /* A frame of a site on its way. */
 void sim_check_frame(struct sim_site *site, const void *frame, size_t length);
 /* The version is what its survivors sent, summed anew. */
