@@ -185,6 +185,7 @@ bool sim_hostile_say(struct sim_site *site, const void *frame, size_t length)
     bool said = fl_wire_encode(&message, &out) == FL_OK;
     if (said) {
         self->counts.lies++;
+        sim_check_frame(site, out.data, out.length);
         sim_net_say(site, out.data, out.length);
     }
     fl_buf_free(&out);

@@ -119,7 +119,6 @@ static enum fl_status site_next(struct fl_link *link, int64_t timeout_ms,
 
 void sim_net_say(struct sim_site *site, const void *frame, size_t length)
 {
-    sim_check_frame(site, frame, length);
     put_frame(site->sim, site->conn, true, frame, length);
 }
 
@@ -138,8 +137,10 @@ static enum fl_status site_send(struct fl_link *link, const void *frame, size_t 
         conn->site_blocked = true;
         return FL_EBUSY;
     }
-    if (!sim_hostile_say(site, frame, length))
+    if (!sim_hostile_say(site, frame, length)) {
+        sim_check_frame(site, frame, length);
         sim_net_say(site, frame, length);
+    }
     sim_hostile_keep(site, frame, length);
     if (self->faults && length <= FL_CONTROL_BYTES_MAX && sim_chance(self, 1))
         sim_net_say(site, frame, length);
