@@ -309,9 +309,12 @@ static void check_members(struct sim *self)
     for (uint32_t i = 0; i < round->count && round->round < SIM_ROUNDS_MAX + 2; i++) {
         const struct fl_member *m = &round->members[i];
         uint32_t site = m->site - 1; /* as they were enrolled */
-        if (!m->cohort || !m->trained || site >= self->site_count || self->sites[site].hostile)
+        if (!m->cohort || site >= self->site_count || self->sites[site].hostile)
             continue;
-        if (self->trained[site][round->round] != round->attempt)
+        if (self->fit[site][round->round] != round->attempt)
+            sim_violation(self, "site%u is in attempt %u and took the offer of attempt %u", site,
+                          round->attempt, self->fit[site][round->round]);
+        if (m->trained && self->trained[site][round->round] != round->attempt)
             sim_violation(self, "site%u has trained in attempt %u and said so in attempt %u", site,
                           round->attempt, self->trained[site][round->round]);
         if (m->uploaded && self->uploads[site][round->round] != round->attempt)
@@ -395,6 +398,8 @@ void sim_check_frame(struct sim_site *site, const void *frame, size_t length)
         return;
     }
     if (message.round < SIM_ROUNDS_MAX + 2) {
+        if (message.kind == FL_WIRE_FIT)
+            keep_most(&self->fit[site->owner][message.round], message.attempt);
         if (message.kind == FL_WIRE_TRAINED)
             keep_most(&self->trained[site->owner][message.round], message.attempt);
         if (message.kind == FL_WIRE_UPLOAD) {

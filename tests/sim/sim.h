@@ -212,7 +212,8 @@ struct sim {
     struct sim_history history;
     struct sim_counts counts;
     /* by enrolled site and round: the last attempt in which it said so */
-    uint32_t uploads[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2], trained[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2];
+    uint32_t fit[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2], trained[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2],
+        uploads[SIM_SITES_MAX][SIM_ROUNDS_MAX + 2];
     /* of this seed's weather */
     int64_t latency_ms, fault_every_ms;
     size_t outbox_bytes;
