@@ -243,7 +243,7 @@ static bool go_on(struct sim *self)
         sim_operator_resume(self);
     if (!self->faults)
         sim_operator_allow_all(self);
-    if (self->counts.steps > STEPS_MAX)
+    if (self->counts.steps > STEPS_MAX * (1 + self->site_count / SIM_FEW))
         sim_violation(self, "%" PRIu64 " steps", self->counts.steps);
     if (history->state != FL_JOB_DONE) {
         int64_t since = history->committed_at > self->heal_at ? history->committed_at
