@@ -445,22 +445,3 @@ bool sim_check_delivered(struct sim *self)
     }
     return true;
 }
-
-static void check_audit(struct sim *self, const char *directory)
-{
-    char path[FL_PATH_BYTES];
-    struct fl_error error;
-    uint64_t lines;
-    enum fl_status status = fl_path_join(path, directory, "audit.log", &error);
-    if (status == FL_OK)
-        status = fl_audit_verify(path, &lines, &error);
-    if (status != FL_OK)
-        sim_violation(self, "the audit log is broken: %s", error.text);
-}
-
-void sim_check_end(struct sim *self)
-{
-    check_audit(self, self->hub.directory);
-    for (uint32_t i = 0; i < self->site_count; i++)
-        check_audit(self, self->sites[i].directory);
-}

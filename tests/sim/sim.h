@@ -307,8 +307,6 @@ void sim_hostile_replay(struct sim_site *site);
 void sim_check_hub(struct sim *self);
 /* Has every site the last version? */
 bool sim_check_delivered(struct sim *self);
-/* Of a run that came to its end: the audit logs are whole. */
-void sim_check_end(struct sim *self);
 /* A frame of a site on its way. */
 void sim_check_frame(struct sim_site *site, const void *frame, size_t length);
 /* The version is what its survivors sent, summed anew. */
