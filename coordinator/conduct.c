@@ -569,6 +569,13 @@ static enum fl_status persist(struct fl_server *self, fl_also also, void *contex
     return status;
 }
 
+/* Events of which the site's own bytes are committed too; it says them again when asked again. */
+static bool carries_bytes(enum fl_round_event event)
+{
+    return event == FL_EVENT_ADVERTISED || event == FL_EVENT_SHARED || event == FL_EVENT_SIGNED ||
+           event == FL_EVENT_ANSWERED;
+}
+
 /* Keep an event that could not be committed. Results of work have their own way back. */
 static void park(struct fl_server *self, const struct fl_round_input *input,
                  const struct fl_error *error)
@@ -582,7 +589,13 @@ static void park(struct fl_server *self, const struct fl_round_input *input,
         return;
     }
     if (input->event == FL_EVENT_TICK || self->parked_count == FL_PARKED_MAX)
-        return; /* time passes again; sites repeat what is not answered */
+        return;                        /* time passes again; sites repeat what is not answered */
+    if (carries_bytes(input->event)) { /* without what was to be kept with it, it means nothing */
+        struct fl_seat *seat = fl_seat_of(self, input->site);
+        if (seat)
+            seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
+        return;
+    }
     struct fl_parked *parked = &self->parked[self->parked_count++];
     parked->input = *input;
     (void)snprintf(parked->reason, sizeof parked->reason, "%s", input->reason ? input->reason : "");

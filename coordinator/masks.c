@@ -214,6 +214,9 @@ static enum fl_status need_cohort(struct fl_server *server, struct fl_masks **ou
     struct row_read read = {masks, take_advert_row, &list};
     enum fl_status status = list.adverts ? read_rows(server, MASK_ADVERT, &read, error)
                                          : fl_fail_memory(error);
+    if (status == FL_OK && list.count != fl_round_advertised(server->round))
+        status = fl_fail(error, FL_EFORMAT, "%u adverts are kept of %u sites", list.count,
+                         fl_round_advertised(server->round));
     if (status == FL_OK)
         status = set_cohort(masks, &list, error);
     fl_free(list.adverts);

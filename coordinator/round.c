@@ -467,7 +467,7 @@ static void note_site(struct fl_round *self, struct fl_member *m,
     switch (input->event) {
     case FL_EVENT_ONLINE:
         if (m->revoked) /* allowed again: the answers of its earlier life are void */
-            *m = (struct fl_member){.site = m->site};
+            *m = (struct fl_member){.site = m->site, .pledged = m->pledged};
         note_presence(self, m, true, now_ms);
         break;
     case FL_EVENT_OFFLINE:

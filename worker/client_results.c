@@ -91,7 +91,9 @@ void fl_client_failed(struct fl_client *self, struct fl_work_result *r, enum fl_
     self->failure.code = refusal_of(r->status, &permanent);
     if (r->code != FL_REFUSAL_NONE)
         self->failure.code = r->code;
-    if (r->kind >= FL_WORK_KEYS) /* another cohort, or another try with this one, may do */
+    if (r->kind >= FL_WORK_KEYS ||
+        (r->kind == FL_WORK_SEAL &&
+         self->offer.secure_aggregation)) /* another cohort, or another try with this one, may do */
         permanent = false;
     self->failure.permanent = permanent;
     self->failure.retry_after_ms = permanent || r->status == FL_EBUSY ? 0 : RETRY_MS;
