@@ -300,13 +300,16 @@ enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job
                                  "signed, answered FROM members "
                                  "WHERE job = ? AND round = ? AND attempt = ?",
                                  "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
-    if (status == FL_OK) /* the newest attempt of this round in which a survivor answered */
+    if (status == FL_OK) /* the newest attempt of this round in which answers were asked for */
         status = fl_store_select(store, error, read_pledged, round, NULL,
                                  "SELECT site FROM members WHERE job = ? AND round = ? AND "
-                                 "uploaded = 1 AND attempt = (SELECT MAX(attempt) FROM members "
-                                 "WHERE job = ? AND round = ? AND attempt < ? AND answered = 1)",
-                                 "iiiii", job->id, (int64_t)job->round, job->id,
-                                 (int64_t)job->round, (int64_t)job->attempt);
+                                 "uploaded = 1 AND attempt = (SELECT MAX(asked.attempt) FROM "
+                                 "(SELECT attempt FROM members WHERE job = ? AND round = ? AND "
+                                 "attempt < ? GROUP BY attempt HAVING SUM(signed) >= "
+                                 "MAX(2 * SUM(advertised) / 3 + 1, ?)) AS asked)",
+                                 "iiiiii", job->id, (int64_t)job->round, job->id,
+                                 (int64_t)job->round, (int64_t)job->attempt,
+                                 (int64_t)round->rules.min_workers);
     if (status == FL_OK)
         status = fl_store_select(store, error, read_refused, round, NULL,
                                  "SELECT site FROM refusals WHERE job = ? AND permanent = 1", "i",

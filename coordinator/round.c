@@ -160,6 +160,12 @@ static bool collected_secure(const struct fl_round *self, int64_t now_ms)
            complete(self, now_ms, is_uploaded, may_upload_masked, fl_round_needed(self));
 }
 
+/* Answers were asked for: whether any was given, a lost message may hide. */
+static bool was_asked(const struct fl_round *self)
+{
+    return count_members(self, is_signed) >= fl_round_needed(self);
+}
+
 /* The one signature more that lets the survivors answer. */
 static bool just_signed(const struct fl_round *self, int64_t now_ms)
 {
@@ -211,7 +217,7 @@ static bool unmask_hopeless(const struct fl_round *self, int64_t now_ms)
 {
     /* behind the first answer only the same sites can ever finish the round: they are waited for */
     return count_members(self, may_answer) < fl_round_needed(self) ||
-           (overdue(self, now_ms) && count_members(self, is_answered) == 0);
+           (overdue(self, now_ms) && !was_asked(self));
 }
 
 static bool last_break(const struct fl_round *self)
@@ -571,8 +577,8 @@ static int64_t mask_timeout(const struct fl_round *self)
 /* The deadline is over and decides nothing: it is armed anew, or nobody would sleep. */
 static bool waits_for_answers(const struct fl_round *self, int64_t now_ms)
 {
-    uint32_t answers = count_members(self, is_answered);
-    return overdue(self, now_ms) && answers > 0 && answers < fl_round_needed(self);
+    return overdue(self, now_ms) && was_asked(self) &&
+           count_members(self, is_answered) < fl_round_needed(self);
 }
 
 static uint32_t note(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
@@ -599,8 +605,8 @@ static uint32_t note(struct fl_round *self, const struct fl_round_input *input, 
 /* Of an attempt that ends without its version. */
 static void pledge(struct fl_round *self)
 {
-    bool answered = count_members(self, is_answered) > 0;
-    for (uint32_t i = 0; i < self->count && answered; i++)
+    bool asked = self->state >= FL_ROUND_UNMASK && was_asked(self);
+    for (uint32_t i = 0; i < self->count && asked; i++)
         self->members[i].pledged = is_uploaded(&self->members[i]);
 }
 

@@ -10,8 +10,8 @@
  * the members' marks, each fixed when its stage is left: U1 advertised (KEYS), U2 shared (SHARES),
  * U3 uploaded (COLLECT). Who fails in a stage loses its mark; who fails later stays in the set and
  * is one of its dropouts.
- * A pledge: once a survivor has answered, it helps with no other sum of this round's updates than
- * one over the same survivors (worker/ledger.h). An attempt that breaks behind the first answer
+ * A pledge: a survivor that has answered helps with no other sum of this round's updates than one
+ * over the same survivors (worker/ledger.h). An attempt that breaks after answers were asked for
  * pledges the round to that set: further attempts take exactly these sites, and all of them.
  * Threads: a round is a plain value.
  */
