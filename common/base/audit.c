@@ -87,19 +87,44 @@ static enum fl_status take_end(struct fl_audit *self, const char *text, size_t l
     return judge_end(self, text, text ? &line : NULL, &head, error);
 }
 
-/* Find the last whole line within the last bytes of the file; cut off a torn one behind it. */
+/*
+ * Find the last line within the last bytes of the file; *line: NULL, none. (*whole) bytes stand
+ * before what a power cut left of one that was being written, and was never acknowledged.
+ */
+static enum fl_status find_line(const struct fl_audit *self, const char *tail, size_t length,
+                                size_t *whole, const char **line, struct fl_error *error)
+{
+    struct fl_audit_line parsed;
+    enum fl_status status = FL_OK;
+    *line = NULL;
+    for (*whole = length; *whole > 0 && !*line;) {
+        const char *end = memrchr(tail, '\n', *whole);
+        const char *before = end && end > tail ? memrchr(tail, '\n', (size_t)(end - tail)) : NULL;
+        const char *begin = before ? before + 1 : tail;
+        if (end)
+            status = fl_audit_parse(begin, (size_t)(end - begin), self->path, &parsed, error);
+        if (end && status == FL_OK)
+            *line = begin;
+        else if (end && status != FL_EFORMAT)
+            return status;
+        *whole = *line ? (size_t)(end + 1 - tail) : (size_t)(begin - tail);
+    }
+    if (!fl_audit_is_torn(tail + *whole, length - *whole))
+        return tampered(self, "its last line is none", error);
+    if (!*line && self->length > length)
+        return fl_fail(error, FL_EFORMAT, "%s: the last line is too long", self->path);
+    return FL_OK;
+}
+
 static enum fl_status read_tail(struct fl_audit *self, const char *tail, size_t length,
                                 struct fl_error *error)
 {
-    const char *end = length > 0 ? memrchr(tail, '\n', length) : NULL;
-    if (!end && self->length > length)
-        return fl_fail(error, FL_EFORMAT, "%s: the last line is too long", self->path);
-    size_t whole = end ? (size_t)(end + 1 - tail) : 0;
-    const char *before = whole > 1 ? memrchr(tail, '\n', whole - 1) : NULL;
-    const char *line = before ? before + 1 : tail;
-    enum fl_status status = take_end(self, end ? line : NULL, end ? (size_t)(end - line) : 0,
-                                     error);
-    if (status == FL_OK && whole < length) { /* a crash in mid-write: never acknowledged */
+    const char *line;
+    size_t whole;
+    enum fl_status status = find_line(self, tail, length, &whole, &line, error);
+    if (status == FL_OK)
+        status = take_end(self, line, line ? (size_t)(tail + whole - 1 - line) : 0, error);
+    if (status == FL_OK && whole < length) {
         self->length -= length - whole;
         if (ftruncate(self->fd, (off_t)self->length) != 0)
             return fl_fail_errno(error, errno, "%s", self->path);

@@ -6,7 +6,7 @@
  *
  * Beside the log lies PATH.head, written durably behind each line: how many lines there are and
  * the hash of the last one, signed. An end that was cut off shows by it. A crash between the two
- * leaves a log that is one line ahead of its head, or a last line without an end behind what the
+ * leaves a log that is one line ahead of its head, or a piece of a line behind what the
  * head counts: both are good, and mended by the next append.
  *
  * A log of unsigned lines, as they were written formerly, is continued: its first signed line

@@ -31,6 +31,16 @@ static bool split(const char *text, size_t length, size_t *signed_bytes,
     return fl_unhex(hex, signature, FL_AUDIT_SIGNATURE_BYTES) == FL_OK;
 }
 
+bool fl_audit_is_torn(const char *bytes, size_t length)
+{
+    bool ends = false, odd = false;
+    for (size_t i = 0; i < length; i++) {
+        ends = ends || bytes[i] == '\n';
+        odd = odd || ((uint8_t)bytes[i] < 0x20 && bytes[i] != '\n');
+    }
+    return odd || !ends;
+}
+
 void fl_audit_sign(struct fl_buf *text, const char *label, const struct fl_audit_signer *signer)
 {
     uint8_t signature[FL_AUDIT_SIGNATURE_BYTES];

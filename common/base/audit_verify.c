@@ -118,6 +118,23 @@ static enum fl_status check_end(struct walk *self, struct fl_error *error)
     return FL_OK;
 }
 
+/* Behind all that the head counts, bytes that are no line: what a power cut left of one. */
+static bool is_rest_torn(const struct walk *self, const char *rest, size_t length)
+{
+    struct fl_audit_line line;
+    struct fl_error ignored;
+    if (self->head->exists && self->head->lines > self->report->lines)
+        return false;
+    for (size_t at = 0; at < length;) {
+        const char *end = memchr(rest + at, '\n', length - at);
+        size_t n = end ? (size_t)(end - rest) - at : length - at;
+        if (end && fl_audit_parse(rest + at, n, self->path, &line, &ignored) != FL_EFORMAT)
+            return false;
+        at += n + 1;
+    }
+    return fl_audit_is_torn(rest, length);
+}
+
 static enum fl_status check_all(struct walk *self, const struct fl_mapping *file,
                                 struct fl_error *error)
 {
@@ -125,10 +142,9 @@ static enum fl_status check_all(struct walk *self, const struct fl_mapping *file
     for (size_t offset = 0; offset < file->length && status == FL_OK;) {
         const char *line = (const char *)file->data + offset;
         const char *end = memchr(line, '\n', file->length - offset);
-        if (!end) {
-            self->report->torn = true;
+        self->report->torn = !end || is_rest_torn(self, line, file->length - offset);
+        if (self->report->torn)
             break;
-        }
         status = check_line(self, line, (size_t)(end - line), error);
         offset += (size_t)(end + 1 - line);
     }

@@ -330,6 +330,39 @@ START_TEST(a_torn_last_line_is_cut_off_when_the_log_is_opened)
 }
 END_TEST
 
+/* The sectors of a line come to the disk in any order: its end may, and its beginning may not. */
+START_TEST(a_line_that_lacks_its_beginning_is_cut_off_when_the_log_is_opened)
+{
+    static const char piece[] = "\0\0\0\0\nab\0\0\",\"prev\":\"00\"}\n";
+    for (int lines = 0; lines < 3; lines += 2) {
+        make_path();
+        if (lines > 0)
+            append_lines(lines);
+        else
+            write_file(path, "", 0);
+        int fd = open(path, O_WRONLY | O_APPEND);
+        ck_assert_int_eq(write(fd, piece, sizeof(piece) - 1), (ssize_t)sizeof(piece) - 1);
+        close(fd);
+        ck_assert(verify().torn);
+        append_lines(1);
+        ck_assert(!verify().torn);
+        ck_assert_uint_eq(verify().lines, (uint64_t)lines + 2);
+    }
+}
+END_TEST
+
+START_TEST(a_line_that_somebody_put_behind_the_last_is_refused)
+{
+    struct fl_audit *log;
+    append_lines(2);
+    int fd = open(path, O_WRONLY | O_APPEND);
+    ck_assert_int_eq(write(fd, "nothing\n", 8), 8);
+    close(fd);
+    ck_assert_int_eq(fl_audit_open(path, &ours, &log, &error), FL_EFORMAT);
+    assert_broken(4);
+}
+END_TEST
+
 /* One append after another while the nth write, then the nth fsync, is refused. */
 START_TEST(whatever_write_or_fsync_fails_the_log_goes_on)
 {
@@ -469,6 +502,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, after_a_failed_fsync_the_log_is_written_anew_and_goes_on);
     tcase_add_test(tc, a_log_without_signatures_verifies_as_such_and_is_continued_by_signed_lines);
     tcase_add_test(tc, a_signed_log_cannot_be_passed_off_as_an_unsigned_one);
+    tcase_add_test(tc, a_line_that_lacks_its_beginning_is_cut_off_when_the_log_is_opened);
+    tcase_add_test(tc, a_line_that_somebody_put_behind_the_last_is_refused);
     tcase_add_test(tc, what_is_no_audit_log_is_refused);
 }
 
