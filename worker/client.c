@@ -140,11 +140,15 @@ static void on_up(struct fl_client *self)
     memcpy(hello.as.hello.instance, self->instance, sizeof(self->instance));
     fl_wire_set_text(hello.as.hello.software, sizeof(hello.as.hello.software),
                      "fedlora-worker " FL_VERSION);
-    hello.as.hello.last_job = self->seen.job;
-    hello.as.hello.last_round = self->seen.round;
-    hello.as.hello.last_attempt = self->seen.attempt;
-    hello.as.hello.has_last_version = self->seen.has_version;
-    memcpy(hello.as.hello.last_version, self->seen.version, FL_HASH_BYTES);
+    if (self->has_offer && self->key.job > self->seen.job)
+        hello.as.hello.last_job = self->key.job; /* it has not seen a task of it yet */
+    else {
+        hello.as.hello.last_job = self->seen.job;
+        hello.as.hello.last_round = self->seen.round;
+        hello.as.hello.last_attempt = self->seen.attempt;
+        hello.as.hello.has_last_version = self->seen.has_version;
+        memcpy(hello.as.hello.last_version, self->seen.version, FL_HASH_BYTES);
+    }
     (void)!fl_client_send(self, &hello);
 }
 
