@@ -212,7 +212,7 @@ static void check_job(struct sim *self, const struct fl_job *job)
     struct sim_history *history = &self->history;
     enum fl_job_state was = history->state, is = job->state;
     static const bool may[FL_JOB_STATE_COUNT][FL_JOB_STATE_COUNT] = {
-        [FL_JOB_QUEUED] = {[FL_JOB_QUEUED] = true, [FL_JOB_RUNNING] = true},
+        [FL_JOB_QUEUED] = {[FL_JOB_QUEUED] = true, [FL_JOB_RUNNING] = true, [FL_JOB_PAUSED] = true},
         [FL_JOB_RUNNING] = {[FL_JOB_RUNNING] = true, [FL_JOB_DONE] = true, [FL_JOB_PAUSED] = true},
         [FL_JOB_PAUSED] = {[FL_JOB_PAUSED] = true, [FL_JOB_QUEUED] = true, [FL_JOB_RUNNING] = true},
         [FL_JOB_DONE] = {[FL_JOB_DONE] = true},
@@ -290,7 +290,7 @@ static void note_cohort(struct sim *self)
     for (uint32_t i = 0; i < stage->count; i++) {
         const struct fl_member *m = fl_round_find(server->round, stage->sites[i]);
         cohort.trained[i] = index_of(self, stage->names[i]);
-        cohort.counted[i] = m && m->uploaded && !m->failed;
+        cohort.counted[i] = m && m->uploaded;
         cohort.counted_count += cohort.counted[i];
     }
     check_counted(self, &cohort);

@@ -20,21 +20,24 @@ static void job_text(struct sim *self, struct fl_buf *out)
 {
     static const char *const strategies[] = {"alternating", "rolora", "ffa", "fedit"};
     uint32_t most = self->site_count > 3 ? 3 + sim_below(self, self->site_count - 2) : 3;
+    uint32_t least = sim_chance(self, 70) ? 3 : most;
+    /* with masks three of the fewest sites must have every rank */
+    uint32_t smaller = !self->secure ? 2 : least - 3;
     fl_buf_printf(out,
                   "[job]\nname = sim\nrounds = %u\nstrategy = %s\nseed = 5\n"
                   "[model]\nname = tiny\nsha256 = %064d\n"
                   "[lora]\ntargets = q_proj,v_proj\nalpha = 8\n[ranks]\ndefault = 4\n",
                   self->rounds, strategies[sim_below(self, 4)], 7);
-    if (sim_chance(self, 40))
+    if (smaller > 0 && sim_chance(self, 40))
         fl_buf_printf(out, "worker.site1 = 2\n");
-    if (sim_chance(self, 20))
+    if (smaller > 1 && sim_chance(self, 20))
         fl_buf_printf(out, "worker.site2 = 1\n");
     fl_buf_printf(out,
                   "[train]\nsteps = 2\nbatch_size = 2\nseq_len = 8\nlr = 0.05\n"
                   "[cohort]\nmin_workers = %u\nselect_timeout = %us\nround_timeout = %us\n"
                   "liveness_timeout = %us\n"
                   "[privacy]\nsecure_aggregation = %s\n[evaluate]\nevery = %u\n",
-                  sim_chance(self, 70) ? 3 : most, 2 + sim_below(self, 10),
+                  least, 2 + sim_below(self, 10),
                   20 + sim_below(self, 60), 3 + sim_below(self, 10), self->secure ? "on" : "off",
                   sim_below(self, 2));
 }
