@@ -38,7 +38,7 @@ static void job_text(struct sim *self, struct fl_buf *out)
                   "liveness_timeout = %us\n"
                   "[privacy]\nsecure_aggregation = %s\n[evaluate]\nevery = %u\n",
                   least, 2 + sim_below(self, 10),
-                  20 + sim_below(self, 60), 3 + sim_below(self, 10), self->secure ? "on" : "off",
+                  (self->secure ? 80 : 20) + sim_below(self, 60), 3 + sim_below(self, 10), self->secure ? "on" : "off",
                   sim_below(self, 2));
 }
 
