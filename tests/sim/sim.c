@@ -267,7 +267,7 @@ static void set_world(struct sim *self)
 {
     bool twin = self->site_count <= SIM_FEW && sim_chance(self, 25);
     self->process_count = self->site_count + twin;
-    self->secure = true;
+    self->secure = sim_chance(self, 50);
     self->rounds = 1 + sim_below(self, sim_chance(self, 20) ? 6 : 4);
     set_clock(self, &self->hub.time);
     for (uint32_t i = 0; i < self->process_count; i++) {
