@@ -135,16 +135,16 @@ enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work
 
 /* Who the members are, after it is known that each holds the key that it shows. */
 static enum fl_status check_trust(struct fl_labour *self, const struct fl_work *work,
+                                  const struct fl_secagg_advert *adverts, uint32_t count,
                                   struct fl_error *error)
 {
-    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
     enum fl_status status = FL_OK;
     if (!self->trust)
         status = fl_trust_open(self->store->site, self->conf,
                                fl_keys_public(self->store->keys)->ed25519, &self->trust, error);
     if (status == FL_OK)
-        status = fl_trust_check(self->trust, cohort->adverts, cohort->count,
-                                fl_masking_minimum(self, &work->offer), error);
+        status = fl_trust_check(self->trust, adverts, count, fl_masking_minimum(self, &work->offer),
+                                error);
     return status;
 }
 
@@ -165,8 +165,9 @@ static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
     if (status == FL_OK)
         status = fl_secagg_site_join(self->masking.site, adverts, count, minimum, error);
     fl_free(adverts);
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
     if (status == FL_OK)
-        status = check_trust(self, work, error);
+        status = check_trust(self, work, cohort->adverts, cohort->count, error);
     return status;
 }
 
@@ -344,6 +345,25 @@ static enum fl_status check_survivors(struct fl_labour *self, const struct fl_wo
     return check_tiers(self, out, result, error);
 }
 
+/* A sum over strangers and few others would show the others. */
+static enum fl_status check_who_survives(struct fl_labour *self, const struct fl_work *work,
+                                         const struct fl_secagg_set *survivors,
+                                         struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
+    struct fl_secagg_advert *adverts = fl_calloc(cohort->count, sizeof(*adverts));
+    uint32_t count = 0;
+    if (!adverts)
+        return fl_fail_memory(error);
+    for (uint32_t i = 0; i < cohort->count; i++) {
+        if (survivors->has[i])
+            adverts[count++] = cohort->adverts[i];
+    }
+    enum fl_status status = as_privacy(result, check_trust(self, work, adverts, count, error));
+    fl_free(adverts);
+    return status;
+}
+
 enum fl_status fl_labour_survivors(struct fl_labour *self, const struct fl_work *work,
                                    struct fl_work_result *result, struct fl_error *error)
 {
@@ -354,6 +374,8 @@ enum fl_status fl_labour_survivors(struct fl_labour *self, const struct fl_work 
     if (status == FL_OK)
         status = as_privacy(result, fl_secagg_site_sign(self->masking.site, &survivors,
                                                         self->store->keys, result->reply, error));
+    if (status == FL_OK) /* behind the signature's own rules, whose reasons are plainer */
+        status = check_who_survives(self, work, &survivors, result, error);
     return status;
 }
 
@@ -372,13 +394,14 @@ static enum fl_status fingerprint(const struct fl_labour *self, const struct fl_
                                   uint8_t out[FL_HASH_BYTES], struct fl_error *error)
 {
     uint32_t *ranks = fl_calloc(self->targets.count, sizeof(*ranks));
-    struct fl_ledger_work about = {.seed = fl_labour_data_seed(self, &work->offer, work->key.round),
-                                   .ranks = ranks,
-                                   .rank_count = self->targets.count};
+    struct fl_ledger_work about = {.ranks = ranks, .rank_count = self->targets.count};
     if (!ranks)
         return fl_fail_memory(error);
     for (uint32_t i = 0; i < self->targets.count; i++)
         ranks[i] = fl_labour_rank_at(&work->task.site_ranks, i);
+    /* else nothing is drawn, and seed, round and this site's name are but names of the same work */
+    if (work->offer.shuffle || work->offer.dropout > 0.0)
+        about.seed = fl_labour_data_seed(self, &work->offer, work->key.round);
     memcpy(about.manifest, work->offer.manifest, FL_HASH_BYTES);
     memcpy(about.start, work->task.start.root, FL_HASH_BYTES);
     memcpy(about.data, self->data, FL_HASH_BYTES);

@@ -378,6 +378,12 @@ static enum fl_status check_numbers(const struct fl_trust *self, const struct co
                        verified, cohort->count, minimum, stranger);
     if (verified < minimum)
         return fl_fail(error, FL_EREFUSED, "%u members, at least %u must be", verified, minimum);
+    /* so many could sign two lists of survivors, each with a part of the others, and read a site */
+    if (cohort->count - verified >= 2 * fl_secagg_threshold(cohort->count) - cohort->count)
+        return fl_fail(error, FL_EREFUSED,
+                       "%u of %u members are not pinned: a third of a cohort could lie together; "
+                       "'%s' is one of them",
+                       cohort->count - verified, cohort->count, stranger ? stranger : "");
     if (known < self->conf->min_known)
         return fl_fail(error, FL_EREFUSED,
                        "min_known = %" PRIu64

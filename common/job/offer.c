@@ -99,14 +99,46 @@ static void hash_task(struct fl_prf *prf, const struct fl_wire_task *task)
                         (uint64_t)task->train << 2 | (uint64_t)task->evaluate << 3);
 }
 
+/* The learning rate that a factor is trained with. */
+static uint64_t rate_of(bool trained, double own, double common)
+{
+    return trained ? bits_of(own > 0.0 ? own : common) : 0;
+}
+
+/*
+ * Nothing that leaves the delta as it is: how it is encoded and clipped afterwards, what else is
+ * measured, and where a job stands in a schedule that is constant. What is trained is named by the
+ * start's own bytes.
+ */
 void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
                               uint8_t out[FL_HASH_BYTES])
 {
     static const uint8_t none[FL_SEED_BYTES];
     struct fl_prf prf;
-    fl_prf_begin(&prf, none, "fedlora-training-v1");
-    hash_training(&prf, offer);
-    hash_task(&prf, task);
+    bool moves = offer->schedule != FL_WIRE_SCHEDULE_CONSTANT || offer->warmup > 0;
+    const uint64_t numbers[] = {bits_of(offer->alpha),
+                                bits_of(offer->dropout),
+                                rate_of(task->train_a, offer->lr_a, offer->lr),
+                                rate_of(task->train_b, offer->lr_b, offer->lr),
+                                bits_of(offer->weight_decay),
+                                bits_of(offer->grad_clip),
+                                offer->rank_default,
+                                offer->steps,
+                                offer->batch_size,
+                                offer->seq_len,
+                                (uint64_t)offer->schedule,
+                                offer->warmup,
+                                offer->shuffle,
+                                (uint64_t)offer->optimizer,
+                                moves ? task->first_step : 0,
+                                moves ? task->total_steps : 0,
+                                (uint64_t)task->train_a | (uint64_t)task->train_b << 1 |
+                                    (uint64_t)task->train << 2};
+    fl_prf_begin(&prf, none, "fedlora-training-v2");
+    fl_prf_bytes(&prf, task->start.root, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, task->global_ranks.data, task->global_ranks.length);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        fl_prf_u64(&prf, numbers[i]);
     fl_prf_end(&prf, out);
 }
 

@@ -20,7 +20,8 @@ void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task
                     uint8_t out[FL_HASH_BYTES]);
 /*
  * What shapes a site's delta and nothing that a coordinator may choose anew for the same work (ids,
- * names, attempts, timeouts, cohorts): the `settings` of a site's ledger.
+ * names, attempts, timeouts, cohorts, range and weight of the encoded numbers, what is evaluated,
+ * the strategy that led to the task): the `settings` of a site's ledger.
  */
 void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
                               uint8_t out[FL_HASH_BYTES]);
