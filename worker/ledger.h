@@ -9,6 +9,9 @@
  * refused with the reason `differencing`. What other combinations of sums tell is not this rule's
  * to stop.
  *
+ * Of each fingerprint one form only is answered (masking.c): it has a line of its own, under a key
+ * that follows from the fingerprint, with the form's hash as its one member and 2 as min_cohort.
+ *
  * A site is told apart by its Ed25519 key alone, never by its name, which a coordinator gives: else
  * two names for one site would count as two sites. The file holds no key, only truncated hashes.
  *
@@ -33,7 +36,7 @@
 #include "crypto/keys.h"
 
 #define FL_LEDGER_BYTES_MAX                                                                        \
-    (64u << 20) /* of the file: 300,000 answers of 3 sites, 19,000 of 100                          \
+    (64u << 20) /* of the file: 170,000 answers of 3 sites, 18,000 of 100                          \
                  */
 #define FL_LEDGER_REASON "differencing"
 

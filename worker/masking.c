@@ -411,6 +411,47 @@ static enum fl_status fingerprint(const struct fl_labour *self, const struct fl_
     return FL_OK;
 }
 
+/*
+ * How the same delta is shown must stay the same too: with another cap of weights, norm or range
+ * two sums of one set differ by what exceeded the smaller one, maybe of a single site; and with
+ * other ranks of one member, by the directions that it trains in one of them only. So of a
+ * fingerprint one form is ever answered: the encoding, and either equal ranks or that very list.
+ */
+static enum fl_status enter_form(struct fl_labour *self, const struct fl_work *work,
+                                 const uint8_t about[FL_HASH_BYTES],
+                                 const struct fl_secagg_set *survivors, struct fl_error *error)
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    uint8_t key[FL_HASH_BYTES], encoding[FL_HASH_BYTES], form[1][FL_KEY_BYTES];
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
+    const uint8_t *own = cohort->adverts[self->masking.index].ranks;
+    struct fl_prf prf;
+    bool equal = true;
+    fl_prf_begin(&prf, none, "fedlora-ledger-form-key-v1");
+    fl_prf_bytes(&prf, about, FL_HASH_BYTES);
+    fl_prf_end(&prf, key);
+    for (uint32_t i = 0; i < cohort->count; i++)
+        equal = equal &&
+                (!survivors->has[i] || memcmp(cohort->adverts[i].ranks, own, FL_HASH_BYTES) == 0);
+    fl_job_encoding(&work->offer, encoding);
+    fl_prf_begin(&prf, none, "fedlora-ledger-form-v1");
+    fl_prf_bytes(&prf, encoding, FL_HASH_BYTES);
+    for (uint32_t i = 0; i < cohort->count && !equal; i++) {
+        if (!survivors->has[i])
+            continue;
+        fl_prf_bytes(&prf, cohort->adverts[i].identity, FL_KEY_BYTES);
+        fl_prf_bytes(&prf, cohort->adverts[i].ranks, FL_HASH_BYTES);
+    }
+    fl_prf_end(&prf, form[0]);
+    enum fl_status status = fl_ledger_admit(self->ledger, key, (const uint8_t(*)[FL_KEY_BYTES])form,
+                                            1, 2, error);
+    if (status == FL_EREFUSED)
+        status = fl_fail(error, FL_EREFUSED,
+                         FL_LEDGER_REASON ": these deltas were summed before with another range, "
+                                          "cap, norm or other ranks of a member");
+    return status;
+}
+
 /* On the disk before the answer is given; see ledger.h. */
 static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work *work,
                                    const struct fl_secagg_set *survivors,
@@ -429,6 +470,8 @@ static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work 
     if (status == FL_OK)
         status = fl_ledger_admit(self->ledger, about, (const uint8_t(*)[FL_KEY_BYTES])keys, count,
                                  least_trainers(self), error);
+    if (status == FL_OK)
+        status = enter_form(self, work, about, survivors, error);
     if (status == FL_EIO) /* it must be read anew to be trusted again */
         fl_ledger_close(&self->ledger);
     result->survivors = count;

@@ -142,6 +142,17 @@ void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl
     fl_prf_end(&prf, out);
 }
 
+void fl_job_encoding(const struct fl_wire_offer *offer, uint8_t out[FL_HASH_BYTES])
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    struct fl_prf prf;
+    fl_prf_begin(&prf, none, "fedlora-encoding-v1");
+    fl_prf_u64(&prf, bits_of(offer->update_range));
+    fl_prf_u64(&prf, bits_of(offer->clip_norm));
+    fl_prf_u64(&prf, offer->weight_cap);
+    fl_prf_end(&prf, out);
+}
+
 void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
                     uint8_t out[FL_HASH_BYTES])
 {

@@ -25,5 +25,7 @@ void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task
  */
 void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl_wire_task *task,
                               uint8_t out[FL_HASH_BYTES]);
+/* How a site's delta becomes numbers of a sum: range, norm and weight that they are cut to. */
+void fl_job_encoding(const struct fl_wire_offer *offer, uint8_t out[FL_HASH_BYTES]);
 
 #endif

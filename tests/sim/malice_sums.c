@@ -335,6 +335,40 @@ static void another_guise(struct liar *l)
     }
 }
 
+/* The same sites, and every value above a smaller cap shows: of one site, if the cap is chosen so.
+ */
+static void another_encoding(struct liar *l)
+{
+    for (uint32_t variant = 0; variant < 4; variant++) {
+        liar_begin(l, variant + 1, 1, 1);
+        if (variant == 1)
+            l->spec->weight_cap = 1;
+        else if (variant == 2)
+            l->spec->update_range = 0.01;
+        else if (variant == 3)
+            l->spec->clip_norm = 0.1;
+        liar_go(l, LIAR_ANSWERED);
+        for (uint32_t i = 0; i < 5 && variant > 0; i++) {
+            mal_expect(!l->heard[i].has_answer, "variant %u: site%u answered", variant, i);
+            lie_refused(l, i, "differencing: these deltas were summed before with another range");
+        }
+    }
+}
+
+/* The same sites, of which one trains fewer directions: the sums differ by its upper ones. */
+static void another_rank(struct liar *l)
+{
+    liar_go(l, LIAR_ANSWERED);
+    mal_expect(liar_open_sum(l), "the first sum does not open");
+    l->ranks[4] = 2;
+    liar_begin(l, 1, 1, 2);
+    liar_go(l, LIAR_ANSWERED);
+    for (uint32_t i = 0; i < 4; i++) {
+        mal_expect(!l->heard[i].has_answer, "site%u answered", i);
+        lie_refused(l, i, "differencing: ");
+    }
+}
+
 /* Without shuffling and dropout nothing depends on the seed, nor on the number of the round. */
 static void another_seed(struct liar *l)
 {
@@ -401,6 +435,8 @@ const struct lie lies_of_sums[] = {
     {"next_attempt_without_one", 5, "", "", next_attempt_without_one},
     {"next_attempt_with_a_dropout", 5, "", "", next_attempt_with_a_dropout},
     {"another_guise", 5, "", "", another_guise},
+    {"another_encoding", 5, "", "", another_encoding},
+    {"another_rank", 5, "", "", another_rank},
     {"another_seed", 5, "", "", another_seed},
     {"same_sum_again", 5, "", "", same_sum_again},
     {"another_delta", 5, "", "", another_delta},
