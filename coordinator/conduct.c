@@ -350,26 +350,33 @@ static void shelve_result(struct fl_server *self, struct fl_object **object)
         fl_log(FL_LOG_WARN, "shelf_failed", "a version cannot be offered yet");
 }
 
-static void log_blame(const struct fl_server *self, const struct fl_sum_work *work)
+/* The site whose answer was wrong, 0: none. */
+static uint32_t blame(const struct fl_server *self, const struct fl_sum_work *work)
 {
     const struct fl_unmask_request *request = work->unmask;
-    if (request && request->blamed != UINT32_MAX)
+    const struct fl_site *site = NULL;
+    if (request && request->blamed != UINT32_MAX) {
+        site = fl_roster_by_name(self->desk->roster, fl_masks_name(request, request->blamed));
         fl_log(FL_LOG_WARN, "site_blamed", "its answer did not fit what was committed to",
                FL_STR("worker", fl_masks_name(request, request->blamed)),
                FL_I64("job", self->job.id), FL_U64("round", work->stage->round));
+    }
+    return site ? site->id : 0;
 }
 
 /* true: the server owns the result now (and may have used it up already) */
 static bool summed(struct fl_server *self, struct fl_sum_work *work)
 {
     struct fl_round_input input = {.event = FL_EVENT_AGGREGATED, .reason = NULL};
-    log_blame(self, work);
+    uint32_t blamed = blame(self, work);
     if (work->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "aggregate_failed", work->error.text, FL_I64("job", self->job.id),
                FL_U64("round", work->stage->round), FL_U64("attempt", work->stage->attempt));
         input.event = is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
                                                : FL_EVENT_AGGREGATE_FAILED;
         input.reason = work->error.text;
+        input.leave_out = &blamed;
+        input.leave_out_count = blamed != 0;
         fl_conduct(self, &input);
         return false;
     }
@@ -570,8 +577,10 @@ static enum fl_status persist(struct fl_server *self, fl_also also, void *contex
 }
 
 /* Events of which the site's own bytes are committed too; it says them again when asked again. */
-static bool carries_bytes(enum fl_round_event event)
+static bool carries_bytes(const struct fl_server *self, enum fl_round_event event)
 {
+    if (event == FL_EVENT_UPLOADED)
+        return self->round->rules.secure;
     return event == FL_EVENT_ADVERTISED || event == FL_EVENT_SHARED || event == FL_EVENT_SIGNED ||
            event == FL_EVENT_ANSWERED;
 }
@@ -590,7 +599,7 @@ static void park(struct fl_server *self, const struct fl_round_input *input,
     }
     if (input->event == FL_EVENT_TICK || self->parked_count == FL_PARKED_MAX)
         return;                        /* time passes again; sites repeat what is not answered */
-    if (carries_bytes(input->event)) { /* without what was to be kept with it, it means nothing */
+    if (carries_bytes(self, input->event)) { /* without what was to be kept with it, it means nothing */
         struct fl_seat *seat = fl_seat_of(self, input->site);
         if (seat)
             seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
@@ -600,6 +609,7 @@ static void park(struct fl_server *self, const struct fl_round_input *input,
     parked->input = *input;
     (void)snprintf(parked->reason, sizeof parked->reason, "%s", input->reason ? input->reason : "");
     parked->input.reason = NULL;
+    parked->input.leave_out_count = 0; /* borrowed */
     self->parked_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
 }
 

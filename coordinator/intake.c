@@ -214,7 +214,11 @@ static void reject_update(struct fl_server *self, struct fl_seat *seat, const ch
            FL_U64("round", about.round));
     fl_send_receipt(self, seat, &about, FL_RECEIPT_REJECTED, reason);
     fl_conduct_note_refusal(self, seat->site, FL_REFUSAL_TRAINING, false, reason);
-    fl_conduct_site(self, FL_EVENT_SITE_FAILED, seat->site);
+    const struct fl_round_input input = {.event = FL_EVENT_SITE_FAILED,
+                                         .site = seat->site,
+                                         .leave_out = &seat->site,
+                                         .leave_out_count = 1};
+    fl_conduct(self, &input);
 }
 
 static void take_upload(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *message)
@@ -241,6 +245,10 @@ static void take_upload(struct fl_server *self, struct fl_seat *seat, const stru
         reject_update(self, seat, "the update has not the size that its layout gives");
         return;
     }
+    if (self->round->rules.secure && !fl_masks_note_opened(self, seat, message)) {
+        reject_update(self, seat, "the update comes without a word on whose shares opened");
+        return;
+    }
     if (fl_stage_path(self->stage, position, false, part, &error) != FL_OK ||
         fl_store_make_parent(part, &error) != FL_OK) {
         fl_log(FL_LOG_ERROR, "spool_failed", error.text);
@@ -259,7 +267,9 @@ static void finish_check(struct fl_chore *chore, void *context)
         struct fl_seat *seat = fl_seat_of(self, site);
         if (work->status == FL_OK) /* no update is acknowledged that the log does not know */
             work->status = fl_record_update(self->desk, work, &work->error);
-        if (work->status == FL_OK)
+        if (work->status == FL_OK && self->round->rules.secure)
+            fl_masks_take_update(self, site);
+        else if (work->status == FL_OK)
             fl_conduct_site(self, FL_EVENT_UPLOADED, site);
         else if (work->status == FL_EFORMAT && seat)
             reject_update(self, seat, work->error.text);

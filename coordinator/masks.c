@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "coordinator/dispute.h"
 #include "coordinator/server_internal.h"
 #include "job/offer.h"
 
@@ -19,7 +20,8 @@ _Static_assert(FL_WIRE_ADVERT_BYTES == FL_SECAGG_ADVERT_BYTES &&
                    FL_WIRE_PLAN_BYTES_MAX == FL_SECAGG_PLAN_BYTES_MAX,
                "the wire carries what secure aggregation makes");
 
-enum mask_kind { MASK_ADVERT, MASK_SHARES, MASK_SIGNATURE, MASK_ANSWER }; /* stored as numbers */
+/* stored as numbers */
+enum mask_kind { MASK_ADVERT, MASK_SHARES, MASK_SIGNATURE, MASK_ANSWER, MASK_OPENED };
 
 struct fl_masks {
     uint32_t round, attempt;
@@ -31,6 +33,8 @@ struct fl_masks {
     uint8_t *column;                     /* (n, ...) what is sealed for one site, owned */
     uint8_t signatures[FL_SECAGG_SITES_MAX][FL_SIGNATURE_BYTES];
     bool has_signatures;
+    struct fl_secagg_set opened[FL_SECAGG_SITES_MAX]; /* by member: whose shares opened there */
+    struct fl_secagg_set said_opened;
 };
 
 void fl_unmask_request_free(struct fl_unmask_request *self)
@@ -263,7 +267,11 @@ static void reject(struct fl_server *server, struct fl_seat *seat, const struct 
            FL_U64("round", message->round), FL_U64("attempt", message->attempt));
     fl_send_receipt(server, seat, message, FL_RECEIPT_REJECTED, reason);
     fl_conduct_note_refusal(server, seat->site, FL_REFUSAL_PRIVACY, false, reason);
-    fl_conduct_site(server, FL_EVENT_SITE_FAILED, seat->site);
+    const struct fl_round_input input = {.event = FL_EVENT_SITE_FAILED,
+                                         .site = seat->site,
+                                         .leave_out = &seat->site,
+                                         .leave_out_count = 1};
+    fl_conduct(server, &input);
 }
 
 static void ranks_hash_of(const struct fl_server *server, uint32_t site, uint8_t *out)
@@ -447,6 +455,94 @@ enum fl_status fl_masks_fill_collect(struct fl_server *server, const struct fl_s
     return FL_OK;
 }
 
+/* ---- whose shares opened ---- */
+
+bool fl_masks_note_opened(struct fl_server *server, const struct fl_seat *seat,
+                          const struct fl_wire *message)
+{
+    struct fl_error error;
+    struct fl_masks *masks;
+    const struct fl_wire_bytes *list = &message->as.upload.opened;
+    if (need_cohort(server, &masks, &error) != FL_OK) {
+        fl_log(FL_LOG_ERROR, "cohort_failed", error.text);
+        return true; /* the update waits for its second announcement */
+    }
+    uint32_t member = member_of(masks, seat->site);
+    if (member == UINT32_MAX || list->length != masks->cohort.count || list->data[member] != 1)
+        return false;
+    for (uint32_t i = 0; i < masks->cohort.count; i++)
+        masks->opened[member].has[i] = list->data[i] == 1;
+    masks->said_opened.has[member] = true;
+    return true;
+}
+
+void fl_masks_take_update(struct fl_server *server, uint32_t site)
+{
+    uint8_t bytes[FL_SECAGG_SITES_MAX];
+    struct fl_masks *masks = masks_of(server);
+    uint32_t member = masks && masks->has_cohort ? member_of(masks, site) : UINT32_MAX;
+    struct fl_seat *seat = fl_seat_of(server, site);
+    if (member == UINT32_MAX || !masks->said_opened.has[member]) {
+        if (seat) /* memory was short: it is asked once more */
+            seat->retry_ms = fl_server_now(server) + FL_ROUND_RETRY_MS;
+        return;
+    }
+    (void)set_bytes(&masks->opened[member], masks->cohort.count, bytes);
+    struct row_keep row = {site, MASK_OPENED, bytes, masks->cohort.count};
+    const struct fl_round_input input = {.event = FL_EVENT_UPLOADED, .site = site};
+    fl_conduct_also(server, &input, keep_row, &row);
+}
+
+static void take_opened_row(struct fl_masks *masks, uint32_t site, const uint8_t *bytes,
+                            size_t length, void *to)
+{
+    uint32_t member = member_of(masks, site);
+    (void)to;
+    for (uint32_t i = 0; member != UINT32_MAX && i < length && i < masks->cohort.count; i++)
+        masks->opened[member].has[i] = bytes[i] == 1;
+}
+
+/* true: the attempt goes on */
+static bool check_opened(struct fl_server *server)
+{
+    struct fl_error error;
+    struct fl_masks *masks;
+    struct fl_secagg_set sharers, survivors;
+    struct fl_dispute dispute;
+    uint32_t sites[FL_SECAGG_SITES_MAX], count = 0;
+    enum fl_status status = need_cohort(server, &masks, &error);
+    struct row_read read = {masks, take_opened_row, NULL};
+    if (status == FL_OK)
+        status = read_rows(server, MASK_OPENED, &read, &error);
+    if (status != FL_OK) {
+        fl_log(FL_LOG_ERROR, "cohort_failed", error.text);
+        return true; /* the sum will show it */
+    }
+    fill_set(server, masks, SET_SHARERS, &sharers);
+    fill_set(server, masks, SET_SURVIVORS, &survivors);
+    if (fl_dispute_settle(masks->cohort.count, &sharers, &survivors, masks->opened, &dispute))
+        return true;
+    for (uint32_t i = 0; i < masks->cohort.count; i++) {
+        const char *name = masks->cohort.adverts[i].name;
+        if (dispute.guilty.has[i])
+            fl_log(FL_LOG_WARN, "site_blamed", "its shares do not open, or it denies good ones",
+                   FL_STR("worker", name), FL_I64("job", server->job.id),
+                   FL_U64("round", server->round->round));
+        else if (dispute.suspect.has[i])
+            fl_log(FL_LOG_WARN, "site_left_out",
+                   "it or another site lies about shares that did not open", FL_STR("worker", name),
+                   FL_I64("job", server->job.id), FL_U64("round", server->round->round));
+        if (dispute.guilty.has[i] || dispute.suspect.has[i])
+            sites[count++] = masks->sites[i];
+    }
+    const struct fl_round_input input = {.event = FL_EVENT_UNMASK_FAILED,
+                                         .reason = "the shares of a site opened at too few others",
+                                         .leave_out = sites,
+                                         .leave_out_count = count};
+    fl_conduct(server, &input);
+    return false;
+}
+
 /* ---- survivors ---- */
 
 void fl_masks_check_survivors(struct fl_server *server)
@@ -455,7 +551,8 @@ void fl_masks_check_survivors(struct fl_server *server)
     struct fl_rank_plan plan = {0};
     const struct fl_stage *stage = server->stage;
     uint32_t rows[FL_SECAGG_SITES_MAX], count = 0;
-    if (!stage || stage->layout->factors == FL_FACTORS_NONE || stage->count > FL_SECAGG_SITES_MAX)
+    if (!check_opened(server) || !stage || stage->layout->factors == FL_FACTORS_NONE ||
+        stage->count > FL_SECAGG_SITES_MAX)
         return;
     for (uint32_t i = 0; i < stage->count; i++) {
         const struct fl_member *m = fl_round_find(server->round, stage->sites[i]);
@@ -571,6 +668,7 @@ void fl_masks_take_answer(struct fl_server *server, struct fl_seat *seat,
 {
     struct fl_error error;
     struct fl_masks *masks;
+    uint32_t own;
     const struct fl_member *m = fl_round_find(server->round, seat->site);
     const struct fl_wire_bytes *answer = &message->as.answer.answer;
     if (server->round->state != FL_ROUND_UNMASK || !m || !m->signed_ || m->answered || m->failed) {
@@ -583,6 +681,12 @@ void fl_masks_take_answer(struct fl_server *server, struct fl_seat *seat,
     }
     if (answer->length != (size_t)masks->cohort.count * FL_SCALAR_BYTES) {
         reject(server, seat, message, "its answer is not one share for each member");
+        return;
+    }
+    own = member_of(masks, seat->site);
+    if (own == UINT32_MAX ||
+        sodium_is_zero(answer->data + (size_t)own * FL_SCALAR_BYTES, FL_SCALAR_BYTES)) {
+        reject(server, seat, message, "its answer lacks its share of its own secret");
         return;
     }
     struct row_keep row = {seat->site, MASK_ANSWER, answer->data, answer->length};

@@ -39,6 +39,12 @@ void fl_masks_take_signed(struct fl_server *server, struct fl_seat *seat,
 void fl_masks_take_answer(struct fl_server *server, struct fl_seat *seat,
                           const struct fl_wire *message);
 
+/* Whose shares opened at that site, until its update is taken; false: not a word of it. */
+bool fl_masks_note_opened(struct fl_server *server, const struct fl_seat *seat,
+                          const struct fl_wire *message);
+/* Its update is durable and well-formed. */
+void fl_masks_take_update(struct fl_server *server, uint32_t site);
+
 /* ---- what they are told ---- */
 void fl_masks_send_cohort(struct fl_server *server, struct fl_seat *seat);
 /* The sharers and what each of them sealed for this site, borrowed until the next call. */
@@ -49,7 +55,11 @@ FL_CHECKED enum fl_status fl_masks_fill_collect(struct fl_server *server,
 void fl_masks_send_survivors(struct fl_server *server, struct fl_seat *seat);
 void fl_masks_send_unmask(struct fl_server *server, struct fl_seat *seat);
 
-/* The survivors are fixed: would a rank direction show too few of them? Then the attempt breaks. */
+/*
+ * The survivors are fixed: would a rank direction show too few of them, or did the shares of a
+ * member open at too few? Then the attempt breaks, before anybody has answered. Also behind a
+ * restart.
+ */
 void fl_masks_check_survivors(struct fl_server *server);
 /* *out is new; the caller owns it. */
 FL_CHECKED enum fl_status fl_masks_request(struct fl_server *server, struct fl_unmask_request **out,

@@ -13,6 +13,9 @@
  * A pledge: a survivor that has answered helps with no other sum of this round's updates than one
  * over the same survivors (worker/ledger.h). An attempt that breaks after answers were asked for
  * pledges the round to that set: further attempts take exactly these sites, and all of them.
+ * Who is blamed for an attempt, or was waited for in vain while it broke, is left out of the
+ * round's next attempts as long as enough others are there: one site alone cannot stop a job. That
+ * is not kept over a restart.
  * Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
@@ -115,6 +118,8 @@ struct fl_member {
     bool cohort, trained, uploaded, failed;     /* of this attempt */
     bool advertised, shared, signed_, answered; /* secure aggregation */
     bool pledged;                               /* of this round, over its attempts */
+    bool left_out; /* it spoiled an attempt of this round, or did not do its part */
+    bool shunned;  /* SELECT: so it is not asked, as enough others are there */
 };
 
 struct fl_round_rules {                        /* of the job */
@@ -142,9 +147,11 @@ struct fl_round {
 
 struct fl_round_input {
     enum fl_round_event event;
-    uint32_t site;      /* where the event has one */
-    int64_t wait_ms;    /* FL_EVENT_DEFERRED; FL_EVENT_SITE_FAILED: 0 = it may be asked at once */
-    bool permanent;     /* FL_EVENT_SITE_FAILED: it will never do this job */
+    uint32_t site;   /* where the event has one */
+    int64_t wait_ms; /* FL_EVENT_DEFERRED; FL_EVENT_SITE_FAILED: 0 = it may be asked at once */
+    bool permanent;  /* FL_EVENT_SITE_FAILED: it will never do this job */
+    const uint32_t *leave_out; /* sites that the rest of this round should do without; borrowed */
+    uint32_t leave_out_count;
     const char *reason; /* may be NULL */
 };
 

@@ -62,7 +62,8 @@ enum fl_due fl_round_due(const struct fl_round *self, uint32_t site)
     if (!m || !is_online(m))
         return FL_DUE_NOTHING;
     if (self->state == FL_ROUND_SELECT)
-        return self->begun && m->answer == FL_ANSWER_NONE ? FL_DUE_OFFER : FL_DUE_NOTHING;
+        return self->begun && !m->shunned && m->answer == FL_ANSWER_NONE ? FL_DUE_OFFER
+                                                                         : FL_DUE_NOTHING;
     if (!m->cohort || m->failed)
         return FL_DUE_NOTHING;
     if (self->state == FL_ROUND_TRAIN)

@@ -18,9 +18,22 @@ static inline bool is_online(const struct fl_member *m)
     return m->online && !m->revoked;
 }
 
+/* May be asked to take part. */
+static inline bool is_wanted(const struct fl_member *m)
+{
+    return is_online(m) && !m->shunned;
+}
+
+/* Others that could do without who is left out. */
+static inline bool is_willing(const struct fl_member *m)
+{
+    return is_online(m) && !m->left_out && m->answer != FL_ANSWER_REFUSED &&
+           m->answer != FL_ANSWER_DEFERRED;
+}
+
 static inline bool is_fit(const struct fl_member *m)
 {
-    return is_online(m) && m->answer == FL_ANSWER_FIT;
+    return is_wanted(m) && m->answer == FL_ANSWER_FIT;
 }
 
 static inline bool is_candidate(const struct fl_member *m)
@@ -35,12 +48,12 @@ static inline bool is_refusing(const struct fl_member *m)
 
 static inline bool is_silent(const struct fl_member *m)
 {
-    return is_online(m) && m->answer == FL_ANSWER_NONE;
+    return is_wanted(m) && m->answer == FL_ANSWER_NONE;
 }
 
 static inline bool is_missing(const struct fl_member *m)
 {
-    return m->seen && !m->online && is_candidate(m);
+    return m->seen && !m->online && !m->shunned && is_candidate(m);
 }
 
 static inline bool is_cohort(const struct fl_member *m)

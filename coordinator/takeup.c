@@ -178,6 +178,8 @@ static void take_up(struct fl_server *self)
         if (self->seats[i]->live)
             fl_conduct_site(self, FL_EVENT_ONLINE, self->seats[i]->site);
     }
+    if (self->job.id && self->round->state == FL_ROUND_UNMASK)
+        fl_masks_check_survivors(self); /* maybe the process died before it did */
     if (phase == FL_ROUND_IDLE || phase == FL_ROUND_PAUSED) {
         struct fl_round_input input = {.event = phase == FL_ROUND_IDLE ? FL_EVENT_START
                                                                        : FL_EVENT_RESUME};

@@ -269,6 +269,7 @@ static void pack_upload(struct packer *p, const struct fl_wire *m)
     Fedlora__Pb__Upload *to = &p->body.upload;
     fedlora__pb__upload__init(to);
     to->update = object_of(p, &m->as.upload.update);
+    to->opened = list_of(&m->as.upload.opened);
     p->envelope.upload = to;
     p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_UPLOAD;
 }

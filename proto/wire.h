@@ -250,6 +250,7 @@ struct fl_wire_answer {
 };
 struct fl_wire_upload {
     struct fl_object_ref update;
+    struct fl_wire_bytes opened; /* empty without secure aggregation */
 };
 struct fl_wire_receipt {
     enum fl_receipt status;

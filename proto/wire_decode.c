@@ -339,6 +339,7 @@ static void read_upload(struct reader *r, const Fedlora__Pb__Envelope *e, struct
 {
     m->kind = FL_WIRE_UPLOAD;
     m->as.upload.update = get_object(r, e->upload->update, "update");
+    m->as.upload.opened = get_set(r, &e->upload->opened, "opened");
 }
 
 static void read_receipt(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)

@@ -156,6 +156,9 @@ void fl_client_mask_result(struct fl_client *self, struct fl_work_result *result
 void fl_client_make_keys(struct fl_client *self);
 void fl_client_send_masked(struct fl_client *self);
 void fl_client_drop_masks(struct fl_client *self);
+/* The reply of that work is what goes out with messages of this kind now. */
+void fl_client_keep_masked(struct fl_client *self, enum fl_wire_kind kind,
+                           struct fl_work_result *result);
 
 /* client_results.c */
 bool fl_client_is_current(const struct fl_client *self, const struct fl_attempt *key);

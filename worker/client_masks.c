@@ -17,6 +17,16 @@ void fl_client_drop_masks(struct fl_client *self)
     memset(&self->masked, 0, sizeof(self->masked));
 }
 
+void fl_client_keep_masked(struct fl_client *self, enum fl_wire_kind kind,
+                           struct fl_work_result *result)
+{
+    fl_client_drop_masks(self);
+    self->masked.kind = kind;
+    self->masked.bytes = result->reply;
+    self->masked.length = result->reply_bytes;
+    result->reply = NULL;
+}
+
 /* ---- out ---- */
 
 static struct fl_wire_bytes kept(const struct fl_client *self)
@@ -101,11 +111,7 @@ void fl_client_mask_result(struct fl_client *self, struct fl_work_result *r)
         fl_client_failed(self, r, FL_SESSION_MASK_FAILED);
         return;
     }
-    fl_client_drop_masks(self);
-    self->masked.kind = kind_of(r->kind);
-    self->masked.bytes = r->reply;
-    self->masked.length = r->reply_bytes;
-    r->reply = NULL;
+    fl_client_keep_masked(self, kind_of(r->kind), r);
     fl_client_event(self, FL_SESSION_MASK_DONE);
 }
 

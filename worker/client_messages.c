@@ -450,6 +450,8 @@ static void send_upload(struct fl_client *self)
 {
     struct fl_wire out = fl_client_reply(self, FL_WIRE_UPLOAD);
     out.as.upload.update = self->update;
+    if (self->masked.kind == FL_WIRE_UPLOAD)
+        out.as.upload.opened = (struct fl_wire_bytes){self->masked.bytes, self->masked.length};
     (void)!fl_client_send(self, &out);
 }
 

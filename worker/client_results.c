@@ -174,6 +174,7 @@ static void seal_result(struct fl_client *self, struct fl_work_result *r)
         fl_client_failed(self, r, FL_SESSION_SEAL_FAILED);
         return;
     }
+    fl_client_keep_masked(self, FL_WIRE_UPLOAD, r);
     memcpy(self->update.root, fl_object_root(r->object), FL_HASH_BYTES);
     self->update.size = fl_object_size(r->object);
     if (r->cut > 0)

@@ -72,7 +72,8 @@ struct fl_work_result {
     /* FL_WORK_TRAIN */
     struct fl_delta_stats stats;
     bool reused; /* the delta was kept from before, nothing was trained */
-    /* secure aggregation: what the answer to the coordinator holds, owned */
+    /* secure aggregation: what the answer to the coordinator holds, owned; FL_WORK_SEAL: a byte a
+       member, 1 where its shares opened */
     uint8_t *reply;
     size_t reply_bytes;
     uint32_t survivors; /* FL_WORK_UNMASK: how many */

@@ -55,7 +55,7 @@ FL_CHECKED enum fl_status fl_labour_unmask(struct fl_labour *self, const struct 
 FL_CHECKED enum fl_status fl_masking_check(const struct fl_labour *self, const struct fl_work *work,
                                            bool cohort, struct fl_work_result *result,
                                            struct fl_error *error);
-/* Mask an encoded update (header, scalars, vector) in place. */
+/* Mask an encoded update (header, scalars, vector) in place; result->reply: whose shares opened. */
 FL_CHECKED enum fl_status fl_masking_apply(struct fl_labour *self, const struct fl_work *work,
                                            uint8_t *update, struct fl_work_result *result,
                                            struct fl_error *error);

@@ -251,7 +251,7 @@ static enum fl_status check_collect(struct fl_labour *self, const struct fl_work
 
 /* What others shared with this site. What does not open is that member's fault, and not the end. */
 static void take_shares(struct fl_labour *self, const struct fl_work *work,
-                        const struct fl_secagg_set *sharers)
+                        const struct fl_secagg_set *sharers, uint8_t *opened)
 {
     struct fl_error why;
     const struct fl_masking *m = &self->masking;
@@ -259,9 +259,11 @@ static void take_shares(struct fl_labour *self, const struct fl_work *work,
     for (uint32_t v = 0; v < n; v++) {
         const uint8_t *sealed = work->collect.shares.data +
                                 (size_t)v * FL_SECAGG_SEALED_SHARE_BYTES;
+        opened[v] = v == m->index;
         if (v == m->index || !sharers->has[v])
             continue;
-        if (fl_secagg_site_take_share(m->site, v, sealed, &why) != FL_OK)
+        opened[v] = fl_secagg_site_take_share(m->site, v, sealed, &why) == FL_OK;
+        if (!opened[v])
             fl_log(FL_LOG_WARN, "share_refused", why.text, FL_U64("job", work->key.job),
                    FL_U64("round", work->key.round));
     }
@@ -284,8 +286,11 @@ enum fl_status fl_masking_apply(struct fl_labour *self, const struct fl_work *wo
     enum fl_status status = check_collect(self, work, result, error);
     if (status != FL_OK)
         return status;
+    status = keep_reply(result, work->collect.sharers.length, error);
+    if (status != FL_OK)
+        return status;
     read_set(&work->collect.sharers, &sharers);
-    take_shares(self, work, &sharers);
+    take_shares(self, work, &sharers, result->reply);
     /* header and scalars are multiples of 8 bytes: both arrays are aligned in the buffer */
     uint64_t *scalars = (void *)(update + FL_UPDATE_HEADER_BYTES);
     uint32_t *vector = (void *)(scalars + m->layout->scalar_count);

@@ -249,6 +249,75 @@ START_TEST(three_broken_attempts_pause_the_job_and_resume_goes_on)
 }
 END_TEST
 
+static void select_with(uint32_t count)
+{
+    tick();
+    all(FL_EVENT_FIT, count);
+    if (round_->state == FL_ROUND_CONFIGURE)
+        (void)happen(FL_EVENT_CONFIGURED, 0);
+}
+
+START_TEST(who_is_blamed_is_left_out_of_the_round_while_enough_others_are_there)
+{
+    const uint32_t liar = 4;
+    const struct fl_round_input failed = {
+        .event = FL_EVENT_AGGREGATE_FAILED, .leave_out = &liar, .leave_out_count = 1};
+    to_collect(4);
+    all(FL_EVENT_UPLOADED, 4);
+    (void)fl_round_step(round_, &failed, now);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    tick();
+    ck_assert_int_eq(fl_round_due(round_, 1), FL_DUE_OFFER);
+    ck_assert_int_eq(fl_round_due(round_, 4), FL_DUE_NOTHING);
+    (void)happen(FL_EVENT_OFFLINE, 4); /* a new session forgives nothing */
+    (void)happen(FL_EVENT_ONLINE, 4);
+    select_with(4);
+    ck_assert_int_eq(round_->state, FL_ROUND_TRAIN);
+    ck_assert(!fl_round_find(round_, 4)->cohort);
+    all(FL_EVENT_TRAINED, 3);
+    all(FL_EVENT_UPLOADED, 3);
+    (void)happen(FL_EVENT_AGGREGATED, 0);
+    (void)happen(FL_EVENT_COMMITTED, 0);
+    select_with(4);
+    ck_assert(fl_round_find(round_, 4)->cohort); /* of the next round */
+}
+END_TEST
+
+START_TEST(who_is_left_out_is_asked_all_the_same_when_too_few_others_are_there)
+{
+    const uint32_t liar = 3;
+    const struct fl_round_input failed = {
+        .event = FL_EVENT_AGGREGATE_FAILED, .leave_out = &liar, .leave_out_count = 1};
+    to_collect(4);
+    all(FL_EVENT_UPLOADED, 4);
+    (void)fl_round_step(round_, &failed, now);
+    tick();
+    ck_assert_int_eq(fl_round_due(round_, 3), FL_DUE_NOTHING);
+    ck_assert_uint_ne(happen(FL_EVENT_OFFLINE, 4) & FL_EFFECT_SEND_ALL, 0);
+    ck_assert_int_eq(fl_round_due(round_, 3), FL_DUE_OFFER);
+    select_with(3);
+    ck_assert_int_eq(round_->state, FL_ROUND_TRAIN);
+    ck_assert(fl_round_find(round_, 3)->cohort);
+}
+END_TEST
+
+START_TEST(who_was_waited_for_in_vain_is_left_out_of_the_next_attempt)
+{
+    to_collect(5);
+    (void)happen(FL_EVENT_UPLOADED, 1);
+    (void)happen(FL_EVENT_UPLOADED, 2);
+    for (uint32_t site = 6; site <= 7; site++)
+        (void)happen(FL_EVENT_ONLINE, site);
+    now += rules.round_timeout_ms;
+    tick();
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    select_with(7);
+    ck_assert_int_eq(round_->state, FL_ROUND_TRAIN);
+    ck_assert(fl_round_find(round_, 6)->cohort && fl_round_find(round_, 1)->cohort);
+    ck_assert(!fl_round_find(round_, 3)->cohort && !fl_round_find(round_, 5)->cohort);
+}
+END_TEST
+
 START_TEST(a_revoked_site_of_the_cohort_makes_another_attempt_without_it)
 {
     to_collect(4);
@@ -662,6 +731,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_full_disk_delays_the_sum_and_loses_nothing);
     tcase_add_test(tc, a_restored_round_keeps_what_was_accepted);
     tcase_add_test(tc, work_that_died_with_the_process_begins_again);
+    tcase_add_test(tc, who_is_blamed_is_left_out_of_the_round_while_enough_others_are_there);
+    tcase_add_test(tc, who_is_left_out_is_asked_all_the_same_when_too_few_others_are_there);
+    tcase_add_test(tc, who_was_waited_for_in_vain_is_left_out_of_the_next_attempt);
     tcase_add_test(tc, every_pair_of_state_and_event_is_either_in_the_table_or_changes_nothing);
     tcase_add_test(tc, no_walk_skips_a_round_or_reuses_an_attempt);
     tcase_add_test(tc, states_and_events_have_names);
