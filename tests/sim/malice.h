@@ -73,6 +73,10 @@ void mal_start(struct mal_site *site);
 void mal_kill(struct mal_site *site);
 void mal_event(struct mal_site *site, const struct fl_link_event *event);
 void mal_frame(struct mal_site *site, const void *frame, size_t length);
+/* Whichever site makes the nth write (or fsync) from now dies in it, and is started again; -1:
+ * none. */
+void mal_die_in(long write, long sync);
+bool mal_died(void);
 /* Do what waits for the work thread; true: something was done. */
 bool mal_work(struct mal_site *site);
 

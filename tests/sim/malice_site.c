@@ -144,6 +144,8 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
 
 /* ---- its link ---- */
 
+static bool armed, died;
+
 static enum fl_status link_next(struct fl_link *link, int64_t timeout_ms,
                                 struct fl_link_event *event)
 {
@@ -159,7 +161,8 @@ static enum fl_status link_next(struct fl_link *link, int64_t timeout_ms,
 static enum fl_status link_send(struct fl_link *link, const void *frame, size_t length)
 {
     struct mal_site *site = (struct mal_site *)link;
-    site->world->sent(site, frame, length);
+    if (!armed || !fl_fs_fault_fired()) /* else it is dead already */
+        site->world->sent(site, frame, length);
     return FL_OK;
 }
 
@@ -208,6 +211,31 @@ void mal_kill(struct mal_site *site)
     fl_sitestore_close(&site->store);
 }
 
+void mal_die_in(long write, long sync)
+{
+    armed = write >= 0 || sync >= 0;
+    died = false;
+    fl_fs_fail_write_at(write);
+    fl_fs_fail_sync_at(sync);
+}
+
+bool mal_died(void)
+{
+    return died;
+}
+
+/* true: it died in a write of what it just did */
+static bool dies(struct mal_site *site)
+{
+    if (!armed || !fl_fs_fault_fired())
+        return false;
+    mal_die_in(-1, -1);
+    died = true;
+    mal_kill(site);
+    mal_start(site);
+    return true;
+}
+
 void mal_event(struct mal_site *site, const struct fl_link_event *event)
 {
     struct fl_error error = {FL_OK, ""};
@@ -215,9 +243,10 @@ void mal_event(struct mal_site *site, const struct fl_link_event *event)
         return;
     site->world->now++;
     site->pending = event;
-    mal_expect(fl_client_step(site->client, &error) == FL_OK, "%s gave up: %s", site->name,
-               error.text);
+    enum fl_status status = fl_client_step(site->client, &error);
     site->pending = NULL;
+    if (!dies(site))
+        mal_expect(status == FL_OK, "%s gave up: %s", site->name, error.text);
 }
 
 void mal_frame(struct mal_site *site, const void *frame, size_t length)
@@ -231,6 +260,8 @@ bool mal_work(struct mal_site *site)
     const struct fl_link_event wake = {.kind = FL_LINK_WAKE};
     if (!site->client || site->held || !fl_compute_turn(site->compute))
         return false;
+    if (dies(site))
+        return true;
     mal_event(site, &wake);
     return true;
 }
