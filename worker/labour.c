@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "crypto/prg.h"
 #include "crypto/sealed.h"
+#include "job/offer.h"
 
 void fl_labour_init(struct fl_labour *self, const struct fl_siteconf *conf,
                     const struct fl_sitestore *store, struct fl_trainer *trainer,
@@ -160,10 +161,16 @@ void fl_labour_fingerprint(const struct fl_labour *self, const struct fl_work *w
                            uint8_t out[FL_HASH_BYTES])
 {
     static const uint8_t none[FL_SEED_BYTES];
+    uint8_t settings[FL_HASH_BYTES];
     struct fl_prf prf;
     fl_work_fingerprint(&work->offer, &work->task, out);
-    fl_prf_begin(&prf, none, "fedlora-delta-data-v1");
+    /* the job's hash is only what the coordinator says: a delta of other settings under the same
+       hash would be new work to the ledger, and could be summed again without a site */
+    fl_job_binding(&work->offer, &work->task, settings);
+    fl_prf_begin(&prf, none, "fedlora-delta-data-v2");
     fl_prf_bytes(&prf, out, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, settings, FL_HASH_BYTES);
+    fl_prf_u64(&prf, fl_labour_data_seed(self, &work->offer, work->key.round));
     fl_prf_bytes(&prf, self->data, FL_HASH_BYTES);
     fl_prf_end(&prf, out);
 }

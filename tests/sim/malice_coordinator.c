@@ -338,6 +338,8 @@ static void ranks_that_cannot_be_read(struct liar *l)
 
 /* ---- one site is told something else than the others ---- */
 
+#define OTHER_GLOBAL_RANKS 3
+
 static void tell_apart(struct liar *l, uint32_t variant, struct fl_wire *offer,
                        struct fl_wire *task)
 {
@@ -353,7 +355,7 @@ static void tell_apart(struct liar *l, uint32_t variant, struct fl_wire *offer,
     case 2:
         o->lr = 0.06;
         break;
-    case 3:
+    case OTHER_GLOBAL_RANKS:
         l->global_ranks[0] = 5;
         break;
     case 4:
@@ -396,6 +398,10 @@ static void told_apart(struct liar *l)
         tell(l, 4, &offer);
         tell(l, 4, &task);
         liar_step(l, LIAR_KEYED, 4);
+        if (variant == OTHER_GLOBAL_RANKS) { /* the start that it fetches has the true ones */
+            lie_refused(l, 4, "has another type or shape");
+            continue;
+        }
         mal_expect(l->heard[4].has_advert, "variant %u: site4 makes no keys: %s", variant,
                    l->heard[4].failure.reason);
         liar_step_all(l, LIAR_SHARED);

@@ -402,6 +402,28 @@ static void another_delta(struct liar *l)
                "another learning rate is the same work now: say so, and change this test");
 }
 
+/* The coordinator says other settings, and that it is the same job: the delta that is kept of the
+   first must not pass for one of the second, which the ledger would hold for other work. */
+static void kept_delta(struct liar *l)
+{
+    for (uint32_t variant = 0; variant < 4; variant++) {
+        liar_begin(l, 1, 1, variant + 1);
+        if (variant == 1)
+            l->spec->lr = 0.06;
+        else if (variant == 2)
+            l->spec->seed = 77;
+        else if (variant == 3)
+            l->spec->clip_norm = 0.5;
+        liar_go(l, LIAR_TRAINED);
+        for (uint32_t i = 0; i < 5; i++)
+            mal_expect(l->mal.sites[i].trainings == variant + 1,
+                       "variant %u: a delta of other settings is used again", variant);
+    }
+    liar_begin(l, 1, 1, 9);
+    liar_go(l, LIAR_TRAINED);
+    mal_expect(l->mal.sites[0].trainings == 4, "the same work is done twice");
+}
+
 /* A site that died behind its ledger and before its answer has no secrets left to answer with. */
 static void restarted_before_the_answer(struct liar *l)
 {
@@ -440,6 +462,7 @@ const struct lie lies_of_sums[] = {
     {"another_seed", 5, "", "", another_seed},
     {"same_sum_again", 5, "", "", same_sum_again},
     {"another_delta", 5, "", "", another_delta},
+    {"kept_delta", 5, "", "", kept_delta},
     {"restarted_before_the_answer", 5, "", "", restarted_before_the_answer},
     {NULL, 0, NULL, NULL, NULL},
 };
