@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "coordinator/server_internal.h"
+#include "coordinator/sweep.h"
 
 #define TICK_MS     200 /* the longest sleep: timers are coarse */
 #define SHORTEST_MS 5
@@ -143,6 +144,8 @@ enum fl_status fl_server_create(struct fl_desk *desk, const struct fl_server_opt
                                   .site_revoked = live_site_revoked,
                                   .cancel = live_cancel};
     fl_buf_init(&self->frame, FL_FRAME_BYTES_MAX);
+    if (fl_sweep_ended(desk->store, error) != FL_OK) /* nothing depends on it */
+        fl_log(FL_LOG_WARN, "clean_failed", error->text);
     self->round = fl_calloc(1, sizeof *self->round);
     self->next = fl_calloc(1, sizeof *self->next);
     enum fl_status status = self->round && self->next ? fl_shelf_create(&self->shelf) : FL_ENOMEM;

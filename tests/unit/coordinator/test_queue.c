@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "coordinator/registry.h"
+#include "coordinator/sweep.h"
 #include "runner.h"
 
 static const char job_text[] =
@@ -71,6 +72,41 @@ START_TEST(a_submitted_job_is_found_with_its_text_and_its_key)
     fl_box_keys_destroy(&keys);
     fl_assert_ok(fl_queue_clean(store, id, &error), &error);
     ck_assert_int_eq(fl_queue_keys(store, id, &keys, &error), FL_ENOTFOUND);
+}
+END_TEST
+
+/* Give the job a file in each place where one may have any. */
+static void leave_files(int64_t id, char paths[3][FL_PATH_BYTES])
+{
+    static const char *const names[] = {"spool/%lld/1-1/a.update", "rounds/%lld/1.start",
+                                        "jobs/%lld.key"};
+    for (int i = 0; i < 3; i++) {
+        char name[64];
+        size_t used = strcspn(names[i], "%");
+        (void)snprintf(name, sizeof name, "%.*s%lld%s", (int)used, names[i], (long long)id,
+                       names[i] + used + 4);
+        fl_assert_ok(fl_store_path(store, paths[i], &error, "%s", name), &error);
+        if (i < 2)
+            fl_assert_ok(fl_store_put_file(store, paths[i], "x", 1, 0600, &error), &error);
+        ck_assert(fl_path_exists(paths[i]));
+    }
+}
+
+START_TEST(what_a_job_left_behind_that_ended_in_a_crash_is_swept_and_nothing_else)
+{
+    static char paths[3][3][FL_PATH_BYTES];
+    static const enum fl_job_state states[] = {FL_JOB_DONE, FL_JOB_PAUSED, FL_JOB_CANCELLED};
+    for (int i = 0; i < 3; i++) {
+        int64_t id = submit();
+        leave_files(id, paths[i]);
+        fl_assert_ok(fl_queue_set_state(store, id, states[i], "", 9, &error), &error);
+    }
+    fl_assert_ok(fl_sweep_ended(store, &error), &error);
+    fl_assert_ok(fl_sweep_ended(store, &error), &error);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 3; k++)
+            ck_assert_int_eq(fl_path_exists(paths[i][k]), states[i] == FL_JOB_PAUSED);
+    }
 }
 END_TEST
 
@@ -221,6 +257,7 @@ static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_submitted_job_is_found_with_its_text_and_its_key);
+    tcase_add_test(tc, what_a_job_left_behind_that_ended_in_a_crash_is_swept_and_nothing_else);
     tcase_add_test(tc, jobs_run_in_the_order_of_submission_and_the_running_one_comes_first);
     tcase_add_test(tc, a_round_is_saved_and_found_again);
     tcase_add_test(tc, an_attempt_keeps_its_plan);
