@@ -12,6 +12,9 @@ tiny=$golden/tiny-llama
 work=$(mktemp -d "${TMPDIR:-/tmp}/fl-cluster.XXXXXX")
 failures=0 checks=0
 declare -A pids=() # name -> process id of what runs
+declare -A with=() # name -> "KEY=VALUE ..." in the environment of its daemon
+# The jobs of every test here, with or without secure aggregation: FL_SECURE=on switches all.
+secure=${FL_SECURE:-off}
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
 unset FEDLORA_LOG NO_COLOR FEDLORA_COREDUMP
@@ -77,6 +80,7 @@ the_end() {
     local name log
     for name in "${!pids[@]}"; do
         kill -TERM "${pids[$name]}" 2>/dev/null
+        kill -CONT "${pids[$name]}" 2>/dev/null
     done
     for name in "${!pids[@]}"; do await_end "$name" 20 || fail "$name does not end"; done
     for log in "$work"/*.log; do
@@ -153,7 +157,8 @@ coordinator_init() {
 healthy() { "$coordinator" health --dir "$work/coord" >/dev/null 2>&1; }
 
 coordinator_start() { # [serve options]
-    "$coordinator" serve --dir "$work/coord" "$@" >>"$work/coord.log" 2>&1 &
+    # shellcheck disable=SC2086
+    env ${with[coord]-} "$coordinator" serve --dir "$work/coord" "$@" >>"$work/coord.log" 2>&1 &
     pids[coord]=$!
     within 60 healthy || fail 'the coordinator answers'
 }
@@ -165,6 +170,12 @@ kill_now() { # NAME: kill -9
     wait "$pid" 2>/dev/null
     unset "pids[$1]"
 }
+
+suspend() { # NAME: SIGSTOP; it does nothing more once this returns
+    kill -STOP "${pids[$1]}"
+    within 20 eval "sed 's/.*) //' '/proc/${pids[$1]}/stat' | grep -q '^[Tt]'" || fail "$1 is suspended"
+}
+wake() { kill -CONT "${pids[$1]}"; }
 
 stop() { # NAME: SIGTERM; its exit code in $code
     kill -TERM "${pids[$1]}" 2>/dev/null
@@ -187,8 +198,9 @@ site_conf() { # NAME [POLICY LINE]...: worker.conf anew, with the coordinator th
     head=$(sed -n '/^\[coordinator\]/,/^key/p' "$work/$name/worker.conf")
     {
         printf '%s\n[models]\ntiny = %s\n' "$head" "$tiny"
+        [ ! -d "$work/wide" ] || printf 'wide = %s\n' "$work/wide"
         printf '[data]\npath = %s\neval = %s\n' "$data" "$tiny/text.jsonl"
-        printf '[policy]\nrequire_secure_aggregation = off\nmax_steps = 1000000\n'
+        printf '[policy]\nrequire_secure_aggregation = %s\nmax_steps = 1000000\n' "$secure"
         [ $# -eq 0 ] || printf '%s\n' "$@"
         printf '[train]\nthreads = 1\n'
     } >"$work/$name/worker.conf.next"
@@ -198,7 +210,8 @@ site_conf() { # NAME [POLICY LINE]...: worker.conf anew, with the coordinator th
 site_start() { # NAME...
     local name
     for name in "$@"; do
-        "$worker" run --dir "$work/$name" >>"$work/$name.log" 2>&1 &
+        # shellcheck disable=SC2086
+        env ${with[$name]-} "$worker" run --dir "$work/$name" >>"$work/$name.log" 2>&1 &
         pids[$name]=$!
     done
 }
@@ -228,7 +241,7 @@ job_file() {
         [model.name]=tiny [model.sha256]=$(manifest) [lora.targets]=q_proj,v_proj [lora.alpha]=16
         [ranks.default]=4 [train.steps]=3 [train.batch_size]=2 [train.seq_len]=64 [train.lr]=1e-2
         [cohort.min_workers]=3 [cohort.select_timeout]=2s [cohort.round_timeout]=5m
-        [cohort.liveness_timeout]=10s [privacy.secure_aggregation]=off)
+        [cohort.liveness_timeout]=10s [privacy.secure_aggregation]=$secure)
     for word in "$@"; do keys[${word%%=*}]=${word#*=}; done
     for word in "${!keys[@]}"; do
         printf '%s %s = %s\n' "${word%%.*}" "${word#*.}" "${keys[$word]}"
@@ -254,5 +267,21 @@ job_ends() { # JOB STATE [SECONDS]
 version() { # JOB VERSION: its line of JSON
     "$coordinator" adapters list --dir "$work/coord" --job "$1" --json |
         grep "\"version\":$2,"
+}
+versions() { # JOB: the numbers of its versions, in order
+    "$coordinator" adapters list --dir "$work/coord" --job "$1" --json |
+        sed -n 's/.*"version":\([0-9]*\),.*/\1/p' | tr '\n' ' '
+}
+# how often NAME... trained a round of JOB: work that was kept from an earlier attempt is not counted
+trainings() { # JOB NAME...
+    local job=$1 name
+    shift
+    for name in "$@"; do
+        grep "\"event\":\"trained\".*\"job\":$job,.*\"reused\":0" "$work/$name.log"
+    done | grep -c .
+}
+trained_once() { # JOB NAME: no round twice
+    [ -z "$(sed -n "s/.*\"event\":\"trained\".*\"job\":$1,\"round\":\([0-9]*\),.*\"reused\":0.*/\1/p" \
+        "$work/$2.log" | sort | uniq -d)" ]
 }
 sha_of() { version "$1" "$2" | value sha256; }
