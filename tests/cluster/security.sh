@@ -56,9 +56,20 @@ site_start ward
 check 'it comes online without a restart of the coordinator' within 60 online ward
 
 # --- a site that is revoked while it trains; four are enough without it
-submit job.strategy=fedit job.rounds=1 train.steps=400 cohort.liveness_timeout=3s
-within 120 logged coord "\"msg\":\"train\",\"job\":$job," || fail 'the round trains'
+# bank is held meanwhile: the round cannot have ended by then
+steps=400
+while :; do
+    submit job.strategy=fedit job.rounds=1 train.steps=$steps cohort.select_timeout=60s \
+        cohort.liveness_timeout=600s
+    within 120 logged coord "\"msg\":\"train\",\"job\":$job," || fail 'the round trains'
+    suspend bank
+    logged bank "\"event\":\"trained\".*\"job\":$job," || break
+    wake bank # it was faster than we
+    job_ends "$job" done || fail 'the job that was too fast is done'
+    steps=$((steps * 4))
+done
 expect 0 'revoke while it trains' "$coordinator" roster revoke ward --dir "$work/coord"
+wake bank
 check 'the job goes on without it' job_ends "$job" done
 check 'three sites are in the version' same "$(version "$job" 1 | value workers)" 3
 expect 1 'an unknown site cannot be revoked' "$coordinator" roster revoke nobody --dir "$work/coord"

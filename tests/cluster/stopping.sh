@@ -24,16 +24,22 @@ for name in bank clinic library; do
     check "$name is online after a restart of the coordinator" within 60 online $name
 done
 
-submit job.rounds=1 train.steps=2000 cohort.liveness_timeout=60s
-within 120 logged coord "\"msg\":\"train\",\"job\":$job," || fail 'the round trains'
-sleep 0.3
-signalled library TERM
+steps=2000
+while :; do
+    submit job.rounds=1 train.steps=$steps cohort.liveness_timeout=60s
+    within 120 logged coord "\"msg\":\"train\",\"job\":$job," || fail 'the round trains'
+    signalled library TERM # in the middle of its training, unless it was faster than we
+    logged library "\"event\":\"trained\".*\"job\":$job," || break
+    site_start library
+    job_ends "$job" done || fail 'the job that was too fast is done'
+    steps=$((steps * 4))
+done
 signalled coord TERM
 coordinator_start
-site_start library
-submit job.name=second job.rounds=1
+submit job.name=second job.rounds=1 # behind one that waits for library
 expect 0 'a job can be cancelled' "$coordinator" job cancel $((job - 1)) --dir "$work/coord"
 check 'a cancelled job is cancelled' job_ends $((job - 1)) cancelled 30
+site_start library
 check 'the next job is done' job_ends "$job" done
 for name in bank clinic library; do signalled $name TERM; done
 

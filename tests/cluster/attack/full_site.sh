@@ -16,12 +16,12 @@ cp -r "$ROOM/bank/." "$ROOM/small/"
 rm -rf "$ROOM/bank"
 ln -s "$ROOM/small" "$ROOM/bank"
 for name in bank clinic library; do start_site "$name"; done
-sleep 1
+wait_online bank clinic library
 dd if=/dev/zero of="$ROOM/small/fill" bs=4k 2>/dev/null
 job_file alternating 2 3 60s
 job=$(submit)
-sleep 2
-control job show "$job" --json | grep -q '"code":"disk"' || fail "the operator is not told of the full disk"
+told() { control job show "$job" --json | grep -q '"code":"disk"'; }
+until_true 60 told || fail "the operator is not told of the full disk"
 [ "$(job_state "$job")" = running ] || fail "the job is $(job_state "$job"), not waiting for the site"
 rm "$ROOM/small/fill"
 wait_job "$job" 90 || fail "the job does not end: $(control status --json)"

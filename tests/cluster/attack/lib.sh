@@ -10,6 +10,7 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16}
 # LeakSanitizer looks at its process as a debugger does
 if grep -q '^FL_SANITIZE:BOOL=ON' "$BUILD/CMakeCache.txt" 2>/dev/null; then export FEDLORA_COREDUMP=1; fi
 declare -A PID=()
+SECURE=${FL_SECURE:-off} # the jobs of every test here, with or without secure aggregation
 
 say() { printf '%s\n' "$*" >&2; }
 fail() {
@@ -60,6 +61,24 @@ stop_all() {
 
 control() { "$COORDINATOR" "$@" --dir "$ROOM/coord"; }
 
+# until_true SECONDS COMMAND...: tried until it succeeds
+until_true() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.05
+    done
+}
+
+# online NAME: the coordinator has a session with it
+online() { control status --json 2>/dev/null | grep -Eq "\"name\":\"$1\",\"state\":\"(online|training)\""; }
+
+wait_online() {
+    local name
+    for name in "$@"; do until_true 60 online "$name" || fail "$name does not come online"; done
+}
+
 wait_control() {
     for _ in $(seq 200); do
         "$COORDINATOR" health --dir "$ROOM/coord" >/dev/null 2>&1 && return 0
@@ -80,7 +99,7 @@ join() {
 configure() {
     sed -i -e "s|^\[models\]|[models]\ntiny = $MODEL|" \
         -e "s|^\[data\]|[data]\npath = $MODEL/$2.jsonl\neval = $MODEL/text.jsonl|" \
-        -e "s|^\[policy\]|[policy]\nrequire_secure_aggregation = off|" "$ROOM/$1/worker.conf"
+        -e "s|^\[policy\]|[policy]\nrequire_secure_aggregation = $SECURE|" "$ROOM/$1/worker.conf"
 }
 
 # setup DIR: a coordinator that serves
@@ -124,7 +143,7 @@ select_timeout = ${SELECT_TIMEOUT:-20s}
 round_timeout = ${4:-60s}
 liveness_timeout = ${LIVENESS:-6s}
 [privacy]
-secure_aggregation = off
+secure_aggregation = $SECURE
 X
 }
 
