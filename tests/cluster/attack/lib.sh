@@ -123,7 +123,7 @@ job_file() {
 name = tiny
 rounds = $2
 strategy = $1
-seed = 7
+seed = ${JOB_SEED:-7}
 [model]
 name = tiny
 sha256 = $MANIFEST
