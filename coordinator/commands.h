@@ -16,6 +16,7 @@ int fl_cmd_adapters(int argc, char **argv);
 int fl_cmd_status(int argc, char **argv);
 int fl_cmd_health(int argc, char **argv);
 int fl_cmd_audit(int argc, char **argv);
+int fl_cmd_backup(int argc, char **argv);
 
 /* One row of a command that has commands of its own ("roster add"). */
 struct fl_subcommand {

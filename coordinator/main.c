@@ -14,6 +14,7 @@ static const struct fl_command commands[] = {
     {"status", "what the coordinator is doing", fl_cmd_status},
     {"health", "exit 0 if a coordinator runs and answers", fl_cmd_health},
     {"audit", "verify the audit log", fl_cmd_audit},
+    {"backup", "copy the coordinator, running or not", fl_cmd_backup},
 };
 
 int main(int argc, char **argv)

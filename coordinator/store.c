@@ -244,7 +244,8 @@ static enum fl_status settle_log(struct fl_store *self, struct fl_error *error)
     return fail_sqlite(self, error, "its log cannot be brought in");
 }
 
-enum fl_status fl_store_open(const char *directory, struct fl_store **out, struct fl_error *error)
+enum fl_status fl_store_open_beside(const char *directory, struct fl_store **out,
+                                    struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
     *out = NULL;
@@ -258,8 +259,17 @@ enum fl_status fl_store_open(const char *directory, struct fl_store **out, struc
     status = connect(directory, SQLITE_OPEN_READWRITE, out, error);
     if (status == FL_OK)
         status = verify(*out, error);
-    if (status == FL_OK)
-        status = settle_log(*out, error);
+    if (status != FL_OK)
+        fl_store_close(out);
+    return status;
+}
+
+enum fl_status fl_store_open(const char *directory, struct fl_store **out, struct fl_error *error)
+{
+    enum fl_status status = fl_store_open_beside(directory, out, error);
+    if (status != FL_OK)
+        return status;
+    status = settle_log(*out, error);
     if (status != FL_OK)
         fl_store_close(out);
     return status;
@@ -279,6 +289,43 @@ void fl_store_close(struct fl_store **self)
 const char *fl_store_directory(const struct fl_store *self)
 {
     return self->directory;
+}
+
+/* ---- a copy ---- */
+
+enum fl_status fl_store_pin(struct fl_store *self, struct fl_error *error)
+{
+    /* a read is what opens the view */
+    return execute(self, "BEGIN; SELECT count(*) FROM sqlite_schema", "cannot be read", error);
+}
+
+enum fl_status fl_store_copy(struct fl_store *self, const char *path, struct fl_error *error)
+{
+    enum fl_status status = durable_step(error);
+    if (status != FL_OK)
+        return status;
+    /* made by hand first, so that it never exists with wider rights */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return fl_fail_errno(error, errno, "%s", path);
+    (void)close(fd);
+    sqlite3 *copy = NULL;
+    int code = sqlite3_open_v2(path, &copy, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    sqlite3_backup *backup = NULL;
+    if (code == SQLITE_OK)
+        backup = sqlite3_backup_init(copy, "main", self->db, "main");
+    if (backup) {
+        (void)sqlite3_backup_step(backup, -1);
+        code = sqlite3_backup_finish(backup);
+    } else
+        code = copy ? sqlite3_errcode(copy) : SQLITE_NOMEM;
+    if (code != SQLITE_OK)
+        status = fl_fail(error, (code & 0xff) == SQLITE_FULL ? FL_ENOSPC : FL_EIO,
+                         "%s: the database cannot be copied: %s", path, sqlite3_errstr(code));
+    (void)sqlite3_close(copy);
+    if (status != FL_OK)
+        (void)unlink(path);
+    return status;
 }
 
 /* ---- transactions ---- */

@@ -90,12 +90,25 @@ static void set_ranks(struct fl_version *version, const struct fl_adapter *adapt
 
 /* ---- the start of a round ---- */
 
+/* A start that was resolved to DIR/starts/JOB-N; a restored coordinator may have another DIR. */
+static enum fl_status given_start(const struct fl_job_facts *facts, char *path,
+                                  struct fl_error *error)
+{
+    const char *start = facts->spec->start, *own = strstr(start, "/starts/");
+    if (!own || fl_path_exists(start))
+        return fl_path_join(path, "", start, error);
+    return fl_store_path(facts->store, path, error, "%s", own + 1);
+}
+
 /* `[lora] start`: JOB@N of this coordinator, or a PEFT directory. */
 static enum fl_status load_given_start(const struct fl_start_work *self, struct fl_adapter **out,
                                        struct fl_error *error)
 {
     const struct fl_job_facts *facts = self->facts;
-    enum fl_status status = fl_adapter_load(facts->spec->start, &facts->inventory, out, error);
+    char path[FL_PATH_BYTES];
+    enum fl_status status = given_start(facts, path, error);
+    if (status == FL_OK)
+        status = fl_adapter_load(path, &facts->inventory, out, error);
     if (status != FL_OK)
         return status;
     bool same = (*out)->count == facts->targets.count;

@@ -51,6 +51,16 @@ expect 3 'a job file that is not there' "$coordinator" job submit "$work/nothing
 job_file "$work/on.conf" privacy.secure_aggregation=on cohort.min_workers=2
 expect 4 'secure aggregation over two sites' "$coordinator" job submit "$work/on.conf" --dir "$work/coord"
 
+# --- backup
+expect 0 'a backup without a daemon' "$coordinator" backup --dir "$work/coord" --out "$work/copy" --json
+check 'it says what it wrote' said '"bytes":[0-9]+,"files":[0-9]+,"jobs":[0-9]+,"versions":0'
+expect 1 'a backup over one' "$coordinator" backup --dir "$work/coord" --out "$work/copy"
+expect 1 'a backup of nothing' "$coordinator" backup --dir "$work/nothing" --out "$work/copy2"
+expect 2 'a backup to nowhere' "$coordinator" backup --dir "$work/coord"
+expect 1 'a backup below what is not there' "$coordinator" backup --dir "$work/coord" --out "$work/no/copy"
+expect 0 'the copy is a coordinator' "$coordinator" job list --dir "$work/copy"
+check 'nothing is left beside it' test -z "$(ls -d "$work"/copy*.tmp.* "$work/copy2" 2>/dev/null)"
+
 # --- things that are not there
 expect 1 'an unknown job' "$coordinator" job show 99 --dir "$work/coord"
 expect 1 'cancel of an unknown job' "$coordinator" job cancel 99 --dir "$work/coord"
