@@ -23,6 +23,7 @@
 #include "coordinator/list.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
+#include "job/attempt.h"
 
 #define PIECE_BYTES ((size_t)1 << 20)
 #define DEPTH_MAX   8 /* of a tree that is copied; ours have 2 */
@@ -332,7 +333,7 @@ static enum fl_status set_job_ids(struct fl_store *copy, struct fl_error *error)
         return status;
     return fl_store_run(copy, error,
                         "UPDATE sqlite_sequence SET seq = (seq / ?1 + 1) * ?1 WHERE name = 'jobs'",
-                        "i", (int64_t)FL_BACKUP_STRIDE);
+                        "i", (int64_t)FL_ATTEMPT_HUNDRED);
 }
 
 /* The spool is not in it: an attempt that was under way begins again, in the next hundred. */
@@ -345,9 +346,16 @@ static enum fl_status renumber(struct fl_store *copy, struct fl_error *error)
                           "UPDATE jobs SET attempt = (attempt / ?1 + 1) * ?1 + 1, "
                           "phase = CASE WHEN phase BETWEEN ?2 AND ?3 THEN ?2 ELSE phase END "
                           "WHERE state IN (?4, ?5, ?6)",
-                          "iiiiii", (int64_t)FL_BACKUP_STRIDE, (int64_t)FL_ROUND_SELECT,
+                          "iiiiii", (int64_t)FL_ATTEMPT_HUNDRED, (int64_t)FL_ROUND_SELECT,
                           (int64_t)FL_ROUND_COMMIT, (int64_t)FL_JOB_QUEUED, (int64_t)FL_JOB_RUNNING,
                           (int64_t)FL_JOB_PAUSED);
+    if (status == FL_OK) /* to be held against what the sites have seen (recall.h) */
+        status = fl_store_run(copy, error,
+                              "INSERT INTO recalls(job, restored) SELECT id, 1 FROM jobs "
+                              "WHERE state IN (?1, ?2, ?3) "
+                              "ON CONFLICT(job) DO UPDATE SET restored = 1, settled = 0, lone = 0",
+                              "iii", (int64_t)FL_JOB_QUEUED, (int64_t)FL_JOB_RUNNING,
+                              (int64_t)FL_JOB_PAUSED);
     if (status == FL_OK)
         status = fl_store_run(copy, error, "DELETE FROM masks", "");
     if (status == FL_OK)

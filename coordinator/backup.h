@@ -6,8 +6,9 @@
  * adapters of unfinished jobs, every version (each held against its recorded SHA-256) and the audit
  * log. Not in it: the spool. So the attempt that was under way cannot be finished from a copy, and
  * the copy's numbers (attempts of unfinished jobs, ids of the jobs to come) go on in the next
- * hundred: what the original still does after the copy is never done a second time under one
- * number. Threads: any; no state.
+ * hundred (job/attempt.h): what the original still does after the copy is never done a second time
+ * under one number. A copy knows that it is one, and asks the sites what they saw (recall.h).
+ * Threads: any; no state.
  */
 #ifndef FL_COORDINATOR_BACKUP_H
 #define FL_COORDINATOR_BACKUP_H
@@ -16,9 +17,6 @@
 
 #include "base/status.h"
 #include "coordinator/store.h"
-
-/* Between the numbers of an original and of its copies; an attempt or a job takes one. */
-#define FL_BACKUP_STRIDE 100
 
 struct fl_backup {
     char out[FL_PATH_BYTES]; /* absolute */

@@ -621,6 +621,7 @@ void fl_conduct_also(struct fl_server *self, const struct fl_round_input *input,
         return;
     copy_round(self->next, self->round);
     uint32_t effects = fl_round_step(self->next, input, fl_server_now(self));
+    fl_recall_number(self);
     if (effects & FL_EFFECT_PERSIST && persist(self, also, context, &error) != FL_OK) {
         park(self, input, &error);
         return;

@@ -330,6 +330,10 @@ void fl_intake_fetched(struct fl_server *self, struct fl_seat *seat)
 {
     enum fl_fetch_purpose purpose = seat->purpose;
     self->busy_until_ms = fl_server_now(self) + 2000;
+    if (purpose == FL_FETCH_RECALL) {
+        fl_recall_fetched(self, seat);
+        return;
+    }
     if (fl_fetch_state(seat->fetch) == FL_FETCH_FAILED) {
         fetch_failed(self, seat, purpose);
         return;
@@ -382,6 +386,9 @@ static bool take(struct fl_server *self, struct fl_seat *seat, const struct fl_w
         return true;
     case FL_WIRE_UPLOAD:
         take_upload(self, seat, message);
+        return true;
+    case FL_WIRE_RECALLED:
+        fl_recall_take(self, seat, message);
         return true;
     default:
         break;

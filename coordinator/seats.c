@@ -239,7 +239,9 @@ void fl_seat_hello(struct fl_server *self, struct fl_seat *seat, const struct fl
     if (fl_roster_touch(self->desk->roster, seat->site, fl_clock_wall(self->desk->clock), &error) !=
         FL_OK)
         fl_log(FL_LOG_WARN, "store_failed", error.text);
-    fl_send_missed(self, seat, &message->as.hello);
+    seat->hello = message->as.hello;
+    if (!fl_recall_hear(self, seat))
+        fl_send_missed(self, seat, &message->as.hello);
     fl_conduct_site(self, FL_EVENT_ONLINE, seat->site);
     fl_conduct_tick(self, fl_server_now(self));
 }

@@ -166,6 +166,7 @@ void fl_server_destroy(struct fl_server **out)
         return;
     fl_mill_stop(&self->mill);
     fl_conduct_drop_job(self);
+    fl_recall_free(&self->recall);
     for (uint32_t i = 0; i < self->seat_count; i++) {
         fl_fetch_close(&self->seats[i]->fetch);
         fl_serve_destroy(&self->seats[i]->serve);

@@ -5,6 +5,7 @@
 #include "coordinator/compute.h"
 #include "coordinator/masks.h"
 #include "coordinator/queue.h"
+#include "coordinator/recall.h"
 #include "coordinator/registry.h"
 #include "coordinator/round.h"
 #include "coordinator/server.h"
@@ -19,7 +20,7 @@
 #define FL_SEATS_OF_A_SITE     16
 #define FL_SEAT_CREDIT         6000 /* see floods() in intake.c */
 
-enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE };
+enum fl_fetch_purpose { FL_FETCH_INVENTORY, FL_FETCH_UPDATE, FL_FETCH_RECALL };
 
 #define FL_JOIN_SOURCES        64 /* addresses counted apart in one minute */
 #define FL_JOINS_OF_AN_ADDRESS 20 /* refused in a minute; sites behind NAT share one */
@@ -45,6 +46,7 @@ struct fl_seat { /* a site's connection */
         int64_t job;
         uint32_t round, attempt;
     } offered, tasked;
+    struct fl_wire_hello hello; /* what it said of itself */
     struct fl_serve *serve;
     struct fl_fetch *fetch; /* NULL: nothing is being fetched */
     enum fl_fetch_purpose purpose;
@@ -91,6 +93,7 @@ struct fl_server {
     } join_sources[FL_JOIN_SOURCES];
     struct fl_parked parked[FL_PARKED_MAX];
     uint32_t parked_count;
+    struct fl_recall recall;
     bool idle;
 };
 

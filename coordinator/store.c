@@ -88,6 +88,17 @@ static const char schema[] =
     " cut_fraction REAL, parent_sha256 BLOB, PRIMARY KEY(job, version)) STRICT, WITHOUT ROWID;"
     "PRAGMA user_version=2;";
 
+/*
+ * What a coordinator knows of having been restored (recall.h). restored: this database is a copy
+ * and has not been held against the sites yet; settled: it was; floor: no attempt begins at or
+ * below it; lone: how far single sites have raised it. A job without a row was never behind.
+ */
+static const char recall_schema[] =
+    "CREATE TABLE IF NOT EXISTS recalls("
+    " job INTEGER PRIMARY KEY REFERENCES jobs(id), restored INTEGER NOT NULL DEFAULT 0,"
+    " settled INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0,"
+    " lone INTEGER NOT NULL DEFAULT 0) STRICT;";
+
 static const char settings[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
     "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA cache_size=-2000;"
@@ -193,6 +204,8 @@ enum fl_status fl_store_create(const char *directory, struct fl_error *error)
     if (status == FL_OK)
         status = execute(self, schema, "the tables cannot be made", error);
     if (status == FL_OK)
+        status = execute(self, recall_schema, "the tables cannot be made", error);
+    if (status == FL_OK)
         status = fl_store_commit(self, error);
     fl_store_close(&self);
     if (status != FL_OK)
@@ -270,6 +283,8 @@ enum fl_status fl_store_open(const char *directory, struct fl_store **out, struc
     if (status != FL_OK)
         return status;
     status = settle_log(*out, error);
+    if (status == FL_OK) /* one that an earlier program made has none */
+        status = execute(*out, recall_schema, "the tables cannot be made", error);
     if (status != FL_OK)
         fl_store_close(out);
     return status;

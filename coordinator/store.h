@@ -42,10 +42,10 @@ void fl_store_close(struct fl_store **self);
 const char *fl_store_directory(const struct fl_store *self);
 
 /*
- * For a copy while another process writes: opened beside it, the database is left as it is, its log
- * too. From fl_store_pin() on this connection only reads, and
- * sees the database as it is now, until it is closed. fl_store_copy() makes a database at path
- * (0600) of what it sees. FL_EEXIST: there is a file.
+ * For a copy while another process writes. Opened beside it, the database and its log are left as
+ * they are. From fl_store_pin() on this connection only reads, and sees the database as it is now,
+ * until it is closed. fl_store_copy() makes a database at path (0600) of what it sees. FL_EEXIST:
+ * there is a file.
  */
 FL_CHECKED enum fl_status fl_store_open_beside(const char *directory, struct fl_store **out,
                                                struct fl_error *error);

@@ -197,8 +197,10 @@ static void look_at_queue(struct fl_server *self, int64_t now_ms)
     self->idle = status == FL_ENOTFOUND;
     if (status == FL_OK) {
         self->idle = false;
-        take_up(self);
-        return;
+        if (!fl_recall_holds(self)) {
+            take_up(self);
+            return;
+        }
     }
     memset(&self->job, 0, sizeof self->job);
     if (status != FL_ENOTFOUND)
@@ -217,6 +219,7 @@ static void retry_parked(struct fl_server *self, int64_t now_ms)
 
 void fl_conduct_tick(struct fl_server *self, int64_t now_ms)
 {
+    fl_recall_tick(self, now_ms);
     if (!self->job.id) {
         look_at_queue(self, now_ms);
         if (!self->job.id)

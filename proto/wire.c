@@ -44,6 +44,8 @@ union bodies {
     Fedlora__Pb__Signed signed_;
     Fedlora__Pb__Unmask unmask;
     Fedlora__Pb__Answer answer;
+    Fedlora__Pb__Recall recall;
+    Fedlora__Pb__Recalled recalled;
 };
 
 struct packer {
@@ -446,6 +448,30 @@ static void pack_answer(struct packer *p, const struct fl_wire *m)
     p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_ANSWER;
 }
 
+static void pack_recall(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Recall *to = &p->body.recall;
+    fedlora__pb__recall__init(to);
+    to->after = m->as.recall.after;
+    p->envelope.recall = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_RECALL;
+}
+
+static void pack_recalled(struct packer *p, const struct fl_wire *m)
+{
+    Fedlora__Pb__Recalled *to = &p->body.recalled;
+    const struct fl_wire_recalled *from = &m->as.recalled;
+    fedlora__pb__recalled__init(to);
+    to->version = from->version;
+    if (from->version > 0) {
+        to->sha256 = bytes_of(from->sha256, FL_HASH_BYTES);
+        to->adapter = object_of(p, &from->adapter);
+        to->left = from->left;
+    }
+    p->envelope.recalled = to;
+    p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_RECALLED;
+}
+
 static const struct {
     const char *name;
     void (*pack)(struct packer *p, const struct fl_wire *m);
@@ -478,6 +504,8 @@ static const struct {
     [FL_WIRE_SIGNED] = {"SIGNED", pack_signed},
     [FL_WIRE_UNMASK] = {"UNMASK", pack_unmask},
     [FL_WIRE_ANSWER] = {"ANSWER", pack_answer},
+    [FL_WIRE_RECALL] = {"RECALL", pack_recall},
+    [FL_WIRE_RECALLED] = {"RECALLED", pack_recalled},
 };
 
 /* protobuf-c writes through this; failures stick in the buffer. */

@@ -24,6 +24,7 @@
 #define FL_TARGETS_BYTES   1024 /* "q_proj,v_proj" or "all-linear" with its NUL */
 #define FL_TIERS_MAX       1024 /* distinct sets of sites that train a rank direction */
 #define FL_PAGE_HASHES_MAX 1000 /* chunk hashes in one page */
+#define FL_RECALLED_MAX    16   /* versions that one RECALL is answered with */
 /* of secure aggregation; secagg.h has the same sizes under its own names */
 #define FL_WIRE_ADVERT_BYTES    288
 #define FL_WIRE_SHARE_BYTES     104
@@ -60,6 +61,8 @@ enum fl_wire_kind {
     FL_WIRE_SIGNED,
     FL_WIRE_UNMASK,
     FL_WIRE_ANSWER,
+    FL_WIRE_RECALL,
+    FL_WIRE_RECALLED,
     FL_WIRE_KIND_COUNT
 };
 
@@ -298,6 +301,15 @@ struct fl_wire_chunk {
 struct fl_wire_missing {
     uint8_t root[FL_HASH_BYTES];
 };
+struct fl_wire_recall {
+    uint32_t after;
+};
+struct fl_wire_recalled {
+    uint32_t version; /* 0: none, and nothing else is set */
+    uint8_t sha256[FL_HASH_BYTES];
+    struct fl_object_ref adapter;
+    uint32_t left; /* 0..FL_RECALLED_MAX - 1 */
+};
 
 struct fl_wire {
     bool has_nonce;
@@ -333,6 +345,8 @@ struct fl_wire {
         struct fl_wire_signed signed_;
         struct fl_wire_unmask unmask;
         struct fl_wire_answer answer;
+        struct fl_wire_recall recall;
+        struct fl_wire_recalled recalled;
     } as;
     void *arena; /* owned: what the fl_wire_bytes of a decoded message point into */
 };

@@ -484,6 +484,25 @@ static void read_answer(struct reader *r, const Fedlora__Pb__Envelope *e, struct
                                     "answer");
 }
 
+static void read_recall(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    m->kind = FL_WIRE_RECALL;
+    m->as.recall.after = get_u32(r, e->recall->after, 0, COUNT_MAX, "after");
+}
+
+static void read_recalled(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)
+{
+    const Fedlora__Pb__Recalled *from = e->recalled;
+    struct fl_wire_recalled *to = &m->as.recalled;
+    m->kind = FL_WIRE_RECALLED;
+    to->version = get_u32(r, from->version, 0, COUNT_MAX, "version");
+    if (to->version == 0)
+        return;
+    get_exact(r, &from->sha256, to->sha256, FL_HASH_BYTES, "sha256");
+    to->adapter = get_object(r, from->adapter, "adapter");
+    to->left = get_u32(r, from->left, 0, FL_RECALLED_MAX - 1, "left");
+}
+
 typedef void (*read_function)(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m);
 
 static read_function reader_of(Fedlora__Pb__Envelope__BodyCase body)
@@ -520,6 +539,8 @@ static read_function reader_of(Fedlora__Pb__Envelope__BodyCase body)
         {FEDLORA__PB__ENVELOPE__BODY_SIGNED, read_signed},
         {FEDLORA__PB__ENVELOPE__BODY_UNMASK, read_unmask},
         {FEDLORA__PB__ENVELOPE__BODY_ANSWER, read_answer},
+        {FEDLORA__PB__ENVELOPE__BODY_RECALL, read_recall},
+        {FEDLORA__PB__ENVELOPE__BODY_RECALLED, read_recalled},
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (table[i].body == body)

@@ -1,7 +1,7 @@
 /*
  * client_internal.h - the state of the I/O thread, shared by client.c (link and loop),
- * client_messages.c (frames and actions), client_results.c (finished work), client_audit.c and
- * client_status.c.
+ * client_messages.c (frames and actions), client_results.c (finished work), client_audit.c,
+ * client_recall.c (what is remembered) and client_status.c.
  */
 #ifndef FL_WORKER_CLIENT_INTERNAL_H
 #define FL_WORKER_CLIENT_INTERNAL_H
@@ -95,6 +95,9 @@ struct fl_client {
     /* bulk objects that the coordinator fetches here */
     struct fl_shelf *shelf;
     struct fl_serve *serve;
+    uint8_t recalled[FL_RECALLED_MAX][FL_HASH_BYTES]; /* roots of versions that were asked back */
+    uint32_t recalled_count;
+    int64_t recall_spent, recall_since_ms; /* how often it was asked */
     /* status */
     struct fl_kept_refusal refusals[FL_REFUSALS_KEPT];
     uint32_t refusal_count;
@@ -130,8 +133,15 @@ void fl_client_step_fetch(struct fl_client *self, struct fl_incoming *in, enum f
 void fl_client_incoming_close(struct fl_incoming *self);
 void fl_client_refused(struct fl_client *self, enum fl_refusal code, const char *reason);
 void fl_client_feed_pending(struct fl_client *self);
-/* Make the highest (job, round, attempt) durable, and the newest version kept (NULL: as before). */
-void fl_client_remember(struct fl_client *self, const uint8_t *version_hash);
+
+/* client_recall.c */
+/* Make the highest (round, attempt) of the job durable, and the newest version kept (NULL: as
+   before). */
+void fl_client_remember(struct fl_client *self, const uint8_t *version_hash, uint32_t number);
+/* What was read of state/seen.json counts only if it is of this coordinator. */
+void fl_client_take_up_seen(struct fl_client *self);
+/* RECALL: offer the versions that are kept. */
+void fl_client_recall(struct fl_client *self, const struct fl_wire *message);
 
 /* client_audit.c */
 /*

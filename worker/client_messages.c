@@ -222,20 +222,6 @@ static bool keep_task(struct fl_client *self, const struct fl_wire_task *task)
     return true;
 }
 
-void fl_client_remember(struct fl_client *self, const uint8_t *version_hash)
-{
-    struct fl_error error;
-    self->seen.job = self->key.job;
-    self->seen.round = self->key.round;
-    self->seen.attempt = self->key.attempt;
-    if (version_hash) {
-        memcpy(self->seen.version, version_hash, FL_HASH_BYTES);
-        self->seen.has_version = true;
-    }
-    if (fl_sitestore_save_seen(self->c.store, &self->seen, &error) != FL_OK)
-        fl_log(FL_LOG_ERROR, "disk_failed", error.text);
-}
-
 static void take_task(struct fl_client *self, const struct fl_wire *m)
 {
     if (!self->has_offer || !fl_client_same_key(&self->key, m))
@@ -258,7 +244,7 @@ static void take_task(struct fl_client *self, const struct fl_wire *m)
     if (!keep_task(self, &m->as.task))
         return;
     self->failed = self->has_collect = false;
-    fl_client_remember(self, NULL);
+    fl_client_remember(self, NULL, 0);
     if (self->stage == FL_STAGE_READY && self->answer.verdict == FL_VERDICT_FIT)
         fl_client_event(self, FL_SESSION_TASK);
     /* while FITTING it waits: fl_client_feed_pending() */
@@ -391,7 +377,10 @@ static void take_version(struct fl_client *self, const struct fl_wire *m)
         self->unkept = true;
         return;
     }
-    if (self->newest_job == m->job && self->newest_version >= v->version)
+    /* a coordinator that went on from an older version makes later ones again, and they count */
+    bool again = v->version == self->key.round &&
+                 memcmp(self->seen.version, v->sha256, FL_HASH_BYTES) != 0;
+    if (self->newest_job == m->job && self->newest_version >= v->version && !again)
         return;
     struct fl_incoming *in = &self->version_in;
     if (in->fetch && in->version.version >= v->version && in->key.job == m->job)
@@ -538,6 +527,9 @@ void fl_client_take(struct fl_client *self, const struct fl_wire *m)
     case FL_WIRE_CHUNK:
     case FL_WIRE_MISSING:
         take_bulk(self, m);
+        break;
+    case FL_WIRE_RECALL:
+        fl_client_recall(self, m);
         break;
     default:
         break; /* HEARTBEAT needs no answer; the rest is not for a site */

@@ -238,7 +238,7 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     self->status_dirty = true;
     record_kept(self, r);
     if (self->key.job == r->key.job)
-        fl_client_remember(self, r->sha256);
+        fl_client_remember(self, r->sha256, r->version);
     fl_log(FL_LOG_INFO, "adapter_kept", "the newest global adapter is here",
            FL_U64("job", r->key.job), FL_U64("version", r->version), FL_STR("path", r->path));
     if (r->last)

@@ -5,6 +5,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   client_masks.c
   client_messages.c
   client_offer.c
+  client_recall.c
   client_results.c
   client_status.c
   cmd_audit.c

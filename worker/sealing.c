@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "crypto/prg.h"
 #include "crypto/sealed.h"
+#include "job/attempt.h"
 #include "worker/labour_internal.h"
 
 static enum fl_status range_of(const struct fl_wire_offer *offer, enum fl_factors factor,
@@ -194,7 +195,7 @@ static enum fl_status check_mark(const struct fl_labour *self, const struct fl_w
                                                    work->key.job, &last, error);
     if (status != FL_OK)
         return status;
-    if (last.round > mark->round || (last.round == mark->round && last.attempt > mark->attempt))
+    if (fl_attempt_before(mark->round, mark->attempt, last.round, last.attempt))
         return fl_labour_refuse(result, error,
                                 "an update of a later attempt was sealed already; none for this");
     if (last.round != mark->round || last.attempt != mark->attempt)

@@ -73,15 +73,18 @@ enum fl_status fl_sitestore_path(const struct fl_sitestore *self, const char *na
 
 static enum fl_status seen_of_json(const json_t *root, struct fl_seen *out)
 {
-    const char *version;
+    const char *version, *coordinator;
     json_t *job = json_object_get(root, "job");
     if (!json_is_integer(job) || json_integer_value(job) < 0)
         return FL_EFORMAT;
     out->job = (uint64_t)json_integer_value(job);
     if (fl_json_u32(root, "round", 0, &out->round) != FL_OK ||
         fl_json_u32(root, "attempt", 0, &out->attempt) != FL_OK ||
-        fl_json_string(root, "version", NULL, &version) != FL_OK)
+        fl_json_u32(root, "number", 0, &out->number) != FL_OK ||
+        fl_json_string(root, "version", NULL, &version) != FL_OK ||
+        fl_json_string(root, "coordinator", "", &coordinator) != FL_OK)
         return FL_EFORMAT;
+    snprintf(out->coordinator, sizeof(out->coordinator), "%s", coordinator);
     out->has_version = version != NULL;
     return version ? fl_unhex(version, out->version, FL_HASH_BYTES) : FL_OK;
 }
@@ -109,9 +112,12 @@ enum fl_status fl_sitestore_save_seen(const struct fl_sitestore *self, const str
     char path[FL_PATH_BYTES], text[256], hex[FL_HASH_HEX_BYTES] = "";
     if (seen->has_version)
         fl_hex(seen->version, FL_HASH_BYTES, hex);
-    int length = snprintf(
-        text, sizeof(text), "{\"job\":%" PRIu64 ",\"round\":%u,\"attempt\":%u%s%s%s}\n", seen->job,
-        seen->round, seen->attempt, hex[0] ? ",\"version\":\"" : "", hex, hex[0] ? "\"" : "");
+    int length = snprintf(text, sizeof(text),
+                          "{\"job\":%" PRIu64 ",\"round\":%u,\"attempt\":%u,\"number\":%u%s%s%s,"
+                          "\"coordinator\":\"%s\"}\n",
+                          seen->job, seen->round, seen->attempt, seen->number,
+                          hex[0] ? ",\"version\":\"" : "", hex, hex[0] ? "\"" : "",
+                          seen->coordinator);
     enum fl_status status = fl_sitestore_path(self, "state/seen.json", path, error);
     return status == FL_OK ? fl_fs_write(path, text, (size_t)length, 0600, error) : status;
 }
@@ -384,23 +390,48 @@ static bool is_version(const char *name, uint64_t job, uint32_t *version)
            name[used] == '\0';
 }
 
-/* Remove adapters/JOB@N/ beyond the newest `keep`. */
-static enum fl_status prune(const struct fl_sitestore *self, uint64_t job, uint64_t keep,
-                            struct fl_error *error)
+/* The numbers N of adapters/JOB@N/, the newest first; *versions is new. */
+static size_t list_versions(const char *folder, uint64_t job, uint32_t **versions)
 {
-    char folder[FL_PATH_BYTES];
-    enum fl_status status = fl_sitestore_path(self, "adapters", folder, error);
-    uint32_t *versions = fl_calloc(ADAPTER_VERSIONS_MAX, sizeof(*versions));
     size_t count = 0;
-    DIR *dir = status == FL_OK && versions ? opendir(folder) : NULL;
+    *versions = fl_calloc(ADAPTER_VERSIONS_MAX, sizeof(**versions));
+    DIR *dir = *versions ? opendir(folder) : NULL;
     for (struct dirent *entry = dir ? readdir(dir) : NULL; entry; entry = readdir(dir)) {
-        if (count < ADAPTER_VERSIONS_MAX && is_version(entry->d_name, job, &versions[count]))
+        if (count < ADAPTER_VERSIONS_MAX && is_version(entry->d_name, job, &(*versions)[count]))
             count++;
     }
     if (dir)
         closedir(dir);
     if (count > 1)
-        qsort(versions, count, sizeof(*versions), descending);
+        qsort(*versions, count, sizeof(**versions), descending);
+    return count;
+}
+
+uint32_t fl_sitestore_versions(const struct fl_sitestore *self, uint64_t job, uint32_t after,
+                               uint32_t *out, uint32_t most)
+{
+    char folder[FL_PATH_BYTES];
+    struct fl_error error;
+    uint32_t *versions = NULL, taken = 0;
+    if (fl_sitestore_path(self, "adapters", folder, &error) != FL_OK)
+        return 0;
+    size_t count = list_versions(folder, job, &versions);
+    for (size_t i = 0; i < count && taken < most && versions[i] > after; i++)
+        out[taken++] = versions[i];
+    fl_free(versions);
+    return taken;
+}
+
+/* Remove adapters/JOB@N/ beyond the newest `keep`. */
+static enum fl_status prune(const struct fl_sitestore *self, uint64_t job, uint64_t keep,
+                            struct fl_error *error)
+{
+    char folder[FL_PATH_BYTES];
+    uint32_t *versions = NULL;
+    enum fl_status status = fl_sitestore_path(self, "adapters", folder, error);
+    if (status != FL_OK)
+        return status;
+    size_t count = list_versions(folder, job, &versions);
     for (size_t i = keep; i < count && status == FL_OK; i++) {
         char name[64], path[FL_PATH_BYTES];
         snprintf(name, sizeof(name), "%" PRIu64 "@%u", job, versions[i]);

@@ -4,7 +4,7 @@
  *   site.keys                      both key pairs (crypto/keys.h)
  *   worker.conf                    configuration
  *   state/identity.json            name at the coordinator
- *   state/seen.json                the highest (job, round, attempt, version) that was seen
+ *   state/seen.json                the highest (round, attempt) of the last job, its newest version
  *   state/deltas/J-R-HASH.delta    a finished delta, encrypted to the site itself, kept until its
  *                                  round is committed, so that no attempt trains twice
  *   state/uploads/J-R-A.sealed     the sealed update of one attempt: only these bytes are sent
@@ -36,10 +36,12 @@ struct fl_sitestore {
 };
 
 struct fl_seen {
-    uint64_t job;
-    uint32_t round, attempt;
+    uint64_t job;            /* the last one that this site worked on */
+    uint32_t round, attempt; /* the highest of that job, in the order of job/attempt.h */
     bool has_version;
+    uint32_t number; /* of the version in adapters/JOB/; 0: not known */
     uint8_t version[FL_HASH_BYTES];
+    char coordinator[17]; /* the first digits of its key; "": not known */
 };
 
 /* What is kept of a finished round besides the delta. */
@@ -118,5 +120,8 @@ FL_CHECKED enum fl_status fl_sitestore_keep_adapter(const struct fl_sitestore *s
                                                     const struct fl_adapter *adapter,
                                                     const char *card, uint64_t keep, char *path,
                                                     struct fl_error *error);
+/* The versions above `after` that adapters/JOB@N/ has, the newest first, at most `most`. */
+uint32_t fl_sitestore_versions(const struct fl_sitestore *self, uint64_t job, uint32_t after,
+                               uint32_t *out, uint32_t most);
 
 #endif

@@ -13,6 +13,17 @@ static const uint8_t ranks[4] = {8, 0, 4, 0};
 static const uint8_t set[FL_COHORT_MAX + 1] = {1, 0, 1};
 static const uint8_t lists[(FL_COHORT_MAX + 1) * FL_WIRE_ADVERT_BYTES] = {5, 4, 3};
 
+static void fill_recall(struct fl_wire *m, enum fl_wire_kind kind)
+{
+    if (kind == FL_WIRE_RECALL)
+        m->as.recall.after = 2;
+    if (kind != FL_WIRE_RECALLED)
+        return;
+    m->as.recalled.version = 3;
+    m->as.recalled.adapter.size = 99;
+    m->as.recalled.left = 1;
+}
+
 static void fill_masks(struct fl_wire *m, enum fl_wire_kind kind)
 {
     switch (kind) {
@@ -40,6 +51,7 @@ static void fill_masks(struct fl_wire *m, enum fl_wire_kind kind)
         m->as.answer.answer = (struct fl_wire_bytes){lists, 3 * FL_WIRE_SCALAR_BYTES};
         break;
     default:
+        fill_recall(m, kind);
         break;
     }
 }

@@ -366,6 +366,85 @@ START_TEST(a_version_that_comes_before_the_check_has_ended_is_kept_after_it)
 }
 END_TEST
 
+static const struct fl_wire *recall(struct bench *self, uint64_t job, uint32_t after)
+{
+    struct fl_wire m = fake_message(&self->fake, FL_WIRE_RECALL);
+    m.job = job;
+    m.as.recall.after = after;
+    fake_send(&self->fake, &m);
+    return fake_await(&self->fake, FL_WIRE_RECALLED);
+}
+
+START_TEST(a_coordinator_that_lost_a_version_can_have_it_back)
+{
+    struct bench bench;
+    struct fl_buf bytes;
+    uint8_t sha256[FL_HASH_BYTES];
+    bench_open(&bench, NULL);
+    train(&bench);
+    send_version(&bench, 1);
+    fake_await_file(&bench.fake, "adapters/9@1/adapter_model.safetensors");
+    for (int life = 0; life < 2; life++) {
+        const struct fl_wire *answer = recall(&bench, 9, 0);
+        ck_assert(answer->job == 9 && answer->as.recalled.version == 1);
+        ck_assert_uint_eq(answer->as.recalled.left, 0);
+        fl_sha256(bench.start.data, bench.start.length, sha256);
+        ck_assert_mem_eq(answer->as.recalled.sha256, sha256, FL_HASH_BYTES);
+        struct fl_object_ref ref = answer->as.recalled.adapter;
+        fake_fetch(&bench.fake, &ref, &bytes);
+        ck_assert_uint_eq(bytes.length, bench.start.length);
+        ck_assert_mem_eq(bytes.data, bench.start.data, bytes.length);
+        fl_buf_free(&bytes);
+        ck_assert_uint_eq(recall(&bench, 9, 1)->as.recalled.version, 0);
+        ck_assert_uint_eq(recall(&bench, 8, 0)->as.recalled.version, 0);
+        bench_restart(&bench);
+        fake_greet(&bench.fake);
+    }
+    bench_close(&bench);
+}
+END_TEST
+
+static void expect_seen(struct bench *self, uint32_t round, uint32_t attempt)
+{
+    bench_restart(self);
+    fake_greet(&self->fake);
+    ck_assert_uint_eq(self->fake.last.as.hello.last_round, round);
+    ck_assert_uint_eq(self->fake.last.as.hello.last_attempt, attempt);
+    bench_restart(self);
+}
+
+START_TEST(what_was_seen_grows_until_a_coordinator_begins_a_new_hundred)
+{
+    struct bench bench;
+    bench_open(&bench, NULL);
+    bench.fake.key = (struct fl_attempt){9, 2, 3};
+    train(&bench);
+    expect_seen(&bench, 2, 3);
+    bench.fake.key = (struct fl_attempt){9, 1, 4};
+    train(&bench);
+    expect_seen(&bench, 2, 3);
+    bench.fake.key = (struct fl_attempt){9, 1, 101};
+    train(&bench);
+    expect_seen(&bench, 1, 101);
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(what_was_seen_of_another_coordinator_is_not_told)
+{
+    static const char other[] =
+        "{\"job\":12,\"round\":3,\"attempt\":2,\"coordinator\":\"fedcba9876543210\"}\n";
+    struct bench bench;
+    struct fl_error error;
+    char path[FL_PATH_BYTES];
+    bench_open(&bench, NULL);
+    fl_assert_ok(fl_sitestore_path(&bench.site.store, "state/seen.json", path, &error), &error);
+    fl_assert_ok(fl_fs_write(path, other, sizeof(other) - 1, 0600, &error), &error);
+    expect_seen(&bench, 0, 0);
+    bench_close(&bench);
+}
+END_TEST
+
 START_TEST(what_the_policy_refuses_is_never_begun)
 {
     struct bench bench;
@@ -610,6 +689,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_restarted_site_takes_up_its_delta_and_sends_the_same_bytes);
     tcase_add_test(tc, another_attempt_seals_the_kept_delta_anew);
     tcase_add_test(tc, a_version_that_comes_before_the_check_has_ended_is_kept_after_it);
+    tcase_add_test(tc, a_coordinator_that_lost_a_version_can_have_it_back);
+    tcase_add_test(tc, what_was_seen_grows_until_a_coordinator_begins_a_new_hundred);
+    tcase_add_test(tc, what_was_seen_of_another_coordinator_is_not_told);
     tcase_add_test(tc, what_the_policy_refuses_is_never_begun);
     tcase_add_test(tc, a_check_that_fails_is_told_with_its_reason);
     tcase_add_test(tc, a_failed_training_is_told_and_told_again_but_not_tried_again);

@@ -228,9 +228,12 @@ START_TEST(what_was_seen_survives)
     ck_assert(found.job == 12 && found.round == 3 && found.attempt == 2 && !found.has_version);
     seen.has_version = true;
     memset(seen.version, 0xab, sizeof(seen.version));
+    seen.number = 4;
+    memcpy(seen.coordinator, "0123456789abcdef", sizeof(seen.coordinator));
     fl_assert_ok(fl_sitestore_save_seen(&site.store, &seen, &error), &error);
     fl_assert_ok(fl_sitestore_load_seen(&site.store, &found, &error), &error);
     ck_assert(found.has_version && memcmp(found.version, seen.version, FL_HASH_BYTES) == 0);
+    ck_assert(found.number == 4 && strcmp(found.coordinator, seen.coordinator) == 0);
     stub_site_close(&site);
 }
 END_TEST
@@ -304,6 +307,7 @@ END_TEST
 START_TEST(what_a_crash_left_among_the_adapters_counts_for_nothing)
 {
     struct stub_site site;
+    uint32_t found[4];
     char path[FL_PATH_BYTES];
     stub_site_open(&site, NULL);
     keep(&site, 4, 1, 3, path);
@@ -313,6 +317,10 @@ START_TEST(what_a_crash_left_among_the_adapters_counts_for_nothing)
     keep(&site, 4, 3, 3, path);
     ck_assert(has(&site, "adapters/4@1") && has(&site, "adapters/4@2") &&
               has(&site, "adapters/4@3"));
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 1, found, 4), 2);
+    ck_assert(found[0] == 3 && found[1] == 2);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 1), 1);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 3, found, 4), 0);
     stub_site_close(&site);
 }
 END_TEST
@@ -320,10 +328,12 @@ END_TEST
 START_TEST(only_the_newest_is_kept_when_one_is_wanted)
 {
     struct stub_site site;
+    uint32_t found[4];
     char path[FL_PATH_BYTES];
     stub_site_open(&site, NULL);
     keep(&site, 4, 1, 1, path);
     keep(&site, 4, 2, 1, path);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 4), 0);
     ck_assert_uint_eq(count_in(&site, "adapters", NULL), 1);
     stub_site_close(&site);
 }
