@@ -598,8 +598,9 @@ static void park(struct fl_server *self, const struct fl_round_input *input,
         return;
     }
     if (input->event == FL_EVENT_TICK || self->parked_count == FL_PARKED_MAX)
-        return;                        /* time passes again; sites repeat what is not answered */
-    if (carries_bytes(self, input->event)) { /* without what was to be kept with it, it means nothing */
+        return; /* time passes again; sites repeat what is not answered */
+    if (carries_bytes(self,
+                      input->event)) { /* without what was to be kept with it, it means nothing */
         struct fl_seat *seat = fl_seat_of(self, input->site);
         if (seat)
             seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;

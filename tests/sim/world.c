@@ -37,9 +37,8 @@ static void job_text(struct sim *self, struct fl_buf *out)
                   "[cohort]\nmin_workers = %u\nselect_timeout = %us\nround_timeout = %us\n"
                   "liveness_timeout = %us\n"
                   "[privacy]\nsecure_aggregation = %s\n[evaluate]\nevery = %u\n",
-                  least, 2 + sim_below(self, 10),
-                  (self->secure ? 80 : 20) + sim_below(self, 60), 3 + sim_below(self, 10), self->secure ? "on" : "off",
-                  sim_below(self, 2));
+                  least, 2 + sim_below(self, 10), (self->secure ? 80 : 20) + sim_below(self, 60),
+                  3 + sim_below(self, 10), self->secure ? "on" : "off", sim_below(self, 2));
 }
 
 static enum fl_status copy_keys(const struct sim_site *from, const char *to, struct fl_error *error)
