@@ -420,28 +420,6 @@ bool fl_round_accepts(enum fl_round_state state, enum fl_round_event event)
 
 /* ---- members ---- */
 
-const struct fl_member *fl_round_find(const struct fl_round *self, uint32_t site)
-{
-    for (uint32_t i = 0; i < self->count; i++) {
-        if (self->members[i].site == site)
-            return &self->members[i];
-    }
-    return NULL;
-}
-
-struct fl_member *fl_round_member(struct fl_round *self, uint32_t site)
-{
-    for (uint32_t i = 0; i < self->count; i++) {
-        if (self->members[i].site == site)
-            return &self->members[i];
-    }
-    if (self->count == FL_WORKERS_MAX)
-        return NULL;
-    struct fl_member *added = &self->members[self->count++];
-    *added = (struct fl_member){.site = site};
-    return added;
-}
-
 static void note_presence(struct fl_round *self, struct fl_member *m, bool online, int64_t now_ms)
 {
     m->online = online;

@@ -2,6 +2,28 @@
  */
 #include "coordinator/round_internal.h"
 
+const struct fl_member *fl_round_find(const struct fl_round *self, uint32_t site)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        if (self->members[i].site == site)
+            return &self->members[i];
+    }
+    return NULL;
+}
+
+struct fl_member *fl_round_member(struct fl_round *self, uint32_t site)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        if (self->members[i].site == site)
+            return &self->members[i];
+    }
+    if (self->count == FL_WORKERS_MAX)
+        return NULL;
+    struct fl_member *added = &self->members[self->count++];
+    *added = (struct fl_member){.site = site};
+    return added;
+}
+
 uint32_t fl_round_cohort(const struct fl_round *self)
 {
     return count_members(self, is_cohort);
