@@ -559,30 +559,6 @@ static bool waits_for_answers(const struct fl_round *self, int64_t now_ms)
            count_members(self, is_answered) < fl_round_needed(self);
 }
 
-/* Who is left out is asked all the same once too few others are there. */
-static uint32_t shun(struct fl_round *self)
-{
-    uint32_t effects = 0;
-    bool enough = fl_round_pledged(self) == 0 && /* a pledge binds to all of its sites */
-                  count_members(self, is_willing) >= self->rules.min_workers;
-    for (uint32_t i = 0; i < self->count; i++) {
-        struct fl_member *m = &self->members[i];
-        if (m->shunned && !enough)
-            effects = FL_EFFECT_SEND_ALL;
-        m->shunned = m->left_out && enough;
-    }
-    return effects;
-}
-
-static void leave_out(struct fl_round *self, const struct fl_round_input *input)
-{
-    for (uint32_t i = 0; i < input->leave_out_count; i++) {
-        struct fl_member *m = fl_round_member(self, input->leave_out[i]);
-        if (m)
-            m->left_out = true;
-    }
-}
-
 static uint32_t note(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
 {
     if (has_site(input->event)) {
@@ -596,7 +572,7 @@ static uint32_t note(struct fl_round *self, const struct fl_round_input *input, 
         self->deadline_ms = now_ms + mask_timeout(self);
     if (self->state != FL_ROUND_SELECT)
         return 0;
-    uint32_t effects = ask_again(self, now_ms) | shun(self);
+    uint32_t effects = ask_again(self, now_ms) | fl_round_shun(self);
     if (!self->begun)
         effects |= begin_selection(self, now_ms);
     return effects;
@@ -623,35 +599,6 @@ static void forget_attempt(struct fl_round *self)
     }
 }
 
-/* Has it done what the stage waits for? */
-static bool did_its_part(const struct fl_round *self, const struct fl_member *m)
-{
-    const bool done[FL_ROUND_STATE_COUNT] = {[FL_ROUND_TRAIN] = m->trained,
-                                             [FL_ROUND_KEYS] = m->advertised,
-                                             [FL_ROUND_SHARES] = m->shared,
-                                             [FL_ROUND_COLLECT] = m->uploaded,
-                                             [FL_ROUND_UNMASK] = m->answered};
-    return done[self->state];
-}
-
-/* The attempt broke because time was up: those that were waited for are why. */
-static void leave_out_late(struct fl_round *self, enum fl_round_event event, int64_t now_ms)
-{
-    if (self->state < FL_ROUND_TRAIN || self->state > FL_ROUND_UNMASK ||
-        event == FL_EVENT_UNMASK_FAILED || !overdue(self, now_ms))
-        return;
-    for (uint32_t i = 0; i < self->count; i++) {
-        struct fl_member *m = &self->members[i];
-        m->left_out = m->left_out || (m->cohort && !did_its_part(self, m));
-    }
-}
-
-static void forgive(struct fl_round *self)
-{
-    for (uint32_t i = 0; i < self->count; i++)
-        self->members[i].left_out = self->members[i].shunned = false;
-}
-
 static void fix_cohort(struct fl_round *self)
 {
     uint32_t taken = 0, pledged = fl_round_pledged(self);
@@ -670,12 +617,12 @@ static void move_counters(struct fl_round *self, enum move move)
         self->attempt = 1;
         self->breaks = 0;
         self->reason[0] = '\0';
-        forgive(self);
+        fl_round_forgive(self);
     } else if (move == MOVE_RETRY) {
         self->attempt++;
         if (self->state == FL_ROUND_PAUSED) {
             self->breaks = 0;
-            forgive(self);
+            fl_round_forgive(self);
         }
     } else if (move == MOVE_BREAK) {
         self->attempt++;
@@ -729,12 +676,13 @@ static void take(struct fl_round *self, const struct row *row, const struct fl_r
     if (row->move == MOVE_NEXT)
         for (uint32_t i = 0; i < self->count; i++)
             self->members[i].pledged = false;
-    if (row->move == MOVE_BREAK)
-        leave_out_late(self, input->event, now_ms);
+    /* time was up: those that were waited for are why */
+    if (row->move == MOVE_BREAK && input->event != FL_EVENT_UNMASK_FAILED && overdue(self, now_ms))
+        fl_round_leave_out_late(self);
     move_counters(self, row->move);
     if (row->to == FL_ROUND_SELECT) {
         forget_attempt(self);
-        (void)shun(self);
+        (void)fl_round_shun(self);
     }
     if (row->to == FL_ROUND_CONFIGURE)
         fix_cohort(self);
@@ -750,7 +698,7 @@ uint32_t fl_round_step(struct fl_round *self, const struct fl_round_input *input
         return 0;
     if (has_site(input->event) && !fl_round_member(self, input->site))
         return 0;
-    leave_out(self, input);
+    fl_round_leave_out(self, input);
     uint32_t effects = note(self, input, now_ms);
     for (size_t i = 0; i < ROWS; i++) {
         const struct row *row = &table[i];

@@ -144,4 +144,13 @@ static inline bool is_revoked_cohort(const struct fl_member *m)
     return m->cohort && m->revoked;
 }
 
+/* ---- round_left_out.c ---- */
+/* SELECT: who is left out is not asked, unless too few others are there. Returns effects. */
+uint32_t fl_round_shun(struct fl_round *self);
+/* Whom the input names. */
+void fl_round_leave_out(struct fl_round *self, const struct fl_round_input *input);
+/* Members of the cohort that have not done what the stage waits for. */
+void fl_round_leave_out_late(struct fl_round *self);
+void fl_round_forgive(struct fl_round *self);
+
 #endif

@@ -161,15 +161,17 @@ void fl_labour_fingerprint(const struct fl_labour *self, const struct fl_work *w
                            uint8_t out[FL_HASH_BYTES])
 {
     static const uint8_t none[FL_SEED_BYTES];
-    uint8_t settings[FL_HASH_BYTES];
+    uint8_t settings[FL_HASH_BYTES], encoding[FL_HASH_BYTES];
     struct fl_prf prf;
     fl_work_fingerprint(&work->offer, &work->task, out);
     /* the job's hash is only what the coordinator says: a delta of other settings under the same
        hash would be new work to the ledger, and could be summed again without a site */
-    fl_job_binding(&work->offer, &work->task, settings);
+    fl_job_training_settings(&work->offer, &work->task, settings);
+    fl_job_encoding(&work->offer, encoding); /* a delta is kept as it was clipped */
     fl_prf_begin(&prf, none, "fedlora-delta-data-v2");
     fl_prf_bytes(&prf, out, FL_HASH_BYTES);
     fl_prf_bytes(&prf, settings, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, encoding, FL_HASH_BYTES);
     fl_prf_u64(&prf, fl_labour_data_seed(self, &work->offer, work->key.round));
     fl_prf_bytes(&prf, self->data, FL_HASH_BYTES);
     fl_prf_end(&prf, out);
@@ -366,6 +368,12 @@ void fl_labour_do(struct fl_labour *self, const struct fl_work *work, struct fl_
     };
     forget_other_attempts(self, work);
     result->status = kinds[work->kind](self, work, result, &result->error);
+    if (result->status != FL_OK && result->reply) { /* nothing of what was refused goes on */
+        sodium_memzero(result->reply, result->reply_bytes);
+        fl_free(result->reply);
+        result->reply = NULL;
+        result->reply_bytes = 0;
+    }
     if (result->status != FL_OK && !result->error.text[0])
         (void)fl_fail(&result->error, result->status, "%s", fl_status_text(result->status));
 }

@@ -13,7 +13,7 @@ FL_CHECKED enum fl_status fl_labour_shape(const struct fl_labour *self,
                                           struct fl_adapter **out, struct fl_error *error);
 uint64_t fl_labour_data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
                              uint32_t round);
-/* Names the delta of this task: fl_work_fingerprint(), all settings as they were said, the order of
+/* Names the delta of this task: fl_work_fingerprint(), the settings as they were said, the order of
    rows, and the data that it is trained on. */
 void fl_labour_fingerprint(const struct fl_labour *self, const struct fl_work *work,
                            uint8_t out[FL_HASH_BYTES]);

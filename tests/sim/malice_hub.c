@@ -360,7 +360,7 @@ bool hub_step(struct hub *self)
         return true;
     }
     if (!busy) {
-        self->mal.now += 200;
+        self->mal.now += 500;
         fl_server_tick(self->server);
         for (uint32_t i = 0; i < self->mal.count; i++)
             mal_event(&self->mal.sites[i], NULL);
