@@ -199,7 +199,7 @@ static void hear(struct liar *self, uint32_t site, const struct fl_wire *m)
         heard->chunks += m->kind == FL_WIRE_CHUNK;
         if (fl_bulk_from_wire(m, &chunk))
             step_fetch(self, site, FL_FETCH_MESSAGE, &chunk);
-    } else if (m->kind >= FL_WIRE_KEYS) {
+    } else if (m->kind >= FL_WIRE_KEYS && m->kind <= FL_WIRE_ANSWER) {
         hear_masks(heard, m);
     }
 }
