@@ -114,8 +114,8 @@ attempt=$("$coordinator" job show "$job" --dir "$work/coord" --json | value atte
 check 'attempt numbers stay small' at_most "$attempt" 1201
 
 # --- one site alone saw the newer version
-lose() { # SITE: it forgets version 2
-    rm -rf "$work/$1/adapters/$job@2" "$work/$1/adapters/$job" "$work/$1/state/seen.json"
+lose() { # SITE: it forgets version 2 and what came after it
+    rm -rf "$work/$1/adapters/$job"@[2-9] "$work/$1/adapters/$job" "$work/$1/state/seen.json"
 }
 one_knows_more() { # SITE...: those that stay away; library alone has version 2
     submit job.strategy=alternating job.rounds=4 train.steps=60 cohort.min_workers=2
