@@ -163,7 +163,6 @@ enum fl_status fl_audit_open(const char *path, const struct fl_audit_signer *sig
     self->next = 1;
     self->signer = *signer;
     enum fl_status status = FL_OK;
-    bool is_new = !fl_path_exists(path);
     self->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (self->fd < 0)
         status = fl_fail_errno(error, errno, "%s", path);
@@ -172,15 +171,16 @@ enum fl_status fl_audit_open(const char *path, const struct fl_audit_signer *sig
     if (status != FL_OK)
         goto out;
     memcpy(self->path, path, strlen(path) + 1);
-    if (is_new) {
-        char parent[FL_PATH_BYTES];
-        memcpy(parent, path, strlen(path) + 1);
-        size_t length = (size_t)(fl_path_base(path) - path);
-        parent[length] = 0;
-        status = fl_fs_sync_directory(length ? parent : ".", error);
-    }
+    /* the names of the log and its head: whoever made them may have failed behind that */
+    char parent[FL_PATH_BYTES];
+    size_t length = (size_t)(fl_path_base(path) - path);
+    memcpy(parent, path, length);
+    parent[length] = 0;
+    status = fl_fs_sync_directory(length ? parent : ".", error);
     if (status == FL_OK)
         status = resume(self, error);
+    /* a line that no head counts may be one whose fsync failed: the file is written anew */
+    self->broken = self->headed != self->next - 1;
 out:
     if (status == FL_OK)
         *out = self;
