@@ -608,6 +608,8 @@ static void park(struct fl_server *self, const struct fl_round_input *input,
     }
     struct fl_parked *parked = &self->parked[self->parked_count++];
     parked->input = *input;
+    parked->round = self->round->round;
+    parked->attempt = self->round->attempt;
     (void)snprintf(parked->reason, sizeof parked->reason, "%s", input->reason ? input->reason : "");
     parked->input.reason = NULL;
     parked->input.leave_out_count = 0; /* borrowed */

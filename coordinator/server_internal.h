@@ -55,6 +55,7 @@ struct fl_seat { /* a site's connection */
 
 struct fl_parked { /* an event that the database refused; tried again */
     struct fl_round_input input;
+    uint32_t round, attempt; /* in which it was met */
     char reason[FL_REASON_BYTES];
 };
 

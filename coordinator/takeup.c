@@ -214,6 +214,11 @@ static void retry_parked(struct fl_server *self, int64_t now_ms)
     struct fl_parked again = self->parked[0];
     memmove(self->parked, self->parked + 1, --self->parked_count * sizeof self->parked[0]);
     again.input.reason = again.reason;
+    bool stale = again.round != self->round->round || again.attempt != self->round->attempt;
+    if (stale && (again.input.event == FL_EVENT_FIT || again.input.event == FL_EVENT_TRAINED ||
+                  again.input.event == FL_EVENT_UPLOADED ||
+                  (again.input.event == FL_EVENT_SITE_FAILED && !again.input.permanent)))
+        return; /* said in an attempt that is over */
     fl_conduct(self, &again.input);
 }
 

@@ -21,6 +21,8 @@ static void job_text(struct sim *self, struct fl_buf *out)
     static const char *const strategies[] = {"alternating", "rolora", "ffa", "fedit"};
     uint32_t most = self->site_count > 3 ? 3 + sim_below(self, self->site_count - 2) : 3;
     uint32_t least = sim_chance(self, 70) ? 3 : most;
+    if (self->secure && least > FL_COHORT_MAX)
+        least = FL_COHORT_MAX;
     /* with masks three of the fewest sites must have every rank */
     uint32_t smaller = !self->secure ? 2 : least - 3;
     fl_buf_printf(out,

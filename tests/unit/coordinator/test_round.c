@@ -589,6 +589,28 @@ START_TEST(a_full_disk_delays_the_sum_and_loses_nothing)
 }
 END_TEST
 
+START_TEST(a_sum_that_fails_behind_a_restart_in_commit_breaks_the_attempt)
+{
+    const struct fl_round_input input = {.event = FL_EVENT_AGGREGATE_FAILED, .reason = "cut"};
+    to_commit(3);
+    uint32_t effects = fl_round_step(round_, &input, now);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_ne(effects & FL_EFFECT_ABANDON, 0);
+}
+END_TEST
+
+START_TEST(a_site_whose_revocation_the_round_did_not_hear_is_not_counted)
+{
+    to_collect(4);
+    all(FL_EVENT_UPLOADED, 4);
+    ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
+    fl_round_member(round_, 2)->revoked = true; /* in the roster, before a crash */
+    (void)happen(FL_EVENT_AGGREGATED, 0);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(round_->breaks, 0);
+}
+END_TEST
+
 START_TEST(a_restored_round_keeps_what_was_accepted)
 {
     fl_round_member(round_, 1)->cohort = true;
@@ -729,6 +751,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_sum_that_may_not_be_opened_breaks_its_attempt);
     tcase_add_test(tc, an_evaluation_that_finds_no_sites_ends_the_job_as_done);
     tcase_add_test(tc, a_full_disk_delays_the_sum_and_loses_nothing);
+    tcase_add_test(tc, a_sum_that_fails_behind_a_restart_in_commit_breaks_the_attempt);
+    tcase_add_test(tc, a_site_whose_revocation_the_round_did_not_hear_is_not_counted);
     tcase_add_test(tc, a_restored_round_keeps_what_was_accepted);
     tcase_add_test(tc, work_that_died_with_the_process_begins_again);
     tcase_add_test(tc, who_is_blamed_is_left_out_of_the_round_while_enough_others_are_there);
