@@ -305,7 +305,7 @@ enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job
                                  "SELECT site FROM members WHERE job = ? AND round = ? AND "
                                  "uploaded = 1 AND attempt = (SELECT MAX(asked.attempt) FROM "
                                  "(SELECT attempt FROM members WHERE job = ? AND round = ? AND "
-                                 "attempt < ? GROUP BY attempt HAVING SUM(signed) >= "
+                                 "attempt <= ? GROUP BY attempt HAVING SUM(signed) >= "
                                  "MAX(2 * SUM(advertised) / 3 + 1, ?)) AS asked)",
                                  "iiiiii", job->id, (int64_t)job->round, job->id,
                                  (int64_t)job->round, (int64_t)job->attempt,
