@@ -290,7 +290,9 @@ static void check_step(void *context, const struct fl_finetune_step *step)
     const json_t *value = json_array_get(losses->expected, (size_t)step->step - 1);
     char what[32];
     (void)snprintf(what, sizeof what, "step %llu", (unsigned long long)step->step);
-    check_loss(what, step->loss, json_number_value(value), 1e-5);
+    /* AdamW divides small gradients by their own size: behind the first step the loss shows the
+       adapter's rounding, for which check_run() has the bound, in units that depend on the CPU */
+    check_loss(what, step->loss, json_number_value(value), step->step == 1 ? 1e-5 : 1e-4);
     losses->steps++;
 }
 
