@@ -294,8 +294,8 @@ static enum fl_status know_job(struct fl_labour *self, const struct fl_work *wor
     return status;
 }
 
-static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work,
-                              struct fl_work_result *result, struct fl_error *error)
+static enum fl_status keep_version(struct fl_labour *self, const struct fl_work *work,
+                                   struct fl_work_result *result, struct fl_error *error)
 {
     struct fl_adapter *adapter = NULL;
     struct fl_buf card;
@@ -331,6 +331,26 @@ out:
     return status;
 }
 
+/* The last version of a job may come while the next job runs: what is known of that one stays. */
+static enum fl_status do_keep(struct fl_labour *self, const struct fl_work *work,
+                              struct fl_work_result *result, struct fl_error *error)
+{
+    struct fl_inventory targets = self->targets;
+    uint64_t job = self->job;
+    uint8_t data[FL_HASH_BYTES];
+    if (job == work->key.job || job == 0)
+        return keep_version(self, work, result, error);
+    memcpy(data, self->data, FL_HASH_BYTES);
+    self->targets = (struct fl_inventory){0};
+    self->job = 0;
+    enum fl_status status = keep_version(self, work, result, error);
+    fl_inventory_free(&self->targets);
+    self->targets = targets;
+    self->job = job;
+    memcpy(self->data, data, FL_HASH_BYTES);
+    return status;
+}
+
 /* ---- secrets of attempts that are over ---- */
 
 static enum fl_status do_forget(struct fl_labour *self, const struct fl_work *work,
@@ -347,8 +367,8 @@ static void forget_other_attempts(struct fl_labour *self, const struct fl_work *
 {
     const struct fl_attempt *own = &self->masking.key, *key = &work->key;
     bool same = own->job == key->job && own->round == key->round && own->attempt == key->attempt;
-    bool older = own->job == key->job && work->kind == FL_WORK_KEEP && key->round < own->round;
-    if (!same && !older)
+    bool over = own->job == key->job && key->round >= own->round; /* by a version of it */
+    if (work->kind == FL_WORK_KEEP ? over : !same)
         fl_masking_forget(&self->masking);
 }
 

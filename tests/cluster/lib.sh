@@ -198,7 +198,7 @@ site_conf() { # NAME [POLICY LINE]...: worker.conf anew, with the coordinator th
     head=$(sed -n '/^\[coordinator\]/,/^key/p' "$work/$name/worker.conf")
     {
         printf '%s\n[models]\ntiny = %s\n' "$head" "$tiny"
-        [ ! -d "$work/wide" ] || printf 'wide = %s\n' "$work/wide"
+        [ ! -f "$work/wide/config.json" ] || printf 'wide = %s\n' "$work/wide"
         printf '[data]\npath = %s\neval = %s\n' "$data" "$tiny/text.jsonl"
         printf '[policy]\nrequire_secure_aggregation = %s\nmax_steps = 1000000\n' "$secure"
         [ $# -eq 0 ] || printf '%s\n' "$@"

@@ -379,10 +379,10 @@ START_TEST(a_delta_that_is_gone_at_sealing_is_no_permanent_failure)
 END_TEST
 
 /* A version of these bytes; hash and ranks as announced. */
-static enum fl_status keep(struct bench *bench, uint32_t version, bool right_hash, size_t modules,
-                           char *path)
+static enum fl_status keep_of(struct bench *bench, uint64_t job, uint32_t version, bool right_hash,
+                              size_t modules, char *path)
 {
-    struct fl_work work = {.kind = FL_WORK_KEEP, .key = {9, version, 1}, .offer = stub_offer()};
+    struct fl_work work = {.kind = FL_WORK_KEEP, .key = {job, version, 1}, .offer = stub_offer()};
     struct fl_work_result *result = fl_calloc(1, sizeof(*result));
     ck_assert(result != NULL);
     work.bytes = bench->start.data;
@@ -401,6 +401,29 @@ static enum fl_status keep(struct bench *bench, uint32_t version, bool right_has
     fl_work_result_free(result);
     return status;
 }
+
+static enum fl_status keep(struct bench *bench, uint32_t version, bool right_hash, size_t modules,
+                           char *path)
+{
+    return keep_of(bench, 9, version, right_hash, modules, path);
+}
+
+START_TEST(the_last_version_of_a_job_may_come_while_the_next_job_runs)
+{
+    struct bench bench;
+    char path[FL_PATH_BYTES];
+    bench_open(&bench);
+    fit(&bench);
+    struct fl_wire_task task = task_of(&bench);
+    ck_assert_int_eq(keep_of(&bench, 8, 2, true, STUB_MODULES, path), FL_OK);
+    ck_assert(!reused(&bench, first_attempt, &task)); /* job 9 is as well known as before */
+    ck_assert_int_eq(keep_of(&bench, 8, 2, true, STUB_MODULES, path), FL_OK);
+    ck_assert_int_eq(status_of(&bench, FL_WORK_SEAL, first_attempt, &task), FL_OK);
+    ck_assert_int_eq(keep_of(&bench, 8, 3, false, STUB_MODULES, path), FL_EFORMAT);
+    ck_assert(reused(&bench, first_attempt, &task));
+    bench_close(&bench);
+}
+END_TEST
 
 START_TEST(a_version_is_kept_as_a_peft_directory_and_ends_its_round)
 {
@@ -492,6 +515,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_update_is_what_the_coordinator_reads);
     tcase_add_test(tc, nothing_is_sealed_twice_in_one_attempt);
     tcase_add_test(tc, a_delta_that_is_gone_at_sealing_is_no_permanent_failure);
+    tcase_add_test(tc, the_last_version_of_a_job_may_come_while_the_next_job_runs);
     tcase_add_test(tc, a_version_is_kept_as_a_peft_directory_and_ends_its_round);
     tcase_add_test(tc, a_version_that_comes_before_any_check_of_its_job_is_kept);
     tcase_add_test(tc, a_version_that_is_not_what_was_announced_is_refused);
