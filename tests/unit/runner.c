@@ -26,7 +26,7 @@
 #endif
 #define FL_RUNNER_TEST_SECONDS    (30 * FL_RUNNER_SLOWDOWN)
 #define FL_RUNNER_FAULTS_MAX      400
-#define FL_RUNNER_TORTURE_SECONDS 60.0 /* of a suite */
+#define FL_RUNNER_TORTURE_SECONDS 60.0 /* of a suite; FL_TORTURE_SECONDS changes it */
 #define FL_RUNNER_KIND_SECONDS    40.0 /* so that one kind leaves time for the others */
 #define FL_RUNNER_OUTPUT_BYTES    65536
 
@@ -236,7 +236,9 @@ static int torture(const struct suite *self)
     met = mmap(NULL, sizeof(*met), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (met == MAP_FAILED || !capture_begin(&capture))
         return 1;
-    double start_s = fl_clock_seconds(), end_s = start_s + FL_RUNNER_TORTURE_SECONDS;
+    const char *given = getenv("FL_TORTURE_SECONDS");
+    double seconds = given ? strtod(given, NULL) : FL_RUNNER_TORTURE_SECONDS;
+    double start_s = fl_clock_seconds(), end_s = start_s + seconds;
     for (size_t i = 0; i < FL_RUNNER_FAULT_COUNT; i++) {
         armed = &faults[i];
         double until_s = fl_clock_seconds() + FL_RUNNER_KIND_SECONDS;
