@@ -241,7 +241,8 @@ static int torture(const struct suite *self)
     double start_s = fl_clock_seconds(), end_s = start_s + seconds;
     for (size_t i = 0; i < FL_RUNNER_FAULT_COUNT; i++) {
         armed = &faults[i];
-        double until_s = fl_clock_seconds() + FL_RUNNER_KIND_SECONDS;
+        double share = FL_RUNNER_KIND_SECONDS / FL_RUNNER_TORTURE_SECONDS;
+        double until_s = fl_clock_seconds() + share * seconds;
         if (!torture_kind(self, &capture, until_s < end_s ? until_s : end_s, notes[i],
                           sizeof(notes[i])))
             return 1;
