@@ -97,25 +97,21 @@ static enum fl_status read_rows(struct fl_server *server, enum mask_kind kind,
 
 /* ---- the attempt and its cohort ---- */
 
-static void masks_free(struct fl_masks **masks)
-{
-    if (!*masks)
-        return;
-    fl_free((*masks)->sealed);
-    fl_free((*masks)->column);
-    fl_free(*masks);
-    *masks = NULL;
-}
-
 void fl_masks_free(struct fl_server *server)
 {
-    masks_free(&server->masks);
+    struct fl_masks *masks = server->masks;
+    server->masks = NULL;
+    if (!masks)
+        return;
+    fl_free(masks->sealed);
+    fl_free(masks->column);
+    fl_free(masks);
 }
 
 void fl_masks_drop(struct fl_server *server, int64_t job)
 {
     struct fl_error error;
-    masks_free(&server->masks);
+    fl_masks_free(server);
     if (fl_store_run(server->desk->store, &error, "DELETE FROM masks WHERE job = ?", "i", job) !=
         FL_OK)
         fl_log(FL_LOG_WARN, "store_failed", error.text);
@@ -136,13 +132,12 @@ static enum fl_status fill_context(const struct fl_server *server, struct fl_sec
     fl_send_store_ranks(plan->global, plan->modules, global);
     task.global_ranks = (struct fl_wire_bytes){global, 2 * (size_t)plan->modules};
     fl_job_offer(server->facts->spec, server->job.sha256, "", offer);
-    enum fl_factors factors = (task.train_a ? FL_FACTOR_A : 0u) | (task.train_b ? FL_FACTOR_B : 0u);
-    *out = (struct fl_secagg_context){
-        .job = (uint64_t)server->job.id,
-        .round = server->round->round,
-        .attempt = server->round->attempt,
-        .elements = fl_layout_elements(&server->facts->targets, plan->global,
-                                       task.train ? factors : FL_FACTORS_NONE)};
+    *out = (struct fl_secagg_context){.job = (uint64_t)server->job.id,
+                                      .round = server->round->round,
+                                      .attempt = server->round->attempt,
+                                      .elements = fl_layout_elements(&server->facts->targets,
+                                                                     plan->global,
+                                                                     fl_job_factors(&task))};
     fl_job_binding(offer, &task, out->job_hash);
     memcpy(out->manifest, offer->manifest, FL_HASH_BYTES);
     memcpy(out->start, task.start.root, FL_HASH_BYTES);
@@ -157,7 +152,7 @@ static struct fl_masks *masks_of(struct fl_server *server)
     struct fl_masks *masks = server->masks;
     if (masks && masks->round == server->round->round && masks->attempt == server->round->attempt)
         return masks;
-    masks_free(&server->masks);
+    fl_masks_free(server);
     if (!server->has_attempt)
         return NULL;
     masks = fl_calloc(1, sizeof *masks);

@@ -144,14 +144,10 @@ static bool shared(const struct fl_round *self, int64_t now_ms)
     return complete(self, now_ms, is_shared, may_share, fl_round_needed(self));
 }
 
-static bool collected(const struct fl_round *self, int64_t now_ms)
-{
-    return complete(self, now_ms, is_uploaded, may_upload, self->rules.min_workers);
-}
-
 static bool collected_plain(const struct fl_round *self, int64_t now_ms)
 {
-    return !self->rules.secure && collected(self, now_ms);
+    return !self->rules.secure &&
+           complete(self, now_ms, is_uploaded, may_upload, self->rules.min_workers);
 }
 
 static bool collected_secure(const struct fl_round *self, int64_t now_ms)

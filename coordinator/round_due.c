@@ -2,6 +2,8 @@
  */
 #include "coordinator/round_internal.h"
 
+#include "secagg/secagg.h"
+
 const struct fl_member *fl_round_find(const struct fl_round *self, uint32_t site)
 {
     for (uint32_t i = 0; i < self->count; i++) {
@@ -51,7 +53,7 @@ uint32_t fl_round_pledged(const struct fl_round *self)
 
 uint32_t fl_round_needed(const struct fl_round *self)
 {
-    uint32_t threshold = 2 * fl_round_advertised(self) / 3 + 1;
+    uint32_t threshold = fl_secagg_threshold(fl_round_advertised(self));
     return threshold > self->rules.min_workers ? threshold : self->rules.min_workers;
 }
 

@@ -123,8 +123,9 @@ void fl_client_pump(struct fl_client *self);                   /* serve what was
 bool fl_client_same_key(const struct fl_attempt *key, const struct fl_wire *message);
 /* A message of the present attempt. */
 struct fl_wire fl_client_reply(const struct fl_client *self, enum fl_wire_kind kind);
-/* Offer, task and starting adapter into a request; false: out of memory. */
-bool fl_client_copy_task(struct fl_client *self, struct fl_work *work);
+/* Offer and task into a request, and the starting adapter where it is used; false: out of memory.
+ */
+bool fl_client_copy_task(struct fl_client *self, struct fl_work *work, bool start);
 void fl_client_take(struct fl_client *self, const struct fl_wire *message);
 /* Feed the session machine and carry out its action. */
 void fl_client_event(struct fl_client *self, enum fl_session_event event);

@@ -73,37 +73,20 @@ static bool record_answer(struct fl_client *self, const struct fl_work_result *r
     return true;
 }
 
-static enum fl_wire_kind kind_of(enum fl_work_kind work)
-{
-    switch (work) {
-    case FL_WORK_KEYS:
-        return FL_WIRE_ADVERT;
-    case FL_WORK_COHORT:
-        return FL_WIRE_SHARES;
-    case FL_WORK_SURVIVORS:
-        return FL_WIRE_SIGNED;
-    default:
-        return FL_WIRE_ANSWER;
-    }
-}
-
-static enum fl_stage stage_of(enum fl_work_kind work)
-{
-    switch (work) {
-    case FL_WORK_KEYS:
-        return FL_STAGE_KEYING;
-    case FL_WORK_COHORT:
-        return FL_STAGE_SHARING;
-    case FL_WORK_SURVIVORS:
-        return FL_STAGE_SIGNING;
-    default:
-        return FL_STAGE_ANSWERING;
-    }
-}
+/* In which stage each request is under way, and what its answer is sent as. */
+static const struct {
+    enum fl_stage stage;
+    enum fl_wire_kind kind;
+} requests[FL_WORK_KIND_COUNT] = {
+    [FL_WORK_KEYS] = {FL_STAGE_KEYING, FL_WIRE_ADVERT},
+    [FL_WORK_COHORT] = {FL_STAGE_SHARING, FL_WIRE_SHARES},
+    [FL_WORK_SURVIVORS] = {FL_STAGE_SIGNING, FL_WIRE_SIGNED},
+    [FL_WORK_UNMASK] = {FL_STAGE_ANSWERING, FL_WIRE_ANSWER},
+};
 
 void fl_client_mask_result(struct fl_client *self, struct fl_work_result *r)
 {
-    if (!fl_client_is_current(self, &r->key) || self->stage != stage_of(r->kind))
+    if (!fl_client_is_current(self, &r->key) || self->stage != requests[r->kind].stage)
         return;
     if (r->status == FL_OK && r->kind == FL_WORK_UNMASK && !record_answer(self, r))
         r->status = fl_fail(&r->error, FL_EIO, "the audit log cannot be written");
@@ -111,7 +94,7 @@ void fl_client_mask_result(struct fl_client *self, struct fl_work_result *r)
         fl_client_failed(self, r, FL_SESSION_MASK_FAILED);
         return;
     }
-    fl_client_keep_masked(self, kind_of(r->kind), r);
+    fl_client_keep_masked(self, requests[r->kind].kind, r);
     fl_client_event(self, FL_SESSION_MASK_DONE);
 }
 
@@ -130,13 +113,13 @@ static void submit(struct fl_client *self, struct fl_work *work, bool ok)
 void fl_client_make_keys(struct fl_client *self)
 {
     struct fl_work *work = fl_work_new(FL_WORK_KEYS, self->key);
-    submit(self, work, work && fl_client_copy_task(self, work));
+    submit(self, work, work && fl_client_copy_task(self, work, false));
 }
 
 static void begin_cohort(struct fl_client *self, const struct fl_wire *m)
 {
     struct fl_work *work = fl_work_new(FL_WORK_COHORT, self->key);
-    bool ok = work && fl_client_copy_task(self, work);
+    bool ok = work && fl_client_copy_task(self, work, true);
     if (ok) {
         struct fl_wire_bytes *const lists[] = {&work->cohort.adverts, &work->cohort.plan};
         work->cohort = m->as.cohort;
@@ -148,7 +131,7 @@ static void begin_cohort(struct fl_client *self, const struct fl_wire *m)
 static void begin_collect(struct fl_client *self, const struct fl_wire *m)
 {
     struct fl_work *work = fl_work_new(FL_WORK_SEAL, self->key);
-    bool ok = work && fl_client_copy_task(self, work);
+    bool ok = work && fl_client_copy_task(self, work, false);
     if (ok) {
         struct fl_wire_bytes *const lists[] = {&work->collect.tiers, &work->collect.sharers,
                                                &work->collect.shares};
@@ -162,7 +145,7 @@ static void begin_unmask(struct fl_client *self, const struct fl_wire *m)
 {
     bool sign = m->kind == FL_WIRE_SURVIVORS;
     struct fl_work *work = fl_work_new(sign ? FL_WORK_SURVIVORS : FL_WORK_UNMASK, self->key);
-    bool ok = work && fl_client_copy_task(self, work);
+    bool ok = work && fl_client_copy_task(self, work, false);
     if (ok) {
         struct fl_wire_bytes *const lists[] = {&work->unmask.survivors, &work->unmask.signed_by,
                                                &work->unmask.signatures};

@@ -274,18 +274,22 @@ static void fetch_start(struct fl_client *self)
     begin_fetch(self, &self->start_in, &self->task.start, self->start_bytes_max);
 }
 
-bool fl_client_copy_task(struct fl_client *self, struct fl_work *work)
+bool fl_client_copy_task(struct fl_client *self, struct fl_work *work, bool start)
 {
     size_t n = self->task.global_ranks.length;
     work->offer = self->offer;
     work->task = self->task;
     work->ranks = fl_malloc(2 * n);
-    work->bytes = fl_malloc(self->start_length);
-    if (!work->ranks || !work->bytes)
+    if (!work->ranks)
         return false;
     memcpy(work->ranks, self->task_ranks, 2 * n);
     work->task.global_ranks.data = work->ranks;
     work->task.site_ranks.data = work->ranks + n;
+    if (!start)
+        return true;
+    work->bytes = fl_malloc(self->start_length);
+    if (!work->bytes)
+        return false;
     memcpy(work->bytes, self->start, self->start_length);
     work->length = self->start_length;
     return true;
@@ -294,7 +298,7 @@ bool fl_client_copy_task(struct fl_client *self, struct fl_work *work)
 static void begin_training(struct fl_client *self)
 {
     struct fl_work *work = fl_work_new(FL_WORK_TRAIN, self->key);
-    if (!work || !fl_client_copy_task(self, work)) {
+    if (!work || !fl_client_copy_task(self, work, true)) {
         fl_work_free(work);
         fl_log(FL_LOG_ERROR, "out_of_memory", "the round cannot begin for lack of memory");
         return;
@@ -337,7 +341,7 @@ static void begin_sealing(struct fl_client *self)
     if (self->offer.secure_aggregation)
         return;
     work = fl_work_new(FL_WORK_SEAL, self->key);
-    bool ok = work && fl_client_copy_task(self, work);
+    bool ok = work && fl_client_copy_task(self, work, true);
     if (ok) {
         work->collect = self->collect;
         ok = fl_work_copy_lists(work, (struct fl_wire_bytes *const[]){&work->collect.tiers}, 1);

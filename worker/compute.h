@@ -45,7 +45,8 @@ struct fl_work {
     /* FL_WORK_TRAIN, FL_WORK_SEAL, FL_WORK_KEYS, FL_WORK_COHORT */
     struct fl_wire_task task; /* its byte fields point into ranks */
     uint8_t *ranks;           /* owned: global_ranks then site_ranks */
-    /* the starting adapter; FL_WORK_KEEP: the version */
+    /* FL_WORK_TRAIN, FL_WORK_COHORT, FL_WORK_SEAL without masks: the starting adapter;
+       FL_WORK_KEEP: the version */
     uint8_t *bytes; /* owned; safetensors */
     size_t length;
     /* FL_WORK_SEAL */

@@ -32,7 +32,6 @@ struct fl_round_ranges {
 /* work->bytes is the start adapter, which decides automatic ranges. */
 FL_CHECKED enum fl_status fl_labour_ranges(const struct fl_labour *self, const struct fl_work *work,
                                            struct fl_round_ranges *out, struct fl_error *error);
-enum fl_factors fl_labour_factors(const struct fl_wire_task *task);
 /* The grid of the offered job with that many sites. */
 FL_CHECKED enum fl_status fl_labour_grid(const struct fl_wire_offer *offer, uint32_t sites,
                                          struct fl_grid *out);

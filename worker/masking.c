@@ -95,7 +95,7 @@ static void set_context(const struct fl_labour *self, const struct fl_work *work
         .job = work->key.job,
         .round = work->key.round,
         .attempt = work->key.attempt,
-        .elements = fl_layout_elements(&self->targets, global, fl_labour_factors(&work->task))};
+        .elements = fl_layout_elements(&self->targets, global, fl_job_factors(&work->task))};
     fl_job_binding(&work->offer, &work->task, out->job_hash);
     memcpy(out->manifest, work->offer.manifest, FL_HASH_BYTES);
     memcpy(out->start, work->task.start.root, FL_HASH_BYTES);

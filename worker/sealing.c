@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "crypto/prg.h"
 #include "crypto/sealed.h"
+#include "job/offer.h"
 #include "job/attempt.h"
 #include "worker/labour_internal.h"
 
@@ -25,18 +26,11 @@ static enum fl_status range_of(const struct fl_wire_offer *offer, enum fl_factor
                          offer->grad_clip, fl_adapter_max_abs(start, factor), out, error);
 }
 
-enum fl_factors fl_labour_factors(const struct fl_wire_task *task)
-{
-    if (!task->train)
-        return FL_FACTORS_NONE;
-    return (task->train_a ? FL_FACTOR_A : 0u) | (task->train_b ? FL_FACTOR_B : 0u);
-}
-
 enum fl_status fl_labour_ranges(const struct fl_labour *self, const struct fl_work *work,
                                 struct fl_round_ranges *out, struct fl_error *error)
 {
     struct fl_adapter *start = NULL;
-    *out = (struct fl_round_ranges){.factors = fl_labour_factors(&work->task), .a = 1.0, .b = 1.0};
+    *out = (struct fl_round_ranges){.factors = fl_job_factors(&work->task), .a = 1.0, .b = 1.0};
     enum fl_status status = fl_labour_shape(self, &work->offer, &work->task.global_ranks, &start,
                                             error);
     if (status == FL_OK)

@@ -65,6 +65,13 @@ void fl_job_offer(const struct fl_job_spec *spec, const uint8_t job_hash[FL_HASH
     offer->liveness_ms = (uint32_t)spec->liveness_timeout;
 }
 
+enum fl_factors fl_job_factors(const struct fl_wire_task *task)
+{
+    if (!task->train)
+        return FL_FACTORS_NONE;
+    return (task->train_a ? FL_FACTOR_A : 0u) | (task->train_b ? FL_FACTOR_B : 0u);
+}
+
 /* ---- hashes ---- */
 
 static uint64_t bits_of(double value)
