@@ -76,7 +76,7 @@ enum fl_status fl_engine_create(const struct fl_model *model, const struct fl_ad
                                 struct fl_error *error)
 {
     *out = NULL;
-    fl_work_prepare_blas();
+    fl_gemm_prepare();
     struct fl_engine *self = fl_calloc(1, sizeof *self);
     if (!self)
         return fl_fail_memory(error);

@@ -39,6 +39,18 @@ static void cross_entropy(const struct fl_work *work, const struct fl_head *head
     }
 }
 
+/* logits (n, vocab) of the gathered rows' norms */
+static void multiply_head(const struct fl_work *work, const struct fl_head *head, size_t n,
+                          float *logits)
+{
+    fl_weight_multiply(work, &(struct fl_product){.weight = head->weight,
+                                                  .tokens = n,
+                                                  .x = head->z,
+                                                  .ldx = head->hidden,
+                                                  .y = logits,
+                                                  .ldy = head->vocab});
+}
+
 static void scatter(const struct fl_work *work, const struct fl_head *head,
                     const struct fl_target *targets, size_t count, float *dx)
 {
@@ -56,13 +68,18 @@ double fl_head_loss(const struct fl_work *work, const struct fl_head *head, cons
     for (size_t first = 0; first < count; first += head->chunk) {
         size_t n = count - first < head->chunk ? count - first : head->chunk;
         gather(work, head, x, targets + first, n);
-        fl_weight_multiply(work, head->weight, head->z, n, head->logits, head->vocab, 0);
+        multiply_head(work, head, n, head->logits);
         cross_entropy(work, head, targets + first, n, dx != NULL);
         for (size_t i = 0; i < n; i++)
             total += head->losses[i];
         if (!dx)
             continue;
-        fl_weight_multiply_back(work, head->weight, head->logits, head->vocab, n, head->dz, 0);
+        fl_weight_multiply_back(work, &(struct fl_product){.weight = head->weight,
+                                                           .tokens = n,
+                                                           .x = head->logits,
+                                                           .ldx = head->vocab,
+                                                           .y = head->dz,
+                                                           .ldy = head->hidden});
         scatter(work, head, targets + first, n, dx);
     }
     return total;
@@ -77,7 +94,6 @@ void fl_head_logits(const struct fl_work *work, const struct fl_head *head, cons
         for (size_t i = 0; i < n; i++)
             fl_rmsnorm(x + (first + i) * d, head->norm, head->epsilon, 1, d, head->z + i * d,
                        head->inverse + i);
-        fl_weight_multiply(work, head->weight, head->z, n, logits + first * head->vocab,
-                           head->vocab, 0);
+        multiply_head(work, head, n, logits + first * head->vocab);
     }
 }

@@ -5,7 +5,6 @@ enum {
     LINE_BYTES = 64,
     DEFAULT_BATCH_TOKENS = 512,
     PANEL_FLOATS = 2u << 20,   /* 8 MB of widened weight */
-    NARROW_ROWS = 64,          /* rows of W a thread needs at least when tokens are few */
     LOGITS_FLOATS = 13u << 20, /* of one chunk of the head */
     CHUNK_MIN = 16,
     CHUNK_MAX = 512
@@ -57,8 +56,8 @@ void fl_engine_sizes(struct fl_engine *self)
     self->layers = c->layers;
     self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim};
     self->work.panel_floats = PANEL_FLOATS;
-    if (self->work.panel_floats < threads * NARROW_ROWS * widest)
-        self->work.panel_floats = threads * NARROW_ROWS * widest;
+    if (self->work.panel_floats < threads * FL_PANEL_ROWS * widest)
+        self->work.panel_floats = threads * FL_PANEL_ROWS * widest;
     self->work.strip_floats = fl_attention_strip_floats(keys_max(self));
     self->head.weight = &self->model->weights[self->model->head];
     self->head.norm = self->model->norm;

@@ -31,53 +31,65 @@ static const float *branch_input(const struct fl_pass *pass, const struct fl_lin
     return dropped;
 }
 
-/* y += s U B^T + bias for this thread's tokens. */
-static void branch_forward(const struct fl_pass *pass, const struct fl_linear *linear,
-                           const float *x, float *u, float *y)
+/* The product of the linear itself, and of its branch where no dropout mask is in the way. */
+static struct fl_product product_forward(const struct fl_pass *pass, const struct fl_linear *linear,
+                                         const float *x, const float *u, float *y, bool add)
 {
-    const size_t in = linear->in, out = linear->out, rank = linear->rank;
-    size_t low, high;
-    fl_my_tokens(pass->tokens, &low, &high);
-    if (rank && low < high) {
-        const float *branch = branch_input(pass, linear, x, low, high);
-        fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank,
-                   rank);
-        fl_gemm_nt(high - low, out, rank, linear->scale, u + low * rank, rank, linear->b, rank,
-                   1.0f, y + low * out, out);
-    }
-    if (linear->bias)
-        fl_add_rows(linear->bias, high - low, out, y + low * out);
+    return (struct fl_product){.weight = linear->weight,
+                               .tokens = pass->tokens,
+                               .x = x,
+                               .ldx = linear->in,
+                               .y = y,
+                               .ldy = linear->out,
+                               .add = add,
+                               .branch = {.rank = linear->rank,
+                                          .scale = linear->scale,
+                                          .u = u,
+                                          .factor = linear->b,
+                                          .turned = true}};
+}
+
+/* U = x' A^T of tokens [low, high) */
+static void small_forward(const struct fl_pass *pass, const struct fl_linear *linear,
+                          const float *x, float *u, size_t low, size_t high)
+{
+    const size_t in = linear->in, rank = linear->rank;
+    if (!rank || low >= high)
+        return;
+    const float *branch = branch_input(pass, linear, x, low, high);
+    fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank, rank);
 }
 
 void fl_linear_forward(const struct fl_pass *pass, const struct fl_linear *linear, const float *x,
                        float *u, float *y, bool add)
 {
-    const bool narrow = fl_work_is_narrow(pass->work, pass->tokens);
-    if (narrow)
-        fl_weight_multiply(pass->work, linear->weight, x, pass->tokens, y, linear->out, add);
-    if (narrow && !linear->rank && !linear->bias)
+    const struct fl_product product = product_forward(pass, linear, x, u, y, add);
+    if (fl_work_is_narrow(pass->work, pass->tokens)) {
+        small_forward(pass, linear, x, u, 0, pass->tokens);
+        fl_weight_multiply(pass->work, &product);
+        if (linear->bias)
+            fl_add_rows(linear->bias, pass->tokens, linear->out, y);
         return;
+    }
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
-        if (!narrow)
-            fl_team_multiply(pass->work, linear->weight, x, pass->tokens, y, linear->out, add);
-        branch_forward(pass, linear, x, u, y);
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        small_forward(pass, linear, x, u, low, high);
+        fl_team_multiply(pass->work, &product);
+        if (linear->bias)
+            fl_add_rows(linear->bias, high - low, linear->out, y + low * linear->out);
     }
 }
 
-/* dx += s V A for this thread's tokens; with dropout through the mask of x'. */
-static void branch_back(const struct fl_pass *pass, const struct fl_linear *linear, const float *v,
-                        float *dx)
+/* dx += s V A for this thread's tokens through the mask of x'. */
+static void branch_back_dropped(const struct fl_pass *pass, const struct fl_linear *linear,
+                                const float *v, float *dx)
 {
     const size_t in = linear->in, rank = linear->rank;
     size_t low, high;
     fl_my_tokens(pass->tokens, &low, &high);
     const size_t n = high - low;
-    if (!drops(pass, linear)) {
-        fl_gemm_nn(n, in, rank, linear->scale, v + low * rank, rank, linear->a, in, 1.0f,
-                   dx + low * in, in);
-        return;
-    }
     float *dropped = pass->work->dropped + low * in;
     fl_gemm_nn(n, in, rank, linear->scale, v + low * rank, rank, linear->a, in, 0.0f, dropped, in);
     fl_dropout(dropped, mask_key(pass, linear), low, n, in, linear->dropout, dropped);
@@ -122,14 +134,26 @@ static void branch_gradients(const struct fl_pass *pass, const struct fl_linear 
 void fl_linear_backward(const struct fl_pass *pass, const struct fl_linear *linear, const float *g,
                         const float *x, const float *u, float *v, float *dx, bool add)
 {
+    const bool apart = linear->rank && drops(pass, linear);
+    const struct fl_product product = {.weight = linear->weight,
+                                       .tokens = pass->tokens,
+                                       .x = g,
+                                       .ldx = linear->out,
+                                       .y = dx,
+                                       .ldy = linear->in,
+                                       .add = add,
+                                       .branch = {.rank = apart ? 0 : linear->rank,
+                                                  .scale = linear->scale,
+                                                  .u = v,
+                                                  .factor = linear->a,
+                                                  .columns = linear->in}};
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         if (linear->rank)
             branch_gradients(pass, linear, g, x, u, v);
         if (dx)
-            fl_team_multiply_back(pass->work, linear->weight, g, linear->out, pass->tokens, dx,
-                                  add);
-        if (dx && linear->rank)
-            branch_back(pass, linear, v, dx);
+            fl_team_multiply_back(pass->work, &product);
+        if (dx && apart)
+            branch_back_dropped(pass, linear, v, dx);
     }
 }

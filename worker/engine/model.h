@@ -71,5 +71,8 @@ const struct fl_weight *fl_model_module_weight(const struct fl_model *self, uint
 
 /* Rows [first, first + count) as float32 into out (count, columns), Hugging Face's row order. */
 void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t count, float *out);
+/* Columns [first, first + count) of one row; both are multiples of the type's block. */
+void fl_weight_widen_part(const struct fl_weight *self, uint32_t row, uint32_t first,
+                          uint32_t count, float *out);
 
 #endif

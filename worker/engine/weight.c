@@ -31,3 +31,14 @@ void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t coun
         fl_dtype_widen(self->dtype, self->data + stored_row(self, first + i) * row_bytes, columns,
                        out + i * columns);
 }
+
+void fl_weight_widen_part(const struct fl_weight *self, uint32_t row, uint32_t first,
+                          uint32_t count, float *out)
+{
+    const size_t row_bytes = fl_dtype_row_bytes(self->dtype, self->columns);
+    assert(self->data && row < self->rows && first + (uint64_t)count <= self->columns);
+    fl_dtype_widen(self->dtype,
+                   self->data + stored_row(self, row) * row_bytes +
+                       fl_dtype_row_bytes(self->dtype, first),
+                   count, out);
+}

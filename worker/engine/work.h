@@ -9,16 +9,20 @@
 #ifndef FL_ENGINE_WORK_H
 #define FL_ENGINE_WORK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "worker/engine/gemm.h"
 #include "worker/engine/model.h"
+
+enum { FL_PANEL_ROWS = 64 };
 
 struct fl_work {
     uint32_t threads;
-    float *panel; /* (panel_floats): rows of a widened weight, shared by the team */
-    size_t panel_floats;
-    float *strips; /* (threads, strip_floats): attention scores of one block of queries */
+    float *panel;        /* (panel_floats): rows of a widened weight, shared by the team */
+    size_t panel_floats; /* room for FL_PANEL_ROWS of the widest weight's rows a thread */
+    float *strips;       /* (threads, strip_floats): attention scores of one block of queries */
     size_t strip_floats;
     float *dropped; /* (batch tokens, widest in): input of a LoRA branch after dropout, or NULL */
 };
@@ -34,36 +38,42 @@ static inline void fl_share(size_t total, uint32_t index, uint32_t parts, size_t
     *high = *high < total ? *high : total;
 }
 
-/* Once a process: OpenBLAS on one thread; a warning when it is not the OpenMP build. */
-void fl_work_prepare_blas(void);
-
-/* C (m, n) = alpha A (m, k) B^T + beta C, B (n, k); row-major with leading dimensions. */
-void fl_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                const float *b, size_t ldb, float beta, float *c, size_t ldc);
-/* C (m, n) = alpha A (m, k) B (k, n) + beta C */
-void fl_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                const float *b, size_t ldb, float beta, float *c, size_t ldc);
-/* C (m, n) = alpha A^T B + beta C, A (k, m), B (k, n) */
-void fl_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* A LoRA branch's last product, added to a strip of the result while that is in the cache. */
+struct fl_branch {
+    size_t rank;         /* 0: none */
+    float scale;         /* s */
+    const float *u;      /* (tokens, rank) */
+    const float *factor; /* turned: B (columns, rank), s u B^T; else A (rank, columns), s u A */
+    bool turned;
+    size_t columns; /* of A */
+};
 
 /*
- * y (tokens, ldy) = [y +] x W^T with the frozen W (out, in), by the whole team. x (tokens, in).
+ * Forward: y (tokens, ldy) = [y +] x W^T + branch, x (tokens, ldx), with the frozen W (out, in).
+ * Back: y = [y +] x W + branch; x then is the gradient (tokens, out) and y that of the input.
  */
-void fl_weight_multiply(const struct fl_work *work, const struct fl_weight *weight, const float *x,
-                        size_t tokens, float *y, size_t ldy, int add);
-/* dx (tokens, in) = [dx +] g W, g (tokens, ldg). */
-void fl_weight_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
-                             const float *g, size_t ldg, size_t tokens, float *dx, int add);
+struct fl_product {
+    const struct fl_weight *weight;
+    size_t tokens;
+    const float *x;
+    size_t ldx;
+    float *y;
+    size_t ldy;
+    bool add;
+    struct fl_branch branch;
+};
+
+/* By a team of its own. Back is not for few tokens' sake made narrow: training has many. */
+void fl_weight_multiply(const struct fl_work *work, const struct fl_product *product);
+void fl_weight_multiply_back(const struct fl_work *work, const struct fl_product *product);
 
 /*
  * The same from inside a parallel region, called by every thread once in that region: each gets
- * the result of its own tokens (fl_my_tokens) without a barrier at the end.
+ * the result of its own tokens (fl_my_tokens) without a barrier at the end, and reads x and u of
+ * its own tokens only. Not for few tokens (fl_work_is_narrow).
  */
-void fl_team_multiply(const struct fl_work *work, const struct fl_weight *weight, const float *x,
-                      size_t tokens, float *y, size_t ldy, int add);
-void fl_team_multiply_back(const struct fl_work *work, const struct fl_weight *weight,
-                           const float *g, size_t ldg, size_t tokens, float *dx, int add);
+void fl_team_multiply(const struct fl_work *work, const struct fl_product *product);
+void fl_team_multiply_back(const struct fl_work *work, const struct fl_product *product);
 /* The calling thread's share [*low, *high) of the tokens in a parallel region. */
 void fl_my_tokens(size_t tokens, size_t *low, size_t *high);
 /* So few tokens that threads share the rows of W instead: fl_team_multiply() is not for them. */

@@ -7,10 +7,11 @@
 
 #include "worker/engine/work.h"
 
-enum { OUT = 100, IN = 24, TOKENS = 37 };
+enum { OUT = 100, IN = 24, TOKENS = 37, RANK = 5, ROWS_LEAST = 64 };
 
 static uint16_t stored[OUT * IN]; /* bfloat16 */
-static float wide[OUT * IN], x[TOKENS * OUT], y[TOKENS * OUT], panel[4096];
+static float wide[OUT * IN], x[TOKENS * OUT], y[TOKENS * OUT], panel[3 * 200 * IN];
+static float u[TOKENS * RANK], factor_a[RANK * IN], factor_b[OUT * RANK];
 
 static struct fl_weight make_weight(uint32_t interleave)
 {
@@ -24,35 +25,85 @@ static struct fl_weight make_weight(uint32_t interleave)
         stored[i] = fl_f32_to_bf16((float)toy_random(&seed));
     for (int i = 0; i < TOKENS * OUT; i++)
         x[i] = (float)toy_random(&seed);
+    for (int i = 0; i < TOKENS * RANK; i++)
+        u[i] = (float)toy_random(&seed);
+    for (int i = 0; i < RANK * IN; i++)
+        factor_a[i] = (float)toy_random(&seed);
+    for (int i = 0; i < OUT * RANK; i++)
+        factor_b[i] = (float)toy_random(&seed);
     fl_weight_widen(&weight, 0, OUT, wide);
     return weight;
 }
 
+/* y (tokens, OUT) = add + x W^T + 2 u B^T */
+static void compare_forward(const struct fl_work *work, const struct fl_weight *weight,
+                            size_t tokens, bool add, bool branch)
+{
+    for (int i = 0; i < TOKENS * OUT; i++)
+        y[i] = 1.0f;
+    fl_weight_multiply(work, &(struct fl_product){.weight = weight,
+                                                  .tokens = tokens,
+                                                  .x = x,
+                                                  .ldx = IN,
+                                                  .y = y,
+                                                  .ldy = OUT,
+                                                  .add = add,
+                                                  .branch = {.rank = branch ? RANK : 0,
+                                                             .scale = 2.0f,
+                                                             .u = u,
+                                                             .factor = factor_b,
+                                                             .turned = true}});
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t o = 0; o < OUT; o++) {
+            double want = add;
+            for (size_t i = 0; i < IN; i++)
+                want += (double)x[t * IN + i] * (double)wide[o * IN + i];
+            for (size_t r = 0; branch && r < RANK; r++)
+                want += 2.0 * (double)u[t * RANK + r] * (double)factor_b[o * RANK + r];
+            ck_assert_double_eq_tol((double)y[t * OUT + o], want, 1e-5);
+        }
+    }
+    for (size_t i = tokens * OUT; i < TOKENS * OUT; i++)
+        ck_assert(y[i] == 1.0f);
+}
+
+/* y (tokens, IN) = add + x W + 2 u A, x (tokens, OUT) */
+static void compare_back(const struct fl_work *work, const struct fl_weight *weight, size_t tokens,
+                         bool add, bool branch)
+{
+    for (int i = 0; i < TOKENS * OUT; i++)
+        y[i] = 1.0f;
+    fl_weight_multiply_back(work, &(struct fl_product){.weight = weight,
+                                                       .tokens = tokens,
+                                                       .x = x,
+                                                       .ldx = OUT,
+                                                       .y = y,
+                                                       .ldy = IN,
+                                                       .add = add,
+                                                       .branch = {.rank = branch ? RANK : 0,
+                                                                  .scale = 2.0f,
+                                                                  .u = u,
+                                                                  .factor = factor_a,
+                                                                  .columns = IN}});
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t i = 0; i < IN; i++) {
+            double want = add;
+            for (size_t o = 0; o < OUT; o++)
+                want += (double)x[t * OUT + o] * (double)wide[o * IN + i];
+            for (size_t r = 0; branch && r < RANK; r++)
+                want += 2.0 * (double)u[t * RANK + r] * (double)factor_a[r * IN + i];
+            ck_assert_double_eq_tol((double)y[t * IN + i], want, 2e-5);
+        }
+    }
+    for (size_t i = tokens * IN; i < TOKENS * OUT; i++)
+        ck_assert(y[i] == 1.0f);
+}
+
 static void compare(const struct fl_work *work, const struct fl_weight *weight, size_t tokens)
 {
-    for (int add = 0; add < 2; add++) {
-        for (int i = 0; i < TOKENS * OUT; i++)
-            y[i] = 1.0f;
-        fl_weight_multiply(work, weight, x, tokens, y, OUT, add);
-        for (size_t t = 0; t < tokens; t++) {
-            for (size_t o = 0; o < OUT; o++) {
-                double want = add;
-                for (size_t i = 0; i < IN; i++)
-                    want += (double)x[t * IN + i] * (double)wide[o * IN + i];
-                ck_assert_double_eq_tol((double)y[t * OUT + o], want, 1e-5);
-            }
-        }
-        for (int i = 0; i < TOKENS * OUT; i++)
-            y[i] = 1.0f;
-        fl_weight_multiply_back(work, weight, x, OUT, tokens, y, add);
-        for (size_t t = 0; t < tokens; t++) {
-            for (size_t i = 0; i < IN; i++) {
-                double want = add;
-                for (size_t o = 0; o < OUT; o++)
-                    want += (double)x[t * OUT + o] * (double)wide[o * IN + i];
-                ck_assert_double_eq_tol((double)y[t * IN + i], want, 2e-5);
-            }
-        }
+    for (int i = 0; i < 4; i++) {
+        compare_forward(work, weight, tokens, i % 2 != 0, i / 2 != 0);
+        compare_back(work, weight, tokens, i % 2 != 0, i / 2 != 0);
     }
 }
 
@@ -60,9 +111,9 @@ START_TEST(products_are_right_for_any_panel_and_any_team)
 {
     const struct fl_weight weight = make_weight(0);
     for (uint32_t threads = 1; threads <= 3; threads++) {
-        for (size_t rows = 3; rows <= 120; rows += 39) {
+        for (size_t rows = ROWS_LEAST; rows <= 200; rows += 39) {
             const struct fl_work work = {
-                .threads = threads, .panel = panel, .panel_floats = rows * IN};
+                .threads = threads, .panel = panel, .panel_floats = threads * rows * IN};
             compare(&work, &weight, TOKENS);
             compare(&work, &weight, 1);
             compare(&work, &weight, 5);
@@ -83,7 +134,8 @@ START_TEST(interleaved_rows_come_back_in_hugging_faces_order)
             ck_assert_int_eq(memcmp(row, wide + (size_t)(head * 10 + i + 5) * IN, sizeof row), 0);
         }
     }
-    const struct fl_work work = {.threads = 2, .panel = panel, .panel_floats = 4096};
+    const struct fl_work work = {
+        .threads = 2, .panel = panel, .panel_floats = sizeof panel / sizeof *panel};
     compare(&work, &weight, TOKENS);
 }
 END_TEST

@@ -1,0 +1,77 @@
+/*
+ * gemm.h - single-threaded float32 matrix products, and the packed strips that they work on.
+ *
+ * On x86-64 with AVX2 or AVX-512 the register tiles are our own (gemm_kernel.h): frozen weights are
+ * widened from their stored type straight into the packed form, once for all threads, which a BLAS
+ * would copy again in every thread and call. Elsewhere everything goes through OpenBLAS, whose own
+ * choice of a kernel is right on processors that it knows. FL_GEMM=openblas|avx2|avx512 in the
+ * environment forces one that the processor has.
+ *
+ * Numbers: each element of a result is summed in one fixed order, so a kernel repeats its bytes.
+ * Threads: pure functions; the choice is made once, by whichever call is first.
+ */
+#ifndef FL_ENGINE_GEMM_H
+#define FL_ENGINE_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Room of kilobytes that is written before it is read: the build's clearing of locals would cost.
+ */
+#define FL_GEMM_ROOM __attribute__((uninitialized)) _Alignas(64) float
+
+/*
+ * C (m, n) = [C +] alpha A B for one strip of B: n <= columns of the kernel. Element (i, p) of A is
+ * a[i rs + p cs]. Row p of B starts at b + p ldb and is padded to whole vectors (fl_gemm_padded).
+ */
+struct fl_gemm_strip {
+    size_t m, n, k;
+    float alpha;
+    const float *a;
+    size_t rs, cs;
+    const float *b;
+    size_t ldb;
+    float *c;
+    size_t ldc;
+    bool add;
+};
+
+struct fl_gemm_kernel {
+    const char *name;
+    size_t lanes, columns, rows; /* floats a vector; columns of a strip; rows of a tile */
+    void (*strip)(const struct fl_gemm_strip *s);
+    /* B (k, n), row-major with ldb -> out (k rows, each padded with zeros; stride ldo) */
+    void (*pack)(const float *b, size_t ldb, size_t k, size_t n, float *out, size_t ldo);
+    /* the same from its transpose: b (n, k), row-major with ldb */
+    void (*pack_turned)(const float *b, size_t ldb, size_t k, size_t n, float *out, size_t ldo);
+    /* c (n) = [c +] W x, W (n, k) row-major with ldw: for few tokens, nothing is packed */
+    void (*dots)(size_t n, size_t k, const float *x, const float *w, size_t ldw, float *c,
+                 bool add);
+};
+
+/* The kernel of this process; NULL: OpenBLAS does everything. */
+const struct fl_gemm_kernel *fl_gemm_kernel(void);
+/* "avx512", "avx2" or "openblas" */
+const char *fl_gemm_name(void);
+
+/* n rounded up to whole vectors of the kernel. */
+static inline size_t fl_gemm_padded(const struct fl_gemm_kernel *kernel, size_t n)
+{
+    return (n + kernel->lanes - 1) / kernel->lanes * kernel->lanes;
+}
+
+/* C (m, n) = alpha A (m, k) B^T + beta C, B (n, k); row-major with leading dimensions; beta is 0 or
+ * 1. With beta = 0 C need not be initialised; k = 0 then clears it. */
+void fl_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* C (m, n) = alpha A (m, k) B (k, n) + beta C */
+void fl_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* C (m, n) = alpha A^T B + beta C, A (k, m), B (k, n) */
+void fl_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                const float *b, size_t ldb, float beta, float *c, size_t ldc);
+
+/* Once a process: OpenBLAS on one thread; a warning when it is not the OpenMP build. */
+void fl_gemm_prepare(void);
+
+#endif
