@@ -9,7 +9,7 @@
 #include "worker/engine/engine_internal.h"
 #include "worker/engine/layout.h"
 
-enum { THREADS_MAX = 256, HUGE_BYTES = 2 << 20 };
+enum { THREADS_MAX = 256, HUGE_BYTES = 2 << 20, BATCH_LEAST = 64 };
 
 static enum fl_status check_options(const struct fl_engine *self, struct fl_error *error)
 {
@@ -31,6 +31,39 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
     return FL_OK;
 }
 
+static void measure(struct fl_engine *self, size_t batch, bool recompute)
+{
+    self->batch = batch;
+    self->recompute = recompute;
+    fl_engine_sizes(self);
+    self->arena_bytes = fl_engine_layout(self, NULL);
+}
+
+/* Smaller micro-batches widen each weight more often; running blocks twice costs a third more. */
+static enum fl_status fit_limit(struct fl_engine *self, struct fl_error *error)
+{
+    const uint64_t limit = self->options.memory_limit;
+    measure(self, 0, false);
+    if (!limit || self->arena_bytes <= limit)
+        return FL_OK;
+    const size_t least = self->options.max_row_tokens > BATCH_LEAST ? self->options.max_row_tokens
+                                                                    : BATCH_LEAST;
+    for (int again = 0; again < (self->options.train ? 2 : 1); again++) {
+        measure(self, 0, again != 0);
+        for (size_t batch = self->batch; self->arena_bytes > limit && batch > least;) {
+            batch = batch * 3 / 4 > least ? batch * 3 / 4 : least;
+            measure(self, batch, again != 0);
+        }
+        if (self->arena_bytes <= limit)
+            return FL_OK;
+    }
+    return fl_fail(error, FL_ENOMEM,
+                   "rows of %u tokens need %zu MB beside the model, and the limit leaves %llu MB; "
+                   "use shorter rows or a higher limit",
+                   self->options.max_row_tokens, self->arena_bytes >> 20,
+                   (unsigned long long)limit >> 20);
+}
+
 /* Everything that needs no memory: options held against the model, sizes worked out. */
 static enum fl_status plan(struct fl_engine *self, const struct fl_model *model,
                            const struct fl_adapter *adapter,
@@ -47,9 +80,7 @@ static enum fl_status plan(struct fl_engine *self, const struct fl_model *model,
     status = fl_engine_check_adapter(self, error);
     if (status)
         return status;
-    fl_engine_sizes(self);
-    self->arena_bytes = fl_engine_layout(self, NULL);
-    return FL_OK;
+    return fit_limit(self, error);
 }
 
 /* Fresh zero pages, touched only when used; 2 MB aligned so that huge pages can back them. */
@@ -119,6 +150,16 @@ const char *fl_engine_compute(const struct fl_engine *self)
 {
     (void)self;
     return "f32";
+}
+
+uint32_t fl_engine_batch_tokens(const struct fl_engine *self)
+{
+    return (uint32_t)self->batch;
+}
+
+bool fl_engine_recomputes(const struct fl_engine *self)
+{
+    return self->recompute;
 }
 
 uint32_t fl_engine_threads(const struct fl_engine *self)
@@ -236,8 +277,11 @@ static double loss_backward(struct fl_engine *self, uint64_t step, uint64_t grou
     memset(self->dx, 0, self->tokens * self->head.hidden * sizeof *self->dx);
     double loss = fl_head_loss(&self->work, &self->head, self->x, self->targets, self->target_count,
                                self->dx);
-    for (uint32_t l = self->layers; l-- > self->lowest;)
+    for (uint32_t l = self->layers; l-- > self->lowest;) {
+        if (self->recompute && l + 1 < self->layers) /* the last one's are still there */
+            fl_block_forward(self, l, &pass, self->x, false);
         fl_block_backward(self, l, &pass);
+    }
     return loss;
 }
 

@@ -16,6 +16,7 @@
 #ifndef FL_ENGINE_ENGINE_H
 #define FL_ENGINE_ENGINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "adapter/adapter.h"
@@ -45,6 +46,10 @@ struct fl_engine_options {
     unsigned train;            /* FL_TRAIN_*: which factors fl_engine_gradients() serves */
     uint32_t cache_tokens;     /* key/value cache for generation, in tokens; 0: none */
     uint64_t seed;             /* of LoRA dropout */
+    uint64_t memory_limit;     /* bytes that the engine itself may take (fl_engine_memory()); 0: no
+                                  limit. Above it first the micro-batch shrinks, as far as one row,
+                                  then activations are computed again in the backward pass; with
+                                  the same micro-batch that gives the same bytes */
 };
 
 /* Gradient of the loss sum for one adapter module, summed over calls since the last zeroing. */
@@ -68,6 +73,10 @@ void fl_engine_destroy(struct fl_engine **self);
  * it would refuse them. */
 uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter *adapter,
                           const struct fl_engine_options *options);
+
+/* Tokens of a micro-batch, and whether blocks run forward a second time: chosen under the limit. */
+uint32_t fl_engine_batch_tokens(const struct fl_engine *self);
+bool fl_engine_recomputes(const struct fl_engine *self);
 
 /* "f32" or "bf16": what the engine computes with, for logs and version records. */
 const char *fl_engine_compute(const struct fl_engine *self);

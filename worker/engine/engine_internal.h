@@ -2,6 +2,8 @@
 #ifndef FL_ENGINE_ENGINE_INTERNAL_H
 #define FL_ENGINE_ENGINE_INTERNAL_H
 
+#include <stdbool.h>
+
 #include "worker/engine/attention.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/head.h"
@@ -40,6 +42,7 @@ struct fl_engine {
     uint32_t layers, lowest; /* gradients stop at block `lowest`; layers when there are none */
     uint32_t max_rank;
     size_t batch;                   /* T: tokens of a micro-batch */
+    bool recompute;                 /* slots share all but x; backward runs a block forward first */
     struct fl_engine_block *blocks; /* (layers) */
     struct fl_slot *slots;
     struct fl_gradient *gradients; /* (adapter modules) */

@@ -51,7 +51,8 @@ void fl_engine_sizes(struct fl_engine *self)
     const struct fl_model_config *c = &self->model->config;
     const size_t row = self->options.max_row_tokens, wanted = self->options.max_batch_tokens;
     const size_t widest = widest_in(self), threads = self->work.threads;
-    self->batch = wanted ? wanted : DEFAULT_BATCH_TOKENS;
+    if (!self->batch)
+        self->batch = wanted ? wanted : DEFAULT_BATCH_TOKENS;
     self->batch = self->batch < row ? row : self->batch;
     self->layers = c->layers;
     self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim};
@@ -68,13 +69,13 @@ void fl_engine_sizes(struct fl_engine *self)
     self->head.chunk = self->head.chunk < self->batch ? self->head.chunk : self->batch;
 }
 
+/* All of a slot but x. */
 static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_slot *slot)
 {
     const struct fl_model_config *c = &self->model->config;
     const size_t t = self->batch, d = c->hidden;
     const size_t wq = (size_t)c->heads * c->head_dim, wk = (size_t)c->kv_heads * c->head_dim;
     struct fl_slot s = {
-        .x = floats(arena, t * d),
         .q = floats(arena, t * wq),
         .k = floats(arena, t * wk),
         .v = floats(arena, t * wk),
@@ -153,18 +154,33 @@ static void layout_gradients(struct fl_engine *self, struct arena *arena)
     self->gradient_floats = (arena->used - begin) / sizeof(float);
 }
 
+/* Slots of the blocks that gradients reach, and one for those below. */
+static void layout_slots(struct fl_engine *self, struct arena *arena)
+{
+    const size_t x_floats = self->batch * self->model->config.hidden;
+    const uint32_t own = self->layers - self->lowest, slots = own + (self->lowest > 0);
+    struct fl_slot shared = {0};
+    self->slots = take(arena, slots, sizeof *self->slots);
+    if (self->recompute)
+        layout_slot(self, arena, &shared);
+    for (uint32_t i = 0; i < slots; i++) {
+        struct fl_slot slot = shared;
+        if (!self->recompute)
+            layout_slot(self, arena, &slot);
+        slot.x = floats(arena, x_floats);
+        if (arena->base)
+            self->slots[i] = slot;
+    }
+    for (uint32_t l = 0; arena->base && l < self->layers; l++)
+        self->blocks[l] = (struct fl_engine_block){
+            .slot = &self->slots[l < self->lowest ? own : l - self->lowest]};
+}
+
 size_t fl_engine_layout(struct fl_engine *self, void *base)
 {
     struct arena arena = {base, 0};
-    const uint32_t own = self->layers - self->lowest; /* blocks with activations of their own */
-    const uint32_t slots = own + (self->lowest > 0);
     self->blocks = take(&arena, self->layers, sizeof *self->blocks);
-    self->slots = take(&arena, slots, sizeof *self->slots);
-    for (uint32_t i = 0; i < slots; i++)
-        layout_slot(self, &arena, base ? &self->slots[i] : NULL);
-    for (uint32_t l = 0; base && l < self->layers; l++)
-        self->blocks[l] = (struct fl_engine_block){
-            .slot = &self->slots[l < self->lowest ? own : l - self->lowest]};
+    layout_slots(self, &arena);
     layout_scratch(self, &arena);
     layout_cache(self, &arena);
     layout_gradients(self, &arena);

@@ -333,6 +333,69 @@ START_TEST(the_memory_estimate_is_the_arena)
 }
 END_TEST
 
+static struct fl_engine_options training(uint32_t row, uint32_t batch)
+{
+    return (struct fl_engine_options){.threads = 2,
+                                      .max_row_tokens = row,
+                                      .max_batch_tokens = batch,
+                                      .train = FL_TRAIN_BOTH,
+                                      .seed = 9};
+}
+
+START_TEST(a_tight_limit_recomputes_and_gives_the_same_bytes)
+{
+    struct toy_shape shape = toy_default();
+    shape.layers = 4;
+    struct fl_model *model = toy_model(&shape, 11);
+    struct fl_adapter *adapter = toy_adapter(model, "all-linear", 3, 5);
+    adapter->dropout = 0.25;
+    struct fl_row *rows = toy_rows(model, 3, 4, 5, 3);
+    struct fl_engine_options options = training(14, 64);
+    struct fl_engine *engines[2];
+    double loss[2];
+    uint64_t scored;
+    for (int i = 0; i < 2; i++) {
+        fl_assert_ok(fl_engine_create(model, adapter, &options, &engines[i], &error), &error);
+        ck_assert(fl_engine_recomputes(engines[i]) == (i == 1));
+        ck_assert_uint_eq(fl_engine_batch_tokens(engines[i]), 64);
+        fl_assert_ok(fl_engine_gradients(engines[i], rows, 3, 4, &loss[i], &scored, &error),
+                     &error);
+        options.memory_limit = fl_engine_memory(model, adapter, &options) - 1;
+    }
+    ck_assert(loss[0] == loss[1]);
+    for (uint32_t i = 0; i < adapter->count; i++) {
+        const struct fl_lora_module *m = &adapter->modules[i];
+        const struct fl_gradient *a = &fl_engine_gradient(engines[0])[i],
+                                 *b = &fl_engine_gradient(engines[1])[i];
+        ck_assert_int_eq(memcmp(a->a, b->a, (size_t)m->rank * m->module.in * sizeof *a->a), 0);
+        ck_assert_int_eq(memcmp(a->b, b->b, (size_t)m->rank * m->module.out * sizeof *a->b), 0);
+    }
+    fl_engine_destroy(&engines[0]);
+    fl_engine_destroy(&engines[1]);
+}
+END_TEST
+
+START_TEST(a_limit_shrinks_the_micro_batch_before_it_recomputes_and_refuses_below_that)
+{
+    struct toy_shape shape = toy_default();
+    struct fl_model *model = toy_model(&shape, 11);
+    struct fl_adapter *adapter = toy_adapter(model, "all-linear", 3, 5);
+    struct fl_engine_options options = training(14, 512);
+    struct fl_engine *engine = NULL;
+    options.memory_limit = fl_engine_memory(model, adapter, &options) - 1;
+    ck_assert_uint_le(fl_engine_memory(model, adapter, &options), options.memory_limit);
+    fl_assert_ok(fl_engine_create(model, adapter, &options, &engine, &error), &error);
+    ck_assert_uint_lt(fl_engine_batch_tokens(engine), 512);
+    ck_assert_uint_ge(fl_engine_batch_tokens(engine), 64);
+    ck_assert(!fl_engine_recomputes(engine));
+    fl_engine_destroy(&engine);
+    options.memory_limit = 1000;
+    ck_assert_int_eq(fl_engine_create(model, adapter, &options, &engine, &error), FL_ENOMEM);
+    ck_assert_ptr_nonnull(strstr(error.text, "shorter rows or a higher limit"));
+    ck_assert_uint_eq(fl_engine_memory(model, adapter, &options), 0);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, NULL, toy_teardown);
@@ -352,6 +415,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, wrong_rows_and_options_are_refused_in_words);
     tcase_add_test(tc, an_adapter_of_another_model_is_refused);
     tcase_add_test(tc, the_memory_estimate_is_the_arena);
+    tcase_add_test(tc, a_tight_limit_recomputes_and_gives_the_same_bytes);
+    tcase_add_test(tc, a_limit_shrinks_the_micro_batch_before_it_recomputes_and_refuses_below_that);
 }
 
 FL_TEST_MAIN("engine", add_tests)
