@@ -15,8 +15,9 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
 {
     const struct fl_engine_options *o = &self->options;
     const uint32_t window = self->model->config.sliding_window;
-    if (o->compute == FL_COMPUTE_BF16)
-        return fl_fail(error, FL_EUSAGE, "compute = bf16 is not built in; use f32 or auto");
+    if (o->compute == FL_COMPUTE_BF16 && !fl_gemm_bf16())
+        return fl_fail(error, FL_EUSAGE,
+                       "compute = bf16 needs a processor with AVX512-BF16; use f32 or auto");
     if (o->max_row_tokens < 1 || o->max_row_tokens > FL_SEQ_MAX ||
         o->max_batch_tokens > FL_SEQ_MAX || o->cache_tokens > FL_SEQ_MAX)
         return fl_fail(error, FL_ERANGE, "a row has 1 to %d tokens, not %u", FL_SEQ_MAX,
@@ -73,6 +74,7 @@ static enum fl_status plan(struct fl_engine *self, const struct fl_model *model,
     enum fl_status status = check_options(self, error);
     if (status)
         return status;
+    self->work.bf16 = options->compute == FL_COMPUTE_BF16;
     const uint32_t processors = (uint32_t)omp_get_num_procs();
     self->work.threads = options->threads ? options->threads : processors;
     if (self->work.threads > THREADS_MAX)
@@ -148,8 +150,7 @@ uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter 
 
 const char *fl_engine_compute(const struct fl_engine *self)
 {
-    (void)self;
-    return "f32";
+    return self->work.bf16 ? "bf16" : "f32";
 }
 
 uint32_t fl_engine_batch_tokens(const struct fl_engine *self)

@@ -10,12 +10,12 @@
 
 enum {
     DEPTH = 256,          /* rows of B that are packed at once */
-    COLUMNS_MAX = 48,     /* of any kernel's strip */
     PACK_ROWS_LEAST = 24, /* fewer rows of A do not pay for copying B */
     THIN = 64             /* A^T B with so few columns is computed as (B^T A)^T */
 };
 
 extern const struct fl_gemm_kernel fl_gemm_avx512, fl_gemm_avx2;
+extern const struct fl_gemm_bf16 fl_gemm_avx512_bf16;
 
 static const struct fl_gemm_kernel *chosen;
 
@@ -40,6 +40,16 @@ const struct fl_gemm_kernel *fl_gemm_kernel(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, choose);
     return chosen;
+}
+
+const struct fl_gemm_bf16 *fl_gemm_bf16(void)
+{
+#ifdef FL_GEMM_X86
+    if (fl_gemm_kernel() == &fl_gemm_avx512 && __builtin_cpu_supports("avx512bf16") &&
+        __builtin_cpu_supports("avx512bw"))
+        return &fl_gemm_avx512_bf16;
+#endif
+    return NULL;
 }
 
 const char *fl_gemm_name(void)
@@ -92,7 +102,7 @@ static size_t even_columns(const struct fl_gemm_kernel *kernel, size_t n)
 static void packed_strip(const struct fl_gemm_kernel *kernel, const struct product *p,
                          struct fl_gemm_strip s, size_t first)
 {
-    FL_GEMM_ROOM packed[DEPTH * COLUMNS_MAX];
+    FL_GEMM_ROOM packed[DEPTH * FL_GEMM_COLUMNS_MAX];
     const size_t k = s.k, width = fl_gemm_padded(kernel, s.n);
     const float *a = s.a;
     for (size_t q = 0; q < k; q += DEPTH) {
@@ -187,7 +197,7 @@ static void multiply_thin(const struct fl_gemm_kernel *kernel, size_t m, size_t 
                           float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                           bool add, float *c, size_t ldc)
 {
-    FL_GEMM_ROOM turned[THIN * COLUMNS_MAX];
+    FL_GEMM_ROOM turned[THIN * FL_GEMM_COLUMNS_MAX];
     for (size_t first = 0; first < m; first += kernel->columns) {
         const size_t count = m - first < kernel->columns ? m - first : kernel->columns;
         multiply(kernel, &(struct product){.s = {.m = n,

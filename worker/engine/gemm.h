@@ -20,6 +20,8 @@
  */
 #define FL_GEMM_ROOM __attribute__((uninitialized)) _Alignas(64) float
 
+enum { FL_GEMM_COLUMNS_MAX = 48 }; /* of any kernel's strip */
+
 /*
  * C (m, n) = [C +] alpha A B for one strip of B: n <= columns of the kernel. Element (i, p) of A is
  * a[i rs + p cs]. Row p of B starts at b + p ldb and is padded to whole vectors (fl_gemm_padded).
@@ -48,6 +50,21 @@ struct fl_gemm_kernel {
     void (*dots)(size_t n, size_t k, const float *x, const float *w, size_t ldw, float *c,
                  bool add);
 };
+
+/*
+ * The same tiles on pairs of bfloat16 along k, with sums in float32 (AVX512-BF16's VDPBF16PS: each
+ * product is exact, subnormals count as zero). k, rs and ldb of a strip then count pairs.
+ */
+struct fl_gemm_bf16 {
+    const struct fl_gemm_kernel *tiles;
+    /* n float32, n even, rounded to nearest even, as n / 2 pairs */
+    void (*narrow)(const float *x, size_t n, float *out);
+    /* pairs (even[j], odd[j]) of two rows of B, padded with zeros to width; any alignment */
+    void (*pair)(const float *even, const float *odd, size_t n, size_t width, float *out);
+};
+
+/* NULL: this processor has no AVX512-BF16, or FL_GEMM forces another kernel than avx512. */
+const struct fl_gemm_bf16 *fl_gemm_bf16(void);
 
 /* The kernel of this process; NULL: OpenBLAS does everything. */
 const struct fl_gemm_kernel *fl_gemm_kernel(void);

@@ -7,6 +7,7 @@
  *                    broadcast of A stay in registers
  *   FL_GEMM_NAME     the name of the struct fl_gemm_kernel that is defined here
  *   FL_GEMM_TEXT     what a log calls it
+ *   FL_GEMM_STEP     optional: sum + a w as the instruction set has it, a scalar unit
  * and is built with the flags of that instruction set. Nothing here runs before the processor was
  * asked for it.
  *
@@ -17,6 +18,10 @@
 #include <string.h>
 
 #include "worker/engine/gemm.h"
+
+#ifndef FL_GEMM_STEP
+#define FL_GEMM_STEP(sum, a, w) ((sum) + (a) * (w))
+#endif
 
 enum {
     LANES = FL_GEMM_LANES,
@@ -77,7 +82,7 @@ FL_INLINE void tile(const int rows, const int vectors, const struct tile *t)
         vec w[VECTORS];
         FL_UNROLL for (int j = 0; j < vectors; j++) w[j] = load(b + j * LANES);
         FL_UNROLL for (int i = 0; i < rows; i++) FL_UNROLL for (int j = 0; j < vectors; j++)
-            sum[i][j] += a[(size_t)i * rs] * w[j];
+            sum[i][j] = FL_GEMM_STEP(sum[i][j], a[(size_t)i * rs], w[j]);
     }
     const bool whole = t->columns == (size_t)vectors * LANES;
     FL_GEMM_ROOM sums[ROWS * STRIP];

@@ -46,6 +46,15 @@ static size_t keys_max(const struct fl_engine *self)
     return o->cache_tokens > o->max_row_tokens ? o->cache_tokens : o->max_row_tokens;
 }
 
+/* Most values of a token that a product reads at once: all of `in` forward, a panel's rows back. */
+static size_t narrow_columns(const struct fl_engine *self)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const size_t rows = self->work.panel_floats / c->hidden, widest = widest_in(self);
+    const size_t back = rows < c->vocab ? rows : c->vocab;
+    return (back > widest ? back : widest) + 1;
+}
+
 void fl_engine_sizes(struct fl_engine *self)
 {
     const struct fl_model_config *c = &self->model->config;
@@ -100,6 +109,8 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     const size_t heads = 2 * ((size_t)c->heads + c->kv_heads) * c->head_dim;
     const bool training = self->options.train != FL_TRAIN_NONE;
     self->work.panel = floats(arena, self->work.panel_floats);
+    if (self->work.bf16)
+        self->work.narrow = floats(arena, self->batch * narrow_columns(self) / 2);
     self->work.strips = floats(arena, self->work.strip_floats * self->work.threads);
     if (training && self->adapter->dropout > 0.0)
         self->work.dropped = floats(arena, t * widest_in(self));

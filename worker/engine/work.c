@@ -4,26 +4,10 @@
 #include <omp.h>
 
 #include "worker/engine/gemm.h"
+#include "worker/engine/panel.h"
 
 /* Below so many tokens a thread, threads share the rows of W instead of the tokens. */
-enum {
-    NARROW_TOKENS = 8,
-    ROW_GRAIN = 8,
-    TOKEN_GRAIN = 8,
-    COLUMNS_MAX = 48, /* of any kernel's strip */
-    PIECE = 256,      /* values of a row widened at once: whole blocks of any type */
-    WIDE_PIECE = PIECE * COLUMNS_MAX / 16, /* the same, and whole strips */
-    RANK_ONCE = 64
-};
-
-/* The rows of W as float32 where the file already holds them so, in order and aligned. */
-static const float *in_place(const struct fl_weight *weight)
-{
-    if (weight->dtype != FL_DTYPE_F32 || weight->interleave ||
-        (uintptr_t)weight->data % _Alignof(float) != 0)
-        return NULL;
-    return (const float *)(const void *)weight->data;
-}
+enum { NARROW_TOKENS = 8, ROW_GRAIN = 8, TOKEN_GRAIN = 8, RANK_ONCE = 64 };
 
 static void my_share(size_t total, size_t grain, size_t *low, size_t *high)
 {
@@ -43,82 +27,6 @@ int fl_work_is_narrow(const struct fl_work *work, size_t tokens)
 
 /* ---- W in strips: the kernels of gemm.h ---- */
 
-/* Columns [first, first + count) of row `row` of W as float32: in the file, or widened into room.
- */
-static const float *piece_of(const struct fl_weight *weight, size_t row, size_t first, size_t count,
-                             float *room)
-{
-    const float *direct = in_place(weight);
-    if (direct)
-        return direct + row * weight->columns + first;
-    fl_weight_widen_part(weight, (uint32_t)row, (uint32_t)first, (uint32_t)count, room);
-    return room;
-}
-
-/* One strip of W^T from its rows [first, first + n): (columns, width) into out. */
-static void pack_strip(const struct fl_gemm_kernel *kernel, const struct fl_weight *weight,
-                       size_t first, size_t n, float *out)
-{
-    FL_GEMM_ROOM room[COLUMNS_MAX * PIECE];
-    const size_t in = weight->columns, width = fl_gemm_padded(kernel, n);
-    const float *direct = in_place(weight);
-    if (direct) {
-        kernel->pack_turned(direct + first * in, in, in, n, out, width);
-        return;
-    }
-    for (size_t q = 0; q < in; q += PIECE) {
-        const size_t count = in - q < PIECE ? in - q : PIECE;
-        for (size_t j = 0; j < n; j++)
-            (void)piece_of(weight, first + j, q, count, room + j * count);
-        kernel->pack_turned(room, count, count, n, out + q * width, width);
-    }
-}
-
-/*
- * Called by every thread of the team: rows [first, first + count) of W become strips of W^T, strip
- * j at panel + j columns in. A barrier before the second and later panels of a region (nobody reads
- * the old one any more) and one after each packing.
- */
-static void team_pack_turned(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
-                             const struct fl_weight *weight, size_t first, size_t count)
-{
-    size_t low, high;
-    my_share(count, kernel->columns, &low, &high);
-    if (first) {
-#pragma omp barrier
-    }
-    for (size_t j = low; j < high; j += kernel->columns) {
-        const size_t n = high - j < kernel->columns ? high - j : kernel->columns;
-        pack_strip(kernel, weight, first + j, n, work->panel + j * weight->columns);
-    }
-#pragma omp barrier
-}
-
-/* The same rows as strips of W itself: the strip of columns j at panel + j count. */
-static void team_pack(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
-                      const struct fl_weight *weight, size_t first, size_t count)
-{
-    FL_GEMM_ROOM room[WIDE_PIECE];
-    const size_t in = weight->columns;
-    size_t low, high;
-    my_share(count, ROW_GRAIN, &low, &high);
-    if (first) {
-#pragma omp barrier
-    }
-    for (size_t row = low; row < high; row++)
-        for (size_t q = 0; q < in; q += WIDE_PIECE) {
-            const size_t whole = in - q < WIDE_PIECE ? in - q : WIDE_PIECE;
-            const float *piece = piece_of(weight, first + row, q, whole, room);
-            for (size_t j = 0; j < whole; j += kernel->columns) {
-                const size_t n = whole - j < kernel->columns ? whole - j : kernel->columns;
-                const size_t width = fl_gemm_padded(kernel, n);
-                kernel->pack(piece + j, in, 1, n, work->panel + (q + j) * count + row * width,
-                             width);
-            }
-        }
-#pragma omp barrier
-}
-
 /* Rows of W that fit the panel at once, each padded to `width` floats; whole grains of them. */
 static size_t packed_rows(const struct fl_work *work, size_t rows, size_t width, size_t grain)
 {
@@ -130,7 +38,7 @@ static size_t packed_rows(const struct fl_work *work, size_t rows, size_t width,
 static void add_branch(const struct fl_gemm_kernel *kernel, const struct fl_branch *branch,
                        struct fl_gemm_strip s, size_t low, size_t column)
 {
-    FL_GEMM_ROOM packed[COLUMNS_MAX * RANK_ONCE];
+    FL_GEMM_ROOM packed[FL_GEMM_COLUMNS_MAX * RANK_ONCE];
     const size_t width = fl_gemm_padded(kernel, s.n), rank = branch->rank;
     s.alpha = branch->scale;
     s.rs = rank;
@@ -149,31 +57,63 @@ static void add_branch(const struct fl_gemm_kernel *kernel, const struct fl_bran
     }
 }
 
+/*
+ * A of this thread's tokens in the panel's units: columns [first, first + count) of x itself, or
+ * narrowed into the scratch, a token every `stride` units there: the same for all panels of a
+ * product, because threads are not at the same one. *rs: the row stride of the result.
+ */
+static const float *my_units(const struct fl_work *work, const struct fl_panel *panel,
+                             const struct fl_product *p, size_t first, size_t count, size_t stride,
+                             size_t *rs)
+{
+    size_t low, high;
+    fl_my_tokens(p->tokens, &low, &high);
+    const float *x = p->x + low * p->ldx + first;
+    *rs = panel->bf16 ? stride : p->ldx;
+    if (!panel->bf16)
+        return x;
+    float *narrow = work->narrow + low * *rs;
+    for (size_t t = 0; t < high - low; t++)
+        panel->bf16->narrow(x + t * p->ldx, count, narrow + t * *rs);
+    return narrow;
+}
+
+/* y's columns [column, column + n) of this thread's tokens from one strip. */
+static struct fl_gemm_strip strip_of(const struct fl_panel *panel, const struct fl_product *p,
+                                     size_t column, size_t n, const float *b)
+{
+    size_t low, high;
+    fl_my_tokens(p->tokens, &low, &high);
+    return (struct fl_gemm_strip){.m = high - low,
+                                  .n = n,
+                                  .alpha = 1.0f,
+                                  .cs = 1,
+                                  .b = b,
+                                  .ldb = fl_gemm_padded(panel->tiles, n),
+                                  .c = p->y + low * p->ldy + column,
+                                  .ldc = p->ldy,
+                                  .add = p->add};
+}
+
 static void strips_forward(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
                            const struct fl_product *p)
 {
-    const size_t in = p->weight->columns, rows = p->weight->rows;
-    const size_t step = packed_rows(work, rows, in, kernel->columns);
-    size_t low, high;
+    const size_t in = p->weight->columns, rows = p->weight->rows, columns = kernel->columns;
+    const struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
+    const size_t step = packed_rows(work, rows, in, columns), units = fl_panel_units(&panel, in);
+    size_t low, high, rs;
     fl_my_tokens(p->tokens, &low, &high);
+    const float *a = my_units(work, &panel, p, 0, in, units, &rs);
     for (size_t first = 0; first < rows; first += step) {
         const size_t count = rows - first < step ? rows - first : step;
-        team_pack_turned(work, kernel, p->weight, first, count);
-        for (size_t j = 0; j < count && low < high; j += kernel->columns) {
-            const size_t n = count - j < kernel->columns ? count - j : kernel->columns;
-            const struct fl_gemm_strip s = {.m = high - low,
-                                            .n = n,
-                                            .k = in,
-                                            .alpha = 1.0f,
-                                            .a = p->x + low * p->ldx,
-                                            .rs = p->ldx,
-                                            .cs = 1,
-                                            .b = work->panel + j * in,
-                                            .ldb = fl_gemm_padded(kernel, n),
-                                            .c = p->y + low * p->ldy + first + j,
-                                            .ldc = p->ldy,
-                                            .add = p->add};
-            kernel->strip(&s);
+        fl_panel_turned(&panel, p->weight, first, count);
+        for (size_t j = 0; j < count && low < high; j += columns) {
+            const size_t n = count - j < columns ? count - j : columns;
+            struct fl_gemm_strip s = strip_of(&panel, p, first + j, n, panel.units + j * units);
+            s.k = units;
+            s.a = a;
+            s.rs = rs;
+            panel.tiles->strip(&s);
             if (p->branch.rank)
                 add_branch(kernel, &p->branch, s, low, first + j);
         }
@@ -183,28 +123,24 @@ static void strips_forward(const struct fl_work *work, const struct fl_gemm_kern
 static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
                         const struct fl_product *p)
 {
-    const size_t in = p->weight->columns, rows = p->weight->rows;
+    const size_t in = p->weight->columns, rows = p->weight->rows, columns = kernel->columns;
+    const struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
     const size_t step = packed_rows(work, rows, fl_gemm_padded(kernel, in), ROW_GRAIN);
-    size_t low, high;
+    size_t low, high, rs;
     fl_my_tokens(p->tokens, &low, &high);
     for (size_t first = 0; first < rows; first += step) {
         const size_t count = rows - first < step ? rows - first : step;
-        team_pack(work, kernel, p->weight, first, count);
-        for (size_t j = 0; j < in && low < high; j += kernel->columns) {
-            const size_t n = in - j < kernel->columns ? in - j : kernel->columns;
-            const struct fl_gemm_strip s = {.m = high - low,
-                                            .n = n,
-                                            .k = count,
-                                            .alpha = 1.0f,
-                                            .a = p->x + low * p->ldx + first,
-                                            .rs = p->ldx,
-                                            .cs = 1,
-                                            .b = work->panel + j * count,
-                                            .ldb = fl_gemm_padded(kernel, n),
-                                            .c = p->y + low * p->ldy + j,
-                                            .ldc = p->ldy,
-                                            .add = p->add || first};
-            kernel->strip(&s);
+        const size_t units = fl_panel_units(&panel, count);
+        const float *a = my_units(work, &panel, p, first, count, step / 2, &rs);
+        fl_panel_straight(&panel, p->weight, first, count);
+        for (size_t j = 0; j < in && low < high; j += columns) {
+            const size_t n = in - j < columns ? in - j : columns;
+            struct fl_gemm_strip s = strip_of(&panel, p, j, n, panel.units + j * units);
+            s.k = units;
+            s.a = a;
+            s.rs = rs;
+            s.add = p->add || first;
+            panel.tiles->strip(&s);
             if (p->branch.rank && first + count == rows)
                 add_branch(kernel, &p->branch, s, low, j);
         }
@@ -216,15 +152,15 @@ static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel 
 /* Rows of W that fit the panel at once; all of them if W needs no widening. */
 static size_t panel_rows(const struct fl_work *work, const struct fl_weight *weight)
 {
-    return in_place(weight) ? weight->rows
-                            : packed_rows(work, weight->rows, weight->columns, ROW_GRAIN);
+    return fl_panel_in_place(weight) ? weight->rows
+                                     : packed_rows(work, weight->rows, weight->columns, ROW_GRAIN);
 }
 
 /* Called by every thread: rows [first, first + count) of W, widened by all, each its share. */
 static const float *team_panel(const struct fl_work *work, const struct fl_weight *weight,
                                size_t first, size_t count)
 {
-    const float *direct = in_place(weight);
+    const float *direct = fl_panel_in_place(weight);
     if (direct)
         return direct + first * weight->columns;
     size_t low, high;
@@ -288,7 +224,7 @@ static void multiply_narrow(const struct fl_work *work, const struct fl_product 
 {
     const struct fl_weight *weight = p->weight;
     const size_t in = weight->columns;
-    const float *direct = in_place(weight);
+    const float *direct = fl_panel_in_place(weight);
     size_t share = work->panel_floats / work->threads / in;
     size_t piece = share < 64 ? share : 64;
     size_t pieces = (weight->rows + piece - 1) / piece;

@@ -22,6 +22,8 @@ struct fl_work {
     uint32_t threads;
     float *panel;        /* (panel_floats): rows of a widened weight, shared by the team */
     size_t panel_floats; /* room for FL_PANEL_ROWS of the widest weight's rows a thread */
+    bool bf16;           /* products with frozen weights in bfloat16, sums in float32 */
+    float *narrow;       /* bf16: (batch tokens, widest k) as pairs of bfloat16 */
     float *strips;       /* (threads, strip_floats): attention scores of one block of queries */
     size_t strip_floats;
     float *dropped; /* (batch tokens, widest in): input of a LoRA branch after dropout, or NULL */

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "worker/engine/gemm.h"
+
 static struct fl_error error;
 
 static struct fl_engine *make_engine(const struct fl_model *model, const struct fl_adapter *adapter,
@@ -294,9 +296,7 @@ START_TEST(wrong_rows_and_options_are_refused_in_words)
     ck_assert_int_eq(fl_engine_forward_logits(engine, ids, 0, logits, &error), FL_ERANGE);
     ck_assert_int_eq(fl_engine_forward_logits(engine, ids, 5, logits, &error), FL_ERANGE);
     fl_engine_destroy(&engine);
-    struct fl_engine_options options = {.max_row_tokens = 4, .compute = FL_COMPUTE_BF16};
-    ck_assert_int_eq(fl_engine_create(model, NULL, &options, &engine, &error), FL_EUSAGE);
-    options = (struct fl_engine_options){.max_row_tokens = 4, .train = FL_TRAIN_B};
+    struct fl_engine_options options = {.max_row_tokens = 4, .train = FL_TRAIN_B};
     ck_assert_int_eq(fl_engine_create(model, NULL, &options, &engine, &error), FL_EINVAL);
     options = (struct fl_engine_options){.max_row_tokens = 0};
     ck_assert_int_eq(fl_engine_create(model, NULL, &options, &engine, &error), FL_ERANGE);
@@ -396,6 +396,51 @@ START_TEST(a_limit_shrinks_the_micro_batch_before_it_recomputes_and_refuses_belo
 }
 END_TEST
 
+/* bfloat16 keeps 8 bits: losses within 2 %, the gradient's direction nearly that of float32. */
+START_TEST(bfloat16_trains_like_float32)
+{
+    struct toy_shape shape = toy_default();
+    shape.hidden = 32;
+    shape.ffn = 48;
+    struct fl_model *model = toy_model(&shape, 11);
+    struct fl_adapter *adapter = toy_adapter(model, "all-linear", 4, 5);
+    struct fl_row *rows = toy_rows(model, 3, 20, 5, 3);
+    struct fl_engine_options options = training(30, 64);
+    struct fl_engine *engines[2] = {NULL, NULL};
+    double loss[2], dot = 0.0, norms[2] = {0.0, 0.0};
+    uint64_t scored;
+    for (int i = 0; i < 2; i++) {
+        options.compute = i ? FL_COMPUTE_BF16 : FL_COMPUTE_F32;
+        if (i && !fl_gemm_bf16()) {
+            ck_assert_int_eq(fl_engine_create(model, adapter, &options, &engines[i], &error),
+                             FL_EUSAGE);
+            ck_assert_ptr_nonnull(strstr(error.text, "AVX512-BF16"));
+            fl_engine_destroy(&engines[0]);
+            return;
+        }
+        fl_assert_ok(fl_engine_create(model, adapter, &options, &engines[i], &error), &error);
+        ck_assert_str_eq(fl_engine_compute(engines[i]), i ? "bf16" : "f32");
+        fl_assert_ok(fl_engine_gradients(engines[i], rows, 3, 4, &loss[i], &scored, &error),
+                     &error);
+    }
+    ck_assert_double_eq_tol(loss[1], loss[0], 0.02 * loss[0]);
+    ck_assert(loss[1] != loss[0]);
+    for (uint32_t i = 0; i < adapter->count; i++) {
+        const struct fl_lora_module *m = &adapter->modules[i];
+        const float *a = fl_engine_gradient(engines[0])[i].a,
+                    *b = fl_engine_gradient(engines[1])[i].a;
+        for (size_t j = 0; j < (size_t)m->rank * m->module.in; j++) {
+            dot += (double)a[j] * (double)b[j];
+            norms[0] += (double)a[j] * (double)a[j];
+            norms[1] += (double)b[j] * (double)b[j];
+        }
+    }
+    ck_assert_double_gt(dot / sqrt(norms[0] * norms[1]), 0.999);
+    fl_engine_destroy(&engines[0]);
+    fl_engine_destroy(&engines[1]);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, NULL, toy_teardown);
@@ -415,6 +460,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, wrong_rows_and_options_are_refused_in_words);
     tcase_add_test(tc, an_adapter_of_another_model_is_refused);
     tcase_add_test(tc, the_memory_estimate_is_the_arena);
+    tcase_add_test(tc, bfloat16_trains_like_float32);
     tcase_add_test(tc, a_tight_limit_recomputes_and_gives_the_same_bytes);
     tcase_add_test(tc, a_limit_shrinks_the_micro_batch_before_it_recomputes_and_refuses_below_that);
 }

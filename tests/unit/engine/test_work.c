@@ -122,6 +122,29 @@ START_TEST(products_are_right_for_any_panel_and_any_team)
 }
 END_TEST
 
+/* W is stored in bfloat16 already; with x rounded too, every product is exact. */
+START_TEST(bfloat16_products_are_those_of_the_rounded_values)
+{
+    static float narrow[TOKENS * OUT];
+    const struct fl_weight weight = make_weight(0);
+    if (!fl_gemm_bf16())
+        return;
+    for (int i = 0; i < TOKENS * OUT; i++) {
+        const uint16_t rounded = fl_f32_to_bf16(x[i]);
+        fl_dtype_widen(FL_DTYPE_BF16, &rounded, 1, &x[i]);
+    }
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        const struct fl_work work = {.threads = threads,
+                                     .bf16 = true,
+                                     .narrow = narrow,
+                                     .panel = panel,
+                                     .panel_floats = threads * ROWS_LEAST * IN};
+        compare(&work, &weight, TOKENS);
+        compare(&work, &weight, 1);
+    }
+}
+END_TEST
+
 START_TEST(interleaved_rows_come_back_in_hugging_faces_order)
 {
     float row[IN];
@@ -159,6 +182,7 @@ END_TEST
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, products_are_right_for_any_panel_and_any_team);
+    tcase_add_test(tc, bfloat16_products_are_those_of_the_rounded_values);
     tcase_add_test(tc, interleaved_rows_come_back_in_hugging_faces_order);
     tcase_add_test(tc, shares_cover_everything_once);
 }

@@ -1,0 +1,138 @@
+/* panel.c - see panel.h. */
+#include "worker/engine/panel.h"
+
+#include <omp.h>
+
+#include "worker/engine/work.h"
+
+enum {
+    ROW_GRAIN = 8,
+    PIECE = 256,                                  /* values widened at once: whole blocks */
+    WIDE_PIECE = PIECE * FL_GEMM_COLUMNS_MAX / 16 /* the same, and whole strips */
+};
+
+const float *fl_panel_in_place(const struct fl_weight *weight)
+{
+    if (weight->dtype != FL_DTYPE_F32 || weight->interleave ||
+        (uintptr_t)weight->data % _Alignof(float) != 0)
+        return NULL;
+    return (const float *)(const void *)weight->data;
+}
+
+struct fl_panel fl_panel_for(const struct fl_weight *weight, bool bf16, float *units)
+{
+    struct fl_panel panel = {.tiles = fl_gemm_kernel(), .units = units};
+    if (bf16 && weight->rows % 2 == 0 && weight->columns % 2 == 0)
+        panel.bf16 = fl_gemm_bf16();
+    if (panel.bf16)
+        panel.tiles = panel.bf16->tiles;
+    return panel;
+}
+
+static void my_share(size_t total, size_t grain, size_t *low, size_t *high)
+{
+    fl_share(total, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(), grain, low,
+             high);
+}
+
+/* Columns [first, first + count) of row `row` of W as float32: in the file, or widened into room.
+ */
+static const float *piece_of(const struct fl_weight *weight, size_t row, size_t first, size_t count,
+                             float *room)
+{
+    const float *direct = fl_panel_in_place(weight);
+    if (direct)
+        return direct + row * weight->columns + first;
+    fl_weight_widen_part(weight, (uint32_t)row, (uint32_t)first, (uint32_t)count, room);
+    return room;
+}
+
+/* Rows [first, first + n) of W, columns [q, q + count), as n rows of units in room; its stride. */
+static size_t gather(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
+                     size_t n, size_t q, size_t count, float *room)
+{
+    FL_GEMM_ROOM wide[PIECE];
+    const size_t units = fl_panel_units(panel, count);
+    for (size_t j = 0; j < n; j++) {
+        float *row = room + j * units;
+        if (panel->bf16)
+            panel->bf16->narrow(piece_of(weight, first + j, q, count, wide), count, row);
+        else
+            fl_weight_widen_part(weight, (uint32_t)(first + j), (uint32_t)q, (uint32_t)count, row);
+    }
+    return units;
+}
+
+/* One strip of W^T from its rows [first, first + n): (columns in units, width) into out. */
+static void turned_strip(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
+                         size_t n, float *out)
+{
+    FL_GEMM_ROOM room[FL_GEMM_COLUMNS_MAX * PIECE];
+    const size_t in = weight->columns, width = fl_gemm_padded(panel->tiles, n);
+    const float *direct = panel->bf16 ? NULL : fl_panel_in_place(weight);
+    if (direct) {
+        panel->tiles->pack_turned(direct + first * in, in, in, n, out, width);
+        return;
+    }
+    for (size_t q = 0; q < in; q += PIECE) {
+        const size_t count = in - q < PIECE ? in - q : PIECE;
+        const size_t units = gather(panel, weight, first, n, q, count, room);
+        panel->tiles->pack_turned(room, units, units, n, out + fl_panel_units(panel, q) * width,
+                                  width);
+    }
+}
+
+void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
+                     size_t count)
+{
+    const size_t columns = panel->tiles->columns, units = fl_panel_units(panel, weight->columns);
+    size_t low, high;
+    my_share(count, columns, &low, &high);
+    if (first) {
+#pragma omp barrier
+    }
+    for (size_t j = low; j < high; j += columns) {
+        const size_t n = high - j < columns ? high - j : columns;
+        turned_strip(panel, weight, first + j, n, panel->units + j * units);
+    }
+#pragma omp barrier
+}
+
+/* Row `row` of the panel's k (bfloat16: rows `row` and `row + 1`), columns from q, into its strips.
+ */
+static void scatter(const struct fl_panel *panel, const float *even, const float *odd, size_t q,
+                    size_t whole, size_t row, size_t count)
+{
+    const size_t columns = panel->tiles->columns;
+    for (size_t j = 0; j < whole; j += columns) {
+        const size_t n = whole - j < columns ? whole - j : columns;
+        const size_t width = fl_gemm_padded(panel->tiles, n);
+        float *to = panel->units + (q + j) * fl_panel_units(panel, count) +
+                    fl_panel_units(panel, row) * width;
+        if (panel->bf16)
+            panel->bf16->pair(even + j, odd + j, n, width, to);
+        else
+            panel->tiles->pack(even + j, 0, 1, n, to, width);
+    }
+}
+
+void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
+                       size_t count)
+{
+    FL_GEMM_ROOM room[2 * WIDE_PIECE];
+    const size_t in = weight->columns, step = panel->bf16 ? 2 : 1;
+    size_t low, high;
+    my_share(count, ROW_GRAIN, &low, &high);
+    if (first) {
+#pragma omp barrier
+    }
+    for (size_t row = low; row < high; row += step)
+        for (size_t q = 0; q < in; q += WIDE_PIECE) {
+            const size_t whole = in - q < WIDE_PIECE ? in - q : WIDE_PIECE;
+            const float *even = piece_of(weight, first + row, q, whole, room), *odd = even;
+            if (panel->bf16)
+                odd = piece_of(weight, first + row + 1, q, whole, room + WIDE_PIECE);
+            scatter(panel, even, odd, q, whole, row, count);
+        }
+#pragma omp barrier
+}
