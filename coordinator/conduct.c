@@ -470,6 +470,7 @@ void fl_conduct_drop_job(struct fl_server *self)
     self->facts = NULL;
     memset(&self->job, 0, sizeof self->job);
     self->job.base_loss = (double)NAN;
+    self->saved.job = 0;
     self->parked_count = 0;
     self->next_look_ms = 0;
 }
@@ -568,11 +569,14 @@ static enum fl_status persist(struct fl_server *self, fl_also also, void *contex
     if (also)
         status = also(self, context, error);
     if (status == FL_OK)
-        status = fl_queue_save(store, self->job.id, job_state(self->next), self->next,
+        status = fl_queue_save(store, self->job.id, job_state(self->next), self->next, &self->saved,
                                fl_clock_wall(self->desk->clock), error);
     if (status == FL_OK)
-        return fl_store_commit(store, error);
-    fl_store_rollback(store);
+        status = fl_store_commit(store, error);
+    else
+        fl_store_rollback(store);
+    if (status != FL_OK)
+        self->saved.job = 0;
     return status;
 }
 

@@ -17,6 +17,11 @@ const char *fl_job_state_name(enum fl_job_state state)
     return state < FL_JOB_STATE_COUNT ? state_names[state] : "unknown";
 }
 
+bool fl_job_state_ended(enum fl_job_state state)
+{
+    return state == FL_JOB_DONE || state == FL_JOB_FAILED || state == FL_JOB_CANCELLED;
+}
+
 #define JOB_COLUMNS                                                                                \
     "id, name, state, reason, round, attempt, breaks, phase, sha256, sealing_public, "             \
     "current_version, base_loss, base_tokens, created_ms, ended_ms"
@@ -210,119 +215,14 @@ enum fl_status fl_queue_keys(struct fl_store *store, int64_t id, struct fl_box_k
     return status == FL_OK ? fl_box_keys_load(path, out, error) : status;
 }
 
-/* ---- the round ---- */
-
-static enum fl_status save_member(struct fl_store *store, int64_t id, const struct fl_round *round,
-                                  const struct fl_member *m, struct fl_error *error)
-{
-    return fl_store_run(store, error,
-                        "INSERT INTO members(job, round, attempt, site, trained, uploaded, failed, "
-                        "advertised, shared, signed, answered) VALUES(?,?,?,?,?,?,?,?,?,?,?) "
-                        "ON CONFLICT(job, round, attempt, site) DO UPDATE "
-                        "SET trained = excluded.trained, uploaded = excluded.uploaded, "
-                        "failed = excluded.failed, advertised = excluded.advertised, "
-                        "shared = excluded.shared, signed = excluded.signed, "
-                        "answered = excluded.answered",
-                        "iiiiiiiiiii", id, (int64_t)round->round, (int64_t)round->attempt,
-                        (int64_t)m->site, (int64_t)m->trained, (int64_t)m->uploaded,
-                        (int64_t)m->failed, (int64_t)m->advertised, (int64_t)m->shared,
-                        (int64_t)m->signed_, (int64_t)m->answered);
-}
-
-static bool has_ended(enum fl_job_state state)
-{
-    return state == FL_JOB_DONE || state == FL_JOB_FAILED || state == FL_JOB_CANCELLED;
-}
-
-enum fl_status fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
-                             const struct fl_round *round, int64_t wall_ms, struct fl_error *error)
-{
-    enum fl_status status = fl_store_begin(store, error);
-    if (status != FL_OK)
-        return status;
-    status = fl_store_run(store, error,
-                          "UPDATE jobs SET state = ?, reason = ?, round = ?, attempt = ?, "
-                          "breaks = ?, phase = ?, ended_ms = ? WHERE id = ?",
-                          "isiiiiii", (int64_t)state, round->reason, (int64_t)round->round,
-                          (int64_t)round->attempt, (int64_t)round->breaks, (int64_t)round->state,
-                          has_ended(state) ? wall_ms : (int64_t)0, id);
-    for (uint32_t i = 0; status == FL_OK && i < round->count; i++) {
-        if (round->members[i].cohort)
-            status = save_member(store, id, round, &round->members[i], error);
-    }
-    if (status == FL_OK)
-        return fl_store_commit(store, error);
-    fl_store_rollback(store);
-    return status;
-}
-
-static enum fl_status read_member(void *context, const struct fl_row *row)
-{
-    struct fl_member *m = fl_round_member(context, (uint32_t)fl_row_i64(row, 0));
-    if (!m)
-        return FL_ERANGE;
-    m->cohort = true;
-    m->trained = fl_row_i64(row, 1) != 0;
-    m->uploaded = fl_row_i64(row, 2) != 0;
-    m->failed = fl_row_i64(row, 3) != 0;
-    m->advertised = fl_row_i64(row, 4) != 0;
-    m->shared = fl_row_i64(row, 5) != 0;
-    m->signed_ = fl_row_i64(row, 6) != 0;
-    m->answered = fl_row_i64(row, 7) != 0;
-    return FL_OK;
-}
-
-static enum fl_status read_pledged(void *context, const struct fl_row *row)
-{
-    struct fl_member *m = fl_round_member(context, (uint32_t)fl_row_i64(row, 0));
-    if (!m)
-        return FL_ERANGE;
-    m->pledged = true;
-    return FL_OK;
-}
-
-static enum fl_status read_refused(void *context, const struct fl_row *row)
-{
-    struct fl_member *m = fl_round_member(context, (uint32_t)fl_row_i64(row, 0));
-    if (!m)
-        return FL_ERANGE;
-    m->answer = FL_ANSWER_REFUSED;
-    return FL_OK;
-}
-
-enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job *job,
-                                     struct fl_round *round, struct fl_error *error)
-{
-    enum fl_status status = FL_OK;
-    if (job->phase != FL_ROUND_SELECT && job->phase != FL_ROUND_IDLE)
-        status = fl_store_select(store, error, read_member, round, NULL,
-                                 "SELECT site, trained, uploaded, failed, advertised, shared, "
-                                 "signed, answered FROM members "
-                                 "WHERE job = ? AND round = ? AND attempt = ?",
-                                 "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
-    if (status == FL_OK) /* the newest attempt of this round in which answers were asked for */
-        status = fl_store_select(store, error, read_pledged, round, NULL,
-                                 "SELECT site FROM members WHERE job = ? AND round = ? AND "
-                                 "uploaded = 1 AND attempt = (SELECT MAX(asked.attempt) FROM "
-                                 "(SELECT attempt FROM members WHERE job = ? AND round = ? AND "
-                                 "attempt <= ? GROUP BY attempt HAVING SUM(signed) >= "
-                                 "MAX(2 * SUM(advertised) / 3 + 1, ?)) AS asked)",
-                                 "iiiiii", job->id, (int64_t)job->round, job->id,
-                                 (int64_t)job->round, (int64_t)job->attempt,
-                                 (int64_t)round->rules.min_workers);
-    if (status == FL_OK)
-        status = fl_store_select(store, error, read_refused, round, NULL,
-                                 "SELECT site FROM refusals WHERE job = ? AND permanent = 1", "i",
-                                 job->id);
-    return status;
-}
+/* ---- the end ---- */
 
 enum fl_status fl_queue_set_state(struct fl_store *store, int64_t id, enum fl_job_state state,
                                   const char *reason, int64_t wall_ms, struct fl_error *error)
 {
-    return fl_store_run(store, error,
-                        "UPDATE jobs SET state = ?, reason = ?, ended_ms = ? WHERE id = ?", "isii",
-                        (int64_t)state, reason, has_ended(state) ? wall_ms : (int64_t)0, id);
+    return fl_store_run(
+        store, error, "UPDATE jobs SET state = ?, reason = ?, ended_ms = ? WHERE id = ?", "isii",
+        (int64_t)state, reason, fl_job_state_ended(state) ? wall_ms : (int64_t)0, id);
 }
 
 enum fl_status fl_queue_clean(struct fl_store *store, int64_t id, struct fl_error *error)

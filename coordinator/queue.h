@@ -46,6 +46,8 @@ struct fl_job {
 };
 
 const char *fl_job_state_name(enum fl_job_state state);
+/* Done, failed or cancelled: it never runs again. */
+bool fl_job_state_ended(enum fl_job_state state);
 
 /* Enter a job; *id is its number. */
 FL_CHECKED enum fl_status fl_queue_submit(struct fl_store *store, const struct fl_job_spec *spec,
@@ -68,13 +70,35 @@ FL_CHECKED enum fl_status fl_queue_text(struct fl_store *store, int64_t id, stru
 FL_CHECKED enum fl_status fl_queue_keys(struct fl_store *store, int64_t id,
                                         struct fl_box_keys **out, struct fl_error *error);
 
-/* The round as it stands, and the job's state. In one transaction with the cohort's rows. */
+/* ---- queue_round.c ---- */
+
+/* What the database holds of a job's round, as far as this process knows; job 0: nothing. */
+struct fl_queue_saved {
+    int64_t job;
+    uint32_t round, attempt, count;
+    struct fl_queue_saved_member {
+        uint32_t site, marks;
+        bool left_out;
+    } members[FL_WORKERS_MAX]; /* in the order of the round's */
+};
+
+/*
+ * The round as it stands, and the job's state, in one transaction with the members' rows. Rows that
+ * *saved knows to be there already are not written again; it is brought up to date. saved may be
+ * NULL: all are written. Whoever rolls back a transaction around it sets saved->job to 0.
+ */
 FL_CHECKED enum fl_status fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
-                                        const struct fl_round *round, int64_t wall_ms,
-                                        struct fl_error *error);
-/* The members of the job's present attempt into round; its refusals too. */
+                                        const struct fl_round *round, struct fl_queue_saved *saved,
+                                        int64_t wall_ms, struct fl_error *error);
+/*
+ * The members of the job's present attempt into round, whom the round is pledged to, who is left
+ * out of it, and who refuses the job.
+ */
 FL_CHECKED enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job *job,
                                                 struct fl_round *round, struct fl_error *error);
+
+/* ---- queue.c ---- */
+
 /* Change the state alone (a job that no loop holds): cancel, resume. */
 FL_CHECKED enum fl_status fl_queue_set_state(struct fl_store *store, int64_t id,
                                              enum fl_job_state state, const char *reason,

@@ -14,8 +14,7 @@
  * over the same survivors (worker/ledger.h). An attempt that breaks after answers were asked for
  * pledges the round to that set: further attempts take exactly these sites, and all of them.
  * Who is blamed for an attempt, or was waited for in vain while it broke, is left out of the
- * round's next attempts as long as enough others are there: one site alone cannot stop a job. That
- * is not kept over a restart.
+ * round's next attempts as long as enough others are there: one site alone cannot stop a job.
  * Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
@@ -186,6 +185,8 @@ uint32_t fl_round_uploaded(const struct fl_round *self);
 /* Secure aggregation: members of U1, and how many of them every later stage needs. */
 uint32_t fl_round_advertised(const struct fl_round *self);
 uint32_t fl_round_needed(const struct fl_round *self);
+/* The same of any attempt of the job with that many members of U1. */
+uint32_t fl_round_needed_of(const struct fl_round_rules *rules, uint32_t advertised);
 /* Members that this round is pledged to; 0: no pledge. */
 uint32_t fl_round_pledged(const struct fl_round *self);
 /* Members that are online. */

@@ -51,10 +51,15 @@ uint32_t fl_round_pledged(const struct fl_round *self)
     return count_members(self, is_pledged);
 }
 
+uint32_t fl_round_needed_of(const struct fl_round_rules *rules, uint32_t advertised)
+{
+    uint32_t threshold = fl_secagg_threshold(advertised);
+    return threshold > rules->min_workers ? threshold : rules->min_workers;
+}
+
 uint32_t fl_round_needed(const struct fl_round *self)
 {
-    uint32_t threshold = fl_secagg_threshold(fl_round_advertised(self));
-    return threshold > self->rules.min_workers ? threshold : self->rules.min_workers;
+    return fl_round_needed_of(&self->rules, fl_round_advertised(self));
 }
 
 uint32_t fl_round_online(const struct fl_round *self)

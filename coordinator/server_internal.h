@@ -74,6 +74,7 @@ struct fl_server {
     struct fl_job_facts *facts;
     uint8_t inventory_root[FL_HASH_BYTES];
     struct fl_round *round, *next; /* two buffers: the committed value, and the step in progress */
+    struct fl_queue_saved saved;
     struct fl_attempt_row attempt; /* valid while has_attempt */
     bool has_attempt;
     struct fl_stage *stage;  /* NULL: not collecting */

@@ -99,6 +99,13 @@ static const char recall_schema[] =
     " settled INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0,"
     " lone INTEGER NOT NULL DEFAULT 0) STRICT;";
 
+/* How a job stands to its sites, beyond the attempt that runs (round.h). No row: as to any other.
+ */
+static const char standing_schema[] =
+    "CREATE TABLE IF NOT EXISTS standings("
+    " job INTEGER NOT NULL REFERENCES jobs(id), site INTEGER NOT NULL REFERENCES sites(id),"
+    " left_out INTEGER NOT NULL, PRIMARY KEY(job, site)) STRICT, WITHOUT ROWID;";
+
 static const char settings[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
     "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA cache_size=-2000;"
@@ -163,6 +170,14 @@ static enum fl_status execute(struct fl_store *self, const char *sql, const char
     return FL_OK;
 }
 
+/* A database that an earlier program made has none of them. */
+static enum fl_status make_later_tables(struct fl_store *self, struct fl_error *error)
+{
+    enum fl_status status = execute(self, recall_schema, "the tables cannot be made", error);
+    return status == FL_OK ? execute(self, standing_schema, "the tables cannot be made", error)
+                           : status;
+}
+
 static enum fl_status connect(const char *directory, int flags, struct fl_store **out,
                               struct fl_error *error)
 {
@@ -204,7 +219,7 @@ enum fl_status fl_store_create(const char *directory, struct fl_error *error)
     if (status == FL_OK)
         status = execute(self, schema, "the tables cannot be made", error);
     if (status == FL_OK)
-        status = execute(self, recall_schema, "the tables cannot be made", error);
+        status = make_later_tables(self, error);
     if (status == FL_OK)
         status = fl_store_commit(self, error);
     fl_store_close(&self);
@@ -283,8 +298,8 @@ enum fl_status fl_store_open(const char *directory, struct fl_store **out, struc
     if (status != FL_OK)
         return status;
     status = settle_log(*out, error);
-    if (status == FL_OK) /* one that an earlier program made has none */
-        status = execute(*out, recall_schema, "the tables cannot be made", error);
+    if (status == FL_OK)
+        status = make_later_tables(*out, error);
     if (status != FL_OK)
         fl_store_close(out);
     return status;

@@ -141,7 +141,7 @@ START_TEST(a_round_is_saved_and_found_again)
         fl_round_member(&round[0], site)->cohort = true;
     fl_round_member(&round[0], 2)->trained = true;
     fl_round_restore(&round[0], FL_ROUND_TRAIN, 2, 3, 1, 0);
-    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], 10, &error), &error);
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], NULL, 10, &error), &error);
     fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
     ck_assert_int_eq(job.phase, FL_ROUND_TRAIN);
     ck_assert_uint_eq(job.round, 2);
@@ -151,6 +151,139 @@ START_TEST(a_round_is_saved_and_found_again)
     fl_assert_ok(fl_queue_load_members(store, &job, &round[1], &error), &error);
     ck_assert_uint_eq(fl_round_cohort(&round[1]), 2);
     ck_assert_uint_eq(fl_round_trained(&round[1]), 1);
+    free(round);
+}
+END_TEST
+
+static enum fl_status count_row(void *context, const struct fl_row *row)
+{
+    *(int64_t *)context = fl_row_i64(row, 0);
+    return FL_OK;
+}
+
+/* Rows of members whose mark `failed` is 7, which only this test writes. */
+static int64_t untouched(void)
+{
+    int64_t rows = 0;
+    fl_assert_ok(fl_store_select(store, &error, count_row, &rows, NULL,
+                                 "SELECT COUNT(*) FROM members WHERE failed = 7", ""),
+                 &error);
+    return rows;
+}
+
+START_TEST(only_rows_that_changed_are_written_again)
+{
+    const struct fl_round_rules rules = {.rounds = 2, .min_workers = 2};
+    struct fl_round *round = calloc(1, sizeof *round);
+    struct fl_queue_saved *saved = calloc(1, sizeof *saved);
+    ck_assert(round && saved);
+    add_site("a");
+    add_site("b");
+    int64_t id = submit();
+    fl_round_init(round, &rules);
+    for (uint32_t site = 1; site <= 2; site++)
+        fl_round_member(round, site)->cohort = true;
+    fl_round_restore(round, FL_ROUND_TRAIN, 1, 1, 0, 0);
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, saved, 1, &error), &error);
+    fl_assert_ok(fl_store_run(store, &error, "UPDATE members SET failed = 7", ""), &error);
+    fl_round_member(round, 2)->trained = true;
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, saved, 1, &error), &error);
+    ck_assert_int_eq(untouched(), 1);
+    saved->job = 0; /* what it knew was rolled back */
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, saved, 1, &error), &error);
+    ck_assert_int_eq(untouched(), 0);
+    round->attempt = 2; /* the same marks, of other rows */
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, saved, 1, &error), &error);
+    fl_assert_ok(fl_store_run(store, &error, "UPDATE members SET failed = 7", ""), &error);
+    ck_assert_int_eq(untouched(), 4);
+    free(saved);
+    free(round);
+}
+END_TEST
+
+START_TEST(who_is_left_out_is_left_out_behind_a_restart)
+{
+    struct fl_job job;
+    const struct fl_round_rules rules = {.rounds = 2, .min_workers = 2};
+    struct fl_round *round = calloc(2, sizeof *round);
+    struct fl_queue_saved *saved = calloc(1, sizeof *saved);
+    ck_assert(round && saved);
+    add_site("a");
+    add_site("b");
+    int64_t id = submit();
+    fl_round_init(&round[0], &rules);
+    for (uint32_t site = 1; site <= 2; site++)
+        fl_round_member(&round[0], site)->left_out = site == 2;
+    fl_round_restore(&round[0], FL_ROUND_SELECT, 1, 2, 1, 0);
+    for (int known = 0; known < 2; known++) {
+        fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], saved, 10, &error),
+                     &error);
+        fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+        fl_round_init(&round[1], &rules);
+        fl_assert_ok(fl_queue_load_members(store, &job, &round[1], &error), &error);
+        ck_assert(fl_round_member(&round[1], 2)->left_out);
+        ck_assert(!fl_round_member(&round[1], 1)->left_out);
+    }
+    fl_round_member(&round[0], 2)->left_out = false;
+    for (int known = 1; known >= 0; known--) { /* a next process knows nothing of the rows */
+        saved->job = known ? saved->job : 0;
+        fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], saved, 10, &error),
+                     &error);
+        fl_round_init(&round[1], &rules);
+        fl_assert_ok(fl_queue_load_members(store, &job, &round[1], &error), &error);
+        ck_assert(!fl_round_member(&round[1], 2)->left_out);
+    }
+    free(saved);
+    free(round);
+}
+END_TEST
+
+/* An attempt in which `signed_` of n members signed what all of them uploaded. */
+static void put_attempt(struct fl_round *round, int64_t id, uint32_t attempt, uint32_t n,
+                        uint32_t signed_)
+{
+    for (uint32_t i = 0; i < round->count; i++)
+        round->members[i] = (struct fl_member){.site = i + 1};
+    for (uint32_t i = 0; i < n; i++) {
+        struct fl_member *m = fl_round_member(round, i + 1);
+        m->cohort = m->trained = m->advertised = m->shared = m->uploaded = true;
+        m->signed_ = i < signed_;
+    }
+    fl_round_restore(round, FL_ROUND_UNMASK, 1, attempt, 0, 0);
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, NULL, 1, &error), &error);
+}
+
+START_TEST(a_pledge_is_found_by_the_threshold_of_its_cohort)
+{
+    static const struct {
+        uint32_t n, signed_, pledged;
+    } cases[] = {{3, 2, 0}, {3, 3, 3}, {4, 2, 0}, {4, 3, 4}, {5, 3, 0}, {5, 4, 5}};
+    struct fl_job job;
+    const struct fl_round_rules rules = {.rounds = 2, .min_workers = 3, .secure = true};
+    struct fl_round *round = calloc(1, sizeof *round);
+    ck_assert_ptr_nonnull(round);
+    for (int i = 0; i < 5; i++)
+        add_site((const char *const[]){"a", "b", "c", "d", "e"}[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int64_t id = submit();
+        fl_round_init(round, &rules);
+        put_attempt(round, id, 1, cases[i].n, cases[i].signed_);
+        fl_round_restore(round, FL_ROUND_SELECT, 1, 2, 0, 0);
+        fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, NULL, 1, &error), &error);
+        fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+        fl_round_init(round, &rules);
+        fl_assert_ok(fl_queue_load_members(store, &job, round, &error), &error);
+        ck_assert_uint_eq(fl_round_pledged(round), cases[i].pledged);
+    }
+    int64_t id = submit(); /* the newest that was asked counts */
+    fl_round_init(round, &rules);
+    put_attempt(round, id, 1, 5, 5);
+    put_attempt(round, id, 2, 4, 4);
+    put_attempt(round, id, 3, 5, 3);
+    fl_assert_ok(fl_queue_get(store, id, &job, &error), &error);
+    fl_round_init(round, &rules);
+    fl_assert_ok(fl_queue_load_members(store, &job, round, &error), &error);
+    ck_assert_uint_eq(fl_round_pledged(round), 4);
     free(round);
 }
 END_TEST
@@ -260,6 +393,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_a_job_left_behind_that_ended_in_a_crash_is_swept_and_nothing_else);
     tcase_add_test(tc, jobs_run_in_the_order_of_submission_and_the_running_one_comes_first);
     tcase_add_test(tc, a_round_is_saved_and_found_again);
+    tcase_add_test(tc, only_rows_that_changed_are_written_again);
+    tcase_add_test(tc, who_is_left_out_is_left_out_behind_a_restart);
+    tcase_add_test(tc, a_pledge_is_found_by_the_threshold_of_its_cohort);
     tcase_add_test(tc, an_attempt_keeps_its_plan);
     tcase_add_test(tc, a_refusal_is_listed_until_the_site_takes_part);
     tcase_add_test(tc, versions_are_kept_and_measured_and_rolled_back);
