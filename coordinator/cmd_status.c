@@ -24,9 +24,15 @@ static void print_status(const json_t *answer)
         const json_t *seen = json_object_get(item, "last_seen_seconds");
         (void)printf("  %-24s %-9s", fl_member_text(item, "name"), fl_member_text(item, "state"));
         if (json_is_number(seen))
-            (void)printf(" %.0f s ago\n", json_number_value(seen));
+            (void)printf(" %.0f s ago", json_number_value(seen));
         else
-            (void)printf(" never seen\n");
+            (void)printf(" never seen");
+        if (json_integer_value(json_object_get(item, "failed_sums")) > 0)
+            (void)printf("; in %lld failed sums",
+                         (long long)json_integer_value(json_object_get(item, "failed_sums")));
+        if (json_is_true(json_object_get(item, "left_out")))
+            (void)printf("; left out of this round while enough others are there");
+        (void)printf("\n");
     }
     json_array_foreach(json_object_get(answer, "refusals"), i, item)
     {

@@ -364,6 +364,23 @@ static uint32_t blame(const struct fl_server *self, const struct fl_sum_work *wo
     return site ? site->id : 0;
 }
 
+/* A masked sum that nobody can be blamed for: whoever was in it may have spoiled it. */
+static void log_failed_sum(const struct fl_server *self, const struct fl_sum_work *work)
+{
+    char members[FL_COHORT_MAX * (FL_NAME_BYTES + 1) + 1] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < work->count && i < FL_COHORT_MAX; i++) {
+        int length = snprintf(members + used, sizeof members - used, "%s%s", i ? "," : "",
+                              work->stage->names[work->positions[i]]);
+        used += length > 0 ? (size_t)length : 0;
+    }
+    fl_log(FL_LOG_WARN, "sum_failed",
+           "a sum was wrong, and masks hide whose numbers made it so; see failed_sums in status",
+           FL_I64("job", self->job.id), FL_U64("round", work->stage->round),
+           FL_U64("attempt", work->stage->attempt), FL_U64("retraining", self->round->retraining),
+           FL_STR("members", members), FL_STR("reason", work->error.text));
+}
+
 /* true: the server owns the result now (and may have used it up already) */
 static bool summed(struct fl_server *self, struct fl_sum_work *work)
 {
@@ -377,6 +394,8 @@ static bool summed(struct fl_server *self, struct fl_sum_work *work)
         input.reason = work->error.text;
         input.leave_out = &blamed;
         input.leave_out_count = blamed != 0;
+        if (work->unmask && !blamed && input.event == FL_EVENT_AGGREGATE_FAILED)
+            log_failed_sum(self, work);
         fl_conduct(self, &input);
         return false;
     }

@@ -131,7 +131,7 @@ static enum fl_status fill_context(const struct fl_server *server, struct fl_sec
     fl_send_fill_task(server, &task);
     fl_send_store_ranks(plan->global, plan->modules, global);
     task.global_ranks = (struct fl_wire_bytes){global, 2 * (size_t)plan->modules};
-    fl_job_offer(server->facts->spec, server->job.sha256, "", offer);
+    fl_send_fill_offer(server, "", offer);
     *out = (struct fl_secagg_context){.job = (uint64_t)server->job.id,
                                       .round = server->round->round,
                                       .attempt = server->round->attempt,

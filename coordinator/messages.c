@@ -27,11 +27,17 @@ static bool was_told(const struct fl_server *self, const struct fl_told *told)
     return told->job == now.job && told->round == now.round && told->attempt == now.attempt;
 }
 
+void fl_send_fill_offer(const struct fl_server *self, const char *name, struct fl_wire_offer *offer)
+{
+    fl_job_offer(self->facts->spec, self->job.sha256, name, offer);
+    offer->retraining = self->round->retraining;
+}
+
 static void send_offer(struct fl_server *self, struct fl_seat *seat)
 {
     seat->offered = this_attempt(self);
     struct fl_wire message = fl_send_about(self, FL_WIRE_OFFER);
-    fl_job_offer(self->facts->spec, self->job.sha256, seat->name, &message.as.offer);
+    fl_send_fill_offer(self, seat->name, &message.as.offer);
     fl_seat_send(self, seat, &message);
 }
 
@@ -65,7 +71,9 @@ void fl_send_fill_task(const struct fl_server *self, struct fl_wire_task *task)
     task->train_a = (factors & FL_FACTOR_A) != 0;
     task->train_b = (factors & FL_FACTOR_B) != 0;
     task->train = !only;
-    task->evaluate = spec->eval_every > 0 && (only || (round - 1) % spec->eval_every == 0);
+    /* measured once: a second sum of the same numbers without a site would show that site's */
+    task->evaluate = spec->eval_every > 0 && self->round->retraining == 0 &&
+                     (only || (round - 1) % spec->eval_every == 0);
     task->total_steps = spec->rounds * spec->steps;
     task->first_step = only ? task->total_steps : (round - 1) * spec->steps;
 }

@@ -99,7 +99,23 @@ static void look_at_site(const struct fl_op *op, const struct fl_site *site,
     }
 }
 
-static json_t *site_json(const struct fl_op *op, const struct fl_site *site, bool whole)
+/* How the job stands to it: 0 failed sums where there is no job. */
+static enum fl_status put_standing(const struct fl_op *op, const struct fl_site *site, int64_t job,
+                                   json_t *out)
+{
+    struct fl_error error;
+    struct fl_job_standing standing = {.failed_sums = 0};
+    enum fl_status status = FL_OK;
+    if (job)
+        status = fl_queue_standing(op->desk->store, job, site->id, &standing, &error);
+    if (status == FL_OK)
+        status = fl_op_set(out, "failed_sums", json_integer(standing.failed_sums));
+    return status == FL_OK ? fl_op_set(out, "left_out", json_boolean(standing.left_out)) : status;
+}
+
+/* job: 0 where all that is kept of a site is told, else what a job has to do with it */
+static json_t *site_json(const struct fl_op *op, const struct fl_site *site, bool whole,
+                         int64_t job)
 {
     struct fl_live_worker live;
     char identity[FL_IDENTITY_TEXT_BYTES];
@@ -120,18 +136,21 @@ static json_t *site_json(const struct fl_op *op, const struct fl_site *site, boo
         status = fl_op_set(out, "identity", json_string(identity));
     if (status == FL_OK && whole)
         status = fl_op_set(out, "created", fl_op_time(site->created_ms));
+    if (status == FL_OK && !whole)
+        status = put_standing(op, site, job, out);
     if (status == FL_OK)
         return out;
     json_decref(out);
     return NULL;
 }
 
-static enum fl_status sites_json(const struct fl_op *op, const char *key, bool whole)
+static enum fl_status sites_json(const struct fl_op *op, const char *key, bool whole, int64_t job)
 {
     json_t *list = json_array();
     enum fl_status status = fl_op_set(op->answer, key, list);
     for (uint32_t i = 0; status == FL_OK && i < fl_roster_count(op->desk->roster); i++) {
-        if (json_array_append_new(list, site_json(op, fl_roster_at(op->desk->roster, i), whole)))
+        if (json_array_append_new(list,
+                                  site_json(op, fl_roster_at(op->desk->roster, i), whole, job)))
             status = FL_ENOMEM;
     }
     return status;
@@ -140,7 +159,7 @@ static enum fl_status sites_json(const struct fl_op *op, const char *key, bool w
 enum fl_status fl_op_roster_list(const struct fl_op *op, struct fl_error *error)
 {
     (void)error;
-    return sites_json(op, "sites", true);
+    return sites_json(op, "sites", true, 0);
 }
 
 /*
@@ -280,7 +299,7 @@ enum fl_status fl_op_status(const struct fl_op *op, struct fl_error *error)
     if (status == FL_OK)
         status = any ? job_part(op, &job, error) : no_job_part(op);
     if (status == FL_OK)
-        status = sites_json(op, "workers", false);
+        status = sites_json(op, "workers", false, any ? job.id : 0);
     if (status == FL_OK)
         status = fl_op_refusals(op, any ? job.id : 0, error);
     return status;

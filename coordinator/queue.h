@@ -75,9 +75,9 @@ FL_CHECKED enum fl_status fl_queue_keys(struct fl_store *store, int64_t id,
 /* What the database holds of a job's round, as far as this process knows; job 0: nothing. */
 struct fl_queue_saved {
     int64_t job;
-    uint32_t round, attempt, count;
+    uint32_t round, attempt, retraining, count;
     struct fl_queue_saved_member {
-        uint32_t site, marks;
+        uint32_t site, marks, failed_sums;
         bool left_out;
     } members[FL_WORKERS_MAX]; /* in the order of the round's */
 };
@@ -91,11 +91,18 @@ FL_CHECKED enum fl_status fl_queue_save(struct fl_store *store, int64_t id, enum
                                         const struct fl_round *round, struct fl_queue_saved *saved,
                                         int64_t wall_ms, struct fl_error *error);
 /*
- * The members of the job's present attempt into round, whom the round is pledged to, who is left
- * out of it, and who refuses the job.
+ * The members of the job's present attempt into round, how often it was trained anew, whom it is
+ * pledged to, who is left out of it or suspect, and who refuses the job.
  */
 FL_CHECKED enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job *job,
                                                 struct fl_round *round, struct fl_error *error);
+
+struct fl_job_standing { /* of one site */
+    bool left_out;
+    uint32_t failed_sums;
+};
+FL_CHECKED enum fl_status fl_queue_standing(struct fl_store *store, int64_t id, uint32_t site,
+                                            struct fl_job_standing *out, struct fl_error *error);
 
 /* ---- queue.c ---- */
 

@@ -40,8 +40,24 @@ static enum fl_status save_standing(struct fl_store *store, int64_t id, const st
                                     struct fl_error *error)
 {
     return fl_store_run(store, error,
-                        "INSERT OR REPLACE INTO standings(job, site, left_out) VALUES(?,?,?)",
-                        "iii", id, (int64_t)m->site, (int64_t)m->left_out);
+                        "INSERT OR REPLACE INTO standings(job, site, left_out, failed_sums) "
+                        "VALUES(?,?,?,?)",
+                        "iiii", id, (int64_t)m->site, (int64_t)m->left_out,
+                        (int64_t)m->failed_sums);
+}
+
+static enum fl_status save_retraining(struct fl_store *store, int64_t id,
+                                      const struct fl_round *round,
+                                      const struct fl_queue_saved *saved, struct fl_error *error)
+{
+    if (round->retraining == 0 || (saved && saved->job == id && saved->round == round->round &&
+                                   saved->retraining == round->retraining))
+        return FL_OK;
+    return fl_store_run(store, error,
+                        "INSERT OR REPLACE INTO retrainings(job, round, count, anew_from) "
+                        "VALUES(?,?,?,?)",
+                        "iiii", id, (int64_t)round->round, (int64_t)round->retraining,
+                        (int64_t)round->anew_from);
 }
 
 static enum fl_status save_job(struct fl_store *store, int64_t id, enum fl_job_state state,
@@ -78,7 +94,8 @@ static enum fl_status save_members(struct fl_store *store, int64_t id, const str
         const struct fl_queue_saved_member *old = known(saved, id, round, i);
         if (m->cohort && (!same || !old || old->marks != marks_of(m)))
             status = save_member(store, id, round, m, error);
-        if (status == FL_OK && m->left_out != (old && old->left_out))
+        if (status == FL_OK && (m->left_out != (old && old->left_out) ||
+                                m->failed_sums != (old ? old->failed_sums : 0)))
             status = save_standing(store, id, m, error);
     }
     return status;
@@ -89,11 +106,14 @@ static void note_saved(struct fl_queue_saved *saved, int64_t id, const struct fl
     saved->job = id;
     saved->round = round->round;
     saved->attempt = round->attempt;
+    saved->retraining = round->retraining;
     saved->count = round->count;
     for (uint32_t i = 0; i < round->count; i++) {
         const struct fl_member *m = &round->members[i];
-        saved->members[i] = (struct fl_queue_saved_member){
-            .site = m->site, .marks = marks_of(m), .left_out = m->left_out};
+        saved->members[i] = (struct fl_queue_saved_member){.site = m->site,
+                                                           .marks = marks_of(m),
+                                                           .failed_sums = m->failed_sums,
+                                                           .left_out = m->left_out};
     }
 }
 
@@ -105,6 +125,8 @@ enum fl_status fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_sta
     if (status != FL_OK)
         return status;
     status = save_job(store, id, state, round, wall_ms, error);
+    if (status == FL_OK)
+        status = save_retraining(store, id, round, saved, error);
     if (status == FL_OK)
         status = save_members(store, id, round, saved, error);
     if (status == FL_OK)
@@ -173,13 +195,21 @@ static enum fl_status load_pledge(struct fl_store *store, const struct fl_job *j
                                   struct fl_round *round, struct fl_error *error)
 {
     struct pledge_search search = {.round = round};
-    enum fl_status status =
-        fl_store_select(store, error, read_attempt_member, &search, NULL,
-                        "SELECT attempt, site, uploaded, advertised, signed FROM members "
-                        "WHERE job = ? AND round = ? AND attempt <= ? ORDER BY attempt, site",
-                        "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
+    enum fl_status status = fl_store_select(
+        store, error, read_attempt_member, &search, NULL,
+        "SELECT attempt, site, uploaded, advertised, signed FROM members "
+        "WHERE job = ? AND round = ? AND attempt BETWEEN ? AND ? ORDER BY attempt, site",
+        "iiii", job->id, (int64_t)job->round, (int64_t)round->anew_from, (int64_t)job->attempt);
     weigh_attempt(&search);
     return status;
+}
+
+static enum fl_status read_retraining(void *context, const struct fl_row *row)
+{
+    struct fl_round *round = context;
+    round->retraining = (uint32_t)fl_row_i64(row, 0);
+    round->anew_from = (uint32_t)fl_row_i64(row, 1);
+    return FL_OK;
 }
 
 static enum fl_status read_standing(void *context, const struct fl_row *row)
@@ -188,6 +218,7 @@ static enum fl_status read_standing(void *context, const struct fl_row *row)
     if (!m)
         return FL_ERANGE;
     m->left_out = fl_row_i64(row, 1) != 0;
+    m->failed_sums = (uint32_t)fl_row_i64(row, 2);
     return FL_OK;
 }
 
@@ -211,14 +242,36 @@ enum fl_status fl_queue_load_members(struct fl_store *store, const struct fl_job
                                  "WHERE job = ? AND round = ? AND attempt = ?",
                                  "iii", job->id, (int64_t)job->round, (int64_t)job->attempt);
     if (status == FL_OK)
+        status = fl_store_select(store, error, read_retraining, round, NULL,
+                                 "SELECT count, anew_from FROM retrainings "
+                                 "WHERE job = ? AND round = ?",
+                                 "ii", job->id, (int64_t)job->round);
+    if (status == FL_OK)
         status = load_pledge(store, job, round, error);
     if (status == FL_OK)
         status = fl_store_select(store, error, read_standing, round, NULL,
-                                 "SELECT site, left_out FROM standings WHERE job = ?", "i",
-                                 job->id);
+                                 "SELECT site, left_out, failed_sums FROM standings WHERE job = ?",
+                                 "i", job->id);
     if (status == FL_OK)
         status = fl_store_select(store, error, read_refused, round, NULL,
                                  "SELECT site FROM refusals WHERE job = ? AND permanent = 1", "i",
                                  job->id);
     return status;
+}
+
+static enum fl_status read_one_standing(void *context, const struct fl_row *row)
+{
+    struct fl_job_standing *out = context;
+    out->left_out = fl_row_i64(row, 0) != 0;
+    out->failed_sums = (uint32_t)fl_row_i64(row, 1);
+    return FL_OK;
+}
+
+enum fl_status fl_queue_standing(struct fl_store *store, int64_t id, uint32_t site,
+                                 struct fl_job_standing *out, struct fl_error *error)
+{
+    memset(out, 0, sizeof *out);
+    return fl_store_select(store, error, read_one_standing, out, NULL,
+                           "SELECT left_out, failed_sums FROM standings WHERE job = ? AND site = ?",
+                           "ii", id, (int64_t)site);
 }

@@ -28,6 +28,7 @@ enum move { /* what happens to round, attempt and breaks on the way */
             MOVE_ON,
             MOVE_RETRY, /* another attempt that nobody is to blame for */
             MOVE_BREAK, /* another attempt after a broken one */
+            MOVE_ANEW,  /* another attempt, for which all sites train again */
             MOVE_NEXT   /* the next round */
 };
 
@@ -227,6 +228,14 @@ static bool last_break_guard(const struct fl_round *self, int64_t now_ms)
     return last_break(self);
 }
 
+/* A sum over the same updates would fail again, and the sites help with no other one. */
+static bool begins_anew(const struct fl_round *self, int64_t now_ms)
+{
+    (void)now_ms;
+    return self->rules.secure && self->rules.draws && !fl_round_only_evaluates(self) &&
+           self->retraining < FL_RETRAININGS_MAX;
+}
+
 static bool train_ends_it(const struct fl_round *self, int64_t now_ms)
 {
     return last_break(self) && train_hopeless(self, now_ms);
@@ -375,6 +384,8 @@ static const struct row table[] = {
     REVOKES(AGGREGATE, E(REVOKED) | E(TICK) | E(AGGREGATED)),
     {FL_ROUND_AGGREGATE, E(AGGREGATED), NULL, FL_ROUND_COMMIT, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_COMMIT, NULL},
+    {FL_ROUND_AGGREGATE, E(AGGREGATE_FAILED), begins_anew, FL_ROUND_SELECT, MOVE_ANEW, SELECT_AGAIN,
+     NULL},
     {FL_ROUND_AGGREGATE, E(AGGREGATE_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN,
      NULL},
     {FL_ROUND_AGGREGATE, E(AGGREGATE_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN,
@@ -389,6 +400,8 @@ static const struct row table[] = {
     {FL_ROUND_COMMIT, E(COMMITTED), is_last, FL_ROUND_DONE, MOVE_ON, ENDED | FL_EFFECT_NEXT, NULL},
     {FL_ROUND_COMMIT, E(COMMITTED), NULL, FL_ROUND_SELECT, MOVE_NEXT,
      FL_EFFECT_PERSIST | FL_EFFECT_NEXT, NULL},
+    {FL_ROUND_COMMIT, E(AGGREGATE_FAILED), begins_anew, FL_ROUND_SELECT, MOVE_ANEW, SELECT_AGAIN,
+     NULL},
     {FL_ROUND_COMMIT, E(AGGREGATE_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN,
      NULL}, /* a restart sums again */
     {FL_ROUND_COMMIT, E(AGGREGATE_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, NULL},
@@ -448,7 +461,10 @@ static void note_site(struct fl_round *self, struct fl_member *m,
     switch (input->event) {
     case FL_EVENT_ONLINE:
         if (m->revoked) /* allowed again: the answers of its earlier life are void */
-            *m = (struct fl_member){.site = m->site, .pledged = m->pledged};
+            *m = (struct fl_member){.site = m->site,
+                                    .pledged = m->pledged,
+                                    .failed_sums = m->failed_sums,
+                                    .apart = m->apart};
         note_presence(self, m, true, now_ms);
         break;
     case FL_EVENT_OFFLINE:
@@ -577,6 +593,12 @@ static uint32_t note(struct fl_round *self, const struct fl_round_input *input, 
 
 /* ---- entering a state ---- */
 
+static void unpledge(struct fl_round *self)
+{
+    for (uint32_t i = 0; i < self->count; i++)
+        self->members[i].pledged = false;
+}
+
 /* Of an attempt that ends without its version. */
 static void pledge(struct fl_round *self)
 {
@@ -613,6 +635,7 @@ static void move_counters(struct fl_round *self, enum move move)
         self->round++;
         self->attempt = 1;
         self->breaks = 0;
+        self->retraining = self->anew_from = 0;
         self->reason[0] = '\0';
         fl_round_forgive(self);
     } else if (move == MOVE_RETRY) {
@@ -624,6 +647,9 @@ static void move_counters(struct fl_round *self, enum move move)
     } else if (move == MOVE_BREAK) {
         self->attempt++;
         self->breaks++;
+    } else if (move == MOVE_ANEW) {
+        self->anew_from = ++self->attempt;
+        self->retraining++;
     }
 }
 
@@ -668,17 +694,22 @@ static void take(struct fl_round *self, const struct row *row, const struct fl_r
     if (row->move == MOVE_STAY)
         return;
     set_reason(self, row, input);
-    if (row->effects & FL_EFFECT_ABANDON)
+    if (input->event == FL_EVENT_AGGREGATE_FAILED && self->rules.secure &&
+        input->leave_out_count == 0)
+        fl_round_suspect(self);
+    if (input->event == FL_EVENT_COMMITTED)
+        fl_round_clear(self);
+    if (row->move == MOVE_NEXT || row->move == MOVE_ANEW)
+        unpledge(self);
+    else if (row->effects & FL_EFFECT_ABANDON)
         pledge(self);
-    if (row->move == MOVE_NEXT)
-        for (uint32_t i = 0; i < self->count; i++)
-            self->members[i].pledged = false;
     /* time was up: those that were waited for are why */
     if (row->move == MOVE_BREAK && input->event != FL_EVENT_UNMASK_FAILED && overdue(self, now_ms))
         fl_round_leave_out_late(self);
     move_counters(self, row->move);
     if (row->to == FL_ROUND_SELECT) {
         forget_attempt(self);
+        fl_round_set_apart(self);
         (void)fl_round_shun(self);
     }
     if (row->to == FL_ROUND_CONFIGURE)
@@ -736,6 +767,7 @@ void fl_round_restore(struct fl_round *self, enum fl_round_state state, uint32_t
     self->fresh = true;
     for (uint32_t i = 0; i < self->count; i++)
         self->members[i].gone_at_ms = now_ms;
+    fl_round_set_apart(self);
     enter(self, state, now_ms);
     if (state == FL_ROUND_CONFIGURE || state == FL_ROUND_AGGREGATE || state == FL_ROUND_COMMIT)
         self->deadline_ms = now_ms; /* the work was lost with the process: begin it again */

@@ -15,6 +15,12 @@
  * pledges the round to that set: further attempts take exactly these sites, and all of them.
  * Who is blamed for an attempt, or was waited for in vain while it broke, is left out of the
  * round's next attempts as long as enough others are there: one site alone cannot stop a job.
+ * A masked sum that turns out wrong names nobody, and tried again with the same updates it would be
+ * wrong again. So the round is trained anew, a few times at most: to the sites that is other work,
+ * the pledge does not bind it, and it may take other sites. How many failed sums a site was in is
+ * counted over the whole job, until one with it holds. The most suspect are kept apart while enough
+ * others are there: within the round all of them, or half if there are too few others; in a later
+ * round half, so that those who did nothing come back (round_left_out.c).
  * Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
@@ -117,14 +123,18 @@ struct fl_member {
     bool cohort, trained, uploaded, failed;     /* of this attempt */
     bool advertised, shared, signed_, answered; /* secure aggregation */
     bool pledged;                               /* of this round, over its attempts */
-    bool left_out; /* it spoiled an attempt of this round, or did not do its part */
-    bool shunned;  /* SELECT: so it is not asked, as enough others are there */
+    bool left_out;        /* it spoiled an attempt of this round, or did not do its part */
+    uint32_t failed_sums; /* of this job that it was in, and nobody was blamed for */
+    uint32_t apart; /* SELECT: 0, or it is asked only if too few others are there, the less soon the
+                       higher */
+    bool shunned;   /* SELECT: it is not asked, as enough others are there */
 };
 
 struct fl_round_rules {                        /* of the job */
     uint32_t rounds, min_workers, max_workers; /* max_workers 0: any number */
     int64_t select_timeout_ms, round_timeout_ms, liveness_timeout_ms, wait_timeout_ms;
     bool secure;      /* secure aggregation */
+    bool draws;       /* order of rows or dropout: trained anew, a round gives other deltas */
     bool final_round; /* after the last round one that only evaluates */
 };
 
@@ -133,6 +143,8 @@ struct fl_round {
     enum fl_round_state state;
     uint32_t round, attempt; /* from 1; round = rules.rounds + 1 only evaluates */
     uint32_t breaks;         /* attempts of this round that broke after training began */
+    uint32_t retraining;     /* of this round: how often its sum failed and it began anew */
+    uint32_t anew_from;      /* the attempt that it last did so with; 0: none */
     bool cancelled;          /* IDLE was entered by FL_EVENT_CANCEL */
     bool begun;              /* SELECT: offers go out */
     bool fresh;              /* SELECT: the first of this process; sites may be about to connect */
@@ -156,8 +168,8 @@ struct fl_round_input {
 
 /* A job that has not begun: IDLE, round 1, attempt 1, no members. */
 void fl_round_init(struct fl_round *self, const struct fl_round_rules *rules);
-/* Take up a state that was read from the database; deadlines are armed anew. Members come before.
- */
+/* Take up a state that was read from the database; deadlines are armed anew. Members, retraining
+   and anew_from come before. */
 void fl_round_restore(struct fl_round *self, enum fl_round_state state, uint32_t round,
                       uint32_t attempt, uint32_t breaks, int64_t now_ms);
 /* The member of that site, added if new; NULL when FL_WORKERS_MAX are there. */

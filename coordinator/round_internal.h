@@ -24,11 +24,10 @@ static inline bool is_wanted(const struct fl_member *m)
     return is_online(m) && !m->shunned;
 }
 
-/* Others that could do without who is left out. */
+/* It would take part if it were asked. */
 static inline bool is_willing(const struct fl_member *m)
 {
-    return is_online(m) && !m->left_out && m->answer != FL_ANSWER_REFUSED &&
-           m->answer != FL_ANSWER_DEFERRED;
+    return is_online(m) && m->answer != FL_ANSWER_REFUSED && m->answer != FL_ANSWER_DEFERRED;
 }
 
 static inline bool is_fit(const struct fl_member *m)
@@ -152,5 +151,10 @@ void fl_round_leave_out(struct fl_round *self, const struct fl_round_input *inpu
 /* Members of the cohort that have not done what the stage waits for. */
 void fl_round_leave_out_late(struct fl_round *self);
 void fl_round_forgive(struct fl_round *self);
+/* A sum over the members that uploaded failed, and nobody was blamed; or it held. */
+void fl_round_suspect(struct fl_round *self);
+void fl_round_clear(struct fl_round *self);
+/* On the way into SELECT: who is to be kept apart. */
+void fl_round_set_apart(struct fl_round *self);
 
 #endif

@@ -175,6 +175,9 @@ void fl_send_due(struct fl_server *self, struct fl_seat *seat);
 void fl_send_task(struct fl_server *self, struct fl_seat *seat);
 /* A message of the running attempt. */
 struct fl_wire fl_send_about(const struct fl_server *self, enum fl_wire_kind kind);
+/* The offer of the round; name: the site's, "" for what every site is told alike. */
+void fl_send_fill_offer(const struct fl_server *self, const char *name,
+                        struct fl_wire_offer *offer);
 /* The task of the round, without ranks: what every site is told alike. */
 void fl_send_fill_task(const struct fl_server *self, struct fl_wire_task *task);
 /* u16 little-endian, (count) of them. */

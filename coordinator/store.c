@@ -104,7 +104,11 @@ static const char recall_schema[] =
 static const char standing_schema[] =
     "CREATE TABLE IF NOT EXISTS standings("
     " job INTEGER NOT NULL REFERENCES jobs(id), site INTEGER NOT NULL REFERENCES sites(id),"
-    " left_out INTEGER NOT NULL, PRIMARY KEY(job, site)) STRICT, WITHOUT ROWID;";
+    " left_out INTEGER NOT NULL, failed_sums INTEGER NOT NULL,"
+    " PRIMARY KEY(job, site)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS retrainings("
+    " job INTEGER PRIMARY KEY REFERENCES jobs(id), round INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, anew_from INTEGER NOT NULL) STRICT;";
 
 static const char settings[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"

@@ -80,6 +80,7 @@ static void set_rules(const struct fl_job_spec *spec, struct fl_round_rules *rul
                                      .wait_timeout_ms = spec->wait_timeout,
                                      .max_workers = spec->secure_aggregation ? FL_COHORT_MAX : 0,
                                      .secure = spec->secure_aggregation,
+                                     .draws = spec->shuffle || spec->dropout > 0.0,
                                      .final_round = spec->eval_every > 0};
 }
 

@@ -197,6 +197,7 @@ struct fl_wire_offer {
     uint32_t evaluate_every, evaluate_rows;
     uint8_t job_hash[FL_HASH_BYTES];
     uint32_t liveness_ms;
+    uint32_t retraining; /* 0..FL_RETRAININGS_MAX */
 };
 struct fl_wire_fit {
     enum fl_verdict verdict;

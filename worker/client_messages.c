@@ -189,7 +189,7 @@ static void take_offer(struct fl_client *self, const struct fl_wire *m)
     fl_client_keep_offer(self, m);
     fl_log(FL_LOG_INFO, "offer", "a round is offered", FL_U64("job", m->job),
            FL_STR("name", self->offer.name), FL_U64("round", m->round),
-           FL_U64("attempt", m->attempt));
+           FL_U64("attempt", m->attempt), FL_U64("retraining", self->offer.retraining));
     fl_client_event(self, FL_SESSION_OFFER);
 }
 

@@ -137,6 +137,8 @@ uint64_t fl_labour_data_seed(const struct fl_labour *self, const struct fl_wire_
     fl_prf_begin_u64(&prf, offer->seed, "fedlora-data-order-v1");
     fl_prf_text(&prf, self->name);
     fl_prf_u64(&prf, round);
+    if (offer->retraining > 0)
+        fl_prf_u64(&prf, offer->retraining);
     fl_prf_end(&prf, seed);
     return fl_load_u64(seed);
 }
@@ -242,12 +244,26 @@ enum fl_status fl_labour_load_kept(struct fl_labour *self, const struct fl_work 
     return status;
 }
 
+/* What is measured on the start is the same each time that the round is trained: told in two sums,
+   of sites of which one differs, it would be told of that one. */
+static enum fl_status check_retraining(const struct fl_work *work, struct fl_work_result *result,
+                                       struct fl_error *error)
+{
+    if (work->offer.retraining == 0 || (work->task.train && !work->task.evaluate))
+        return FL_OK;
+    return fl_labour_refuse(result, error,
+                            "a round is to be trained anew, and what is measured again would show "
+                            "single sites");
+}
+
 static enum fl_status do_train(struct fl_labour *self, const struct fl_work *work,
                                struct fl_work_result *result, struct fl_error *error)
 {
     if (self->job != work->key.job)
         return fl_fail(error, FL_EINVAL, "the job was not checked here");
     enum fl_status status = check_ranks(self, &work->offer, &work->task, result, error);
+    if (status == FL_OK)
+        status = check_retraining(work, result, error);
     if (status != FL_OK)
         return status;
     uint8_t fingerprint[FL_HASH_BYTES];

@@ -18,6 +18,8 @@ struct fl_masking {
     struct fl_layout *layout;    /* owned; NULL: the cohort is not known */
     struct fl_grid grid;
     uint32_t index; /* of this site in the cohort */
+    bool has_delta; /* something was trained, and masked: */
+    uint8_t delta[FL_HASH_BYTES];
 };
 void fl_masking_forget(struct fl_masking *self);
 

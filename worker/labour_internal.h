@@ -11,6 +11,7 @@ FL_CHECKED enum fl_status fl_labour_shape(const struct fl_labour *self,
                                           const struct fl_wire_offer *offer,
                                           const struct fl_wire_bytes *ranks,
                                           struct fl_adapter **out, struct fl_error *error);
+/* Of the order of rows and the dropout of that round, each time that it is trained another one. */
 uint64_t fl_labour_data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
                              uint32_t round);
 /* Names the delta of this task: fl_work_fingerprint(), the settings as they were said, the order of

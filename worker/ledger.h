@@ -9,6 +9,9 @@
  * refused with the reason `differencing`. What other combinations of sums tell is not this rule's
  * to stop.
  *
+ * The delta's own numbers are a fingerprint too, under the same rule: other work that gave the same
+ * delta is the same work.
+ *
  * Of each fingerprint one form only is answered (masking.c): it has a line of its own, under a key
  * that follows from the fingerprint, with the form's hash as its one member and 2 as min_cohort.
  *

@@ -457,7 +457,11 @@ static enum fl_status enter_form(struct fl_labour *self, const struct fl_work *w
     return status;
 }
 
-/* On the disk before the answer is given; see ledger.h. */
+/*
+ * On the disk before the answer is given; see ledger.h. The delta itself has an entry too, whatever
+ * it is called: work that is new only by name, a round that was trained anew and gave the same
+ * numbers again among it, is not summed without a site.
+ */
 static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work *work,
                                    const struct fl_secagg_set *survivors,
                                    struct fl_work_result *result, struct fl_error *error)
@@ -475,6 +479,10 @@ static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work 
     if (status == FL_OK)
         status = fl_ledger_admit(self->ledger, about, (const uint8_t(*)[FL_KEY_BYTES])keys, count,
                                  least_trainers(self), error);
+    if (status == FL_OK && self->masking.has_delta)
+        status = fl_ledger_admit(self->ledger, self->masking.delta,
+                                 (const uint8_t(*)[FL_KEY_BYTES])keys, count, least_trainers(self),
+                                 error);
     if (status == FL_OK)
         status = enter_form(self, work, about, survivors, error);
     if (status == FL_EIO) /* it must be read anew to be trusted again */

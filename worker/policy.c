@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define RETRY_MS 60000
+
 static void refuse(struct fl_policy_answer *out, enum fl_refusal code, const char *format, ...)
     FL_PRINTF(3, 4);
 
@@ -73,6 +75,25 @@ static void check_privacy(const struct fl_siteconf *conf, const struct fl_wire_o
                conf->min_known);
 }
 
+/* A round that is trained anew must give another delta: see SECURITY.md, What sums still tell. */
+static void check_retraining(const struct fl_siteconf *conf, const struct fl_wire_offer *offer,
+                             struct fl_policy_answer *out)
+{
+    if (offer->retraining == 0)
+        return;
+    if (!offer->secure_aggregation || (!offer->shuffle && !(offer->dropout > 0.0))) {
+        refuse(out, FL_REFUSAL_PRIVACY,
+               "the round is to be trained anew, and neither the order of rows nor dropout would "
+               "make it other work");
+    } else if (offer->retraining > conf->max_retrainings) {
+        refuse(out, FL_REFUSAL_PRIVACY,
+               "policy: max_retrainings = %" PRIu64 ", the sum of this round has failed %u times",
+               conf->max_retrainings, offer->retraining);
+        out->verdict = FL_VERDICT_TEMPORARY; /* the next round is another matter */
+        out->retry_after_ms = RETRY_MS;
+    }
+}
+
 void fl_policy_check(const struct fl_siteconf *conf, const struct fl_wire_offer *offer,
                      unsigned minute_of_day, bool fresh, struct fl_policy_answer *out)
 {
@@ -82,6 +103,8 @@ void fl_policy_check(const struct fl_siteconf *conf, const struct fl_wire_offer 
         check_sizes(conf, offer, out);
     if (out->verdict == FL_VERDICT_FIT)
         check_privacy(conf, offer, out);
+    if (out->verdict == FL_VERDICT_FIT)
+        check_retraining(conf, offer, out);
     if (out->verdict != FL_VERDICT_FIT || !fresh)
         return;
     bool allowed = false;

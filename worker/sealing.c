@@ -98,6 +98,32 @@ static enum fl_status write_sealed(struct fl_labour *self, const struct fl_work 
     return status;
 }
 
+static bool has_numbers(const float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (values[i] != 0.0f)
+            return true;
+    }
+    return false;
+}
+
+/* Names what was trained by its numbers alone. A delta of zeros only is none. */
+static void name_delta(struct fl_masking *m, const struct fl_adapter *delta)
+{
+    struct fl_prf prf;
+    static const uint8_t none[FL_SEED_BYTES];
+    fl_prf_begin(&prf, none, "fedlora-ledger-delta-v1");
+    for (uint32_t i = 0; delta && i < delta->count; i++) {
+        const struct fl_lora_module *module = &delta->modules[i];
+        size_t a = (size_t)module->rank * module->module.in;
+        size_t b = (size_t)module->rank * module->module.out;
+        fl_prf_bytes(&prf, module->a, a * sizeof(*module->a));
+        fl_prf_bytes(&prf, module->b, b * sizeof(*module->b));
+        m->has_delta = m->has_delta || has_numbers(module->a, a) || has_numbers(module->b, b);
+    }
+    fl_prf_end(&prf, m->delta);
+}
+
 /* The plain bytes of the update: of this site alone, or masked. */
 static enum fl_status encode(struct fl_labour *self, const struct fl_work *work,
                              const struct fl_adapter *delta, struct fl_work_result *result,
@@ -119,8 +145,10 @@ static enum fl_status encode(struct fl_labour *self, const struct fl_work *work,
     if (status == FL_OK)
         status = fl_update_encode(layout, &grid, index, delta, &result->stats.stats, plain,
                                   &result->cut, error);
-    if (status == FL_OK && secure)
+    if (status == FL_OK && secure) {
+        name_delta(&self->masking, delta);
         status = fl_masking_apply(self, work, plain->data, result, error);
+    }
     fl_layout_destroy(&own);
     return status;
 }

@@ -40,6 +40,8 @@ static const struct fl_config_key keys[] = {
      "the most rounds of a job"},
     {"policy", "max_tokens", FL_CONFIG_U64, MEMBER(max_tokens), 0, 1e15, NULL, "0",
      "the most tokens trained in a round (steps x batch_size x seq_len); 0: any number"},
+    {"policy", "max_retrainings", FL_CONFIG_U64, MEMBER(max_retrainings), 0, FL_RETRAININGS_MAX,
+     NULL, "4", "how often a round is trained anew, in another order, after a sum that failed"},
     {"policy", "min_cohort", FL_CONFIG_U64, MEMBER(min_cohort), 1, FL_WORKERS_MAX, NULL, "3",
      "the fewest sites that must take part in a round"},
     {"policy", "require_secure_aggregation", FL_CONFIG_BOOL, MEMBER(require_secure_aggregation), 0,

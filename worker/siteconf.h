@@ -47,7 +47,7 @@ struct fl_siteconf {
     uint32_t model_count;
     /* [policy] */
     char jobs[FL_SITE_LIST_BYTES], allowed_models[FL_SITE_LIST_BYTES];
-    uint64_t max_rank, max_steps, max_rounds, max_tokens, min_cohort, min_known;
+    uint64_t max_rank, max_steps, max_rounds, max_tokens, max_retrainings, min_cohort, min_known;
     bool require_secure_aggregation, share_eval;
     int roster_choice; /* auto|authority|pinned|first-use */
     enum fl_site_roster roster;

@@ -44,7 +44,7 @@ struct fl_trainer_task {
     const uint16_t *site_ranks;     /* (start->count): the prefix to train */
     bool train, evaluate, train_a, train_b;
     uint64_t first_step, total_steps;
-    uint64_t data_seed; /* PRF(job seed, site name, round) */
+    uint64_t data_seed; /* PRF(job seed, site name, round, retraining) */
     void (*on_progress)(void *context, const struct fl_trainer_progress *progress);
     void *context;
     const atomic_int *stop;

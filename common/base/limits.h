@@ -15,6 +15,7 @@
 #define FL_SEQ_MAX           1048576 /* tokens of one row */
 #define FL_COHORT_MAX        100     /* sites in one secure-aggregation cohort (complete graph) */
 #define FL_WORKERS_MAX       4096    /* sites in one roster */
+#define FL_RETRAININGS_MAX   4       /* times that a round is trained anew because its sum failed */
 #define FL_ADAPTER_BYTES_MAX (4ull << 30)
 #define FL_CHUNK_BYTES       262144 /* of a bulk object; the last one may be shorter */
 #define FL_FRAME_BYTES_MAX   (262144 + 4096)

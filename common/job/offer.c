@@ -167,8 +167,9 @@ void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task
     struct fl_prf prf;
     const uint64_t counts[] = {offer->rounds,         offer->seed,        (uint64_t)offer->compute,
                                offer->threads,        offer->min_workers, offer->secure_aggregation,
-                               offer->evaluate_every, offer->liveness_ms, task->version};
-    fl_prf_begin(&prf, none, "fedlora-binding-v1");
+                               offer->evaluate_every, offer->liveness_ms, offer->retraining,
+                               task->version};
+    fl_prf_begin(&prf, none, "fedlora-binding-v2");
     fl_prf_text(&prf, offer->name);
     fl_prf_text(&prf, offer->model);
     fl_prf_bytes(&prf, offer->manifest, FL_HASH_BYTES);

@@ -114,7 +114,8 @@ static void sum_cohort(struct sim *self, const struct fl_version *version,
     for (uint32_t i = 0; sums.vector && sums.scalars && i < cohort->trained_count; i++) {
         if (!cohort->counted[i])
             continue;
-        training = sim_training_of(self, cohort->trained[i], cohort->round, cohort->root);
+        training = sim_training_of(self, cohort->trained[i], cohort->round, cohort->retraining,
+                                   cohort->root);
         if (!training) {
             sim_violation(self, "site%u was counted and never trained on that start",
                           cohort->trained[i]);
@@ -134,7 +135,8 @@ static enum fl_status trained_modules(const struct sim *self, struct fl_inventor
 {
     const struct sim_training *training = NULL;
     for (uint32_t i = 0; i < self->site_count && !training; i++)
-        training = sim_training_of(self, i, self->cohort.round, self->cohort.root);
+        training = sim_training_of(self, i, self->cohort.round, self->cohort.retraining,
+                                   self->cohort.root);
     if (!training)
         return fl_fail(error, FL_ENOTFOUND, "nobody trained on its start");
     *out = (struct fl_inventory){
@@ -283,6 +285,7 @@ static void note_cohort(struct sim *self)
     struct sim_cohort cohort = {.valid = true,
                                 .round = stage->round,
                                 .attempt = stage->attempt,
+                                .retraining = server->round->retraining,
                                 .trained_count = stage->count,
                                 .range_a = server->attempt.range_a,
                                 .range_b = server->attempt.range_b};

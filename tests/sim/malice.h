@@ -42,6 +42,7 @@ struct mal_site {
     atomic_int stop;
     bool held;          /* its work thread does nothing */
     uint32_t trainings; /* how often it trained */
+    bool rigid;         /* its delta is the same in whatever order it takes its rows */
 };
 
 struct mal {

@@ -356,6 +356,7 @@ void liar_begin(struct liar *self, uint64_t job, uint32_t round, uint32_t attemp
     self->job = job;
     self->round = round;
     self->attempt = attempt;
+    self->retraining = 0;
     for (uint32_t i = 0; i < self->mal.count; i++) {
         struct liar_heard *h = &self->heard[i];
         h->has_fit = h->trained = h->failed = h->has_advert = h->has_shares = false;
@@ -384,6 +385,7 @@ void liar_fill_offer(struct liar *self, uint32_t site, struct fl_wire *out)
 {
     *out = liar_about(self, FL_WIRE_OFFER);
     fl_job_offer(self->spec, self->job_hash, self->mal.sites[site].name, &out->as.offer);
+    out->as.offer.retraining = self->retraining;
 }
 
 static void put_ranks(uint8_t *to, uint16_t rank)

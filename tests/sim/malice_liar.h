@@ -67,7 +67,7 @@ struct liar {
     uint8_t start_root[2][FL_HASH_BYTES]; /* two starts, the second to lie with */
     uint64_t start_bytes;
     uint64_t job;
-    uint32_t round, attempt;
+    uint32_t round, attempt, retraining;
     uint32_t members[MAL_SITES_MAX], count;
     uint16_t ranks[MAL_SITES_MAX]; /* by site; of every module */
     struct liar_heard heard[MAL_SITES_MAX];
@@ -90,7 +90,8 @@ struct liar {
 /* The sites are there and welcomed; all are members. job: more lines of the job file, or "". */
 bool liar_open(struct liar *self, uint32_t count, const char *policy, const char *job);
 void liar_close(struct liar *self);
-/* Another attempt (or round, or job) with these members, of which nothing was heard yet. */
+/* Another attempt (or round, or job) with these members, of which nothing was heard yet. It is said
+   to be trained for the first time: set `retraining` behind it. */
 void liar_begin(struct liar *self, uint64_t job, uint32_t round, uint32_t attempt);
 /* All but one of the present members. */
 void liar_leave_out(struct liar *self, uint32_t site);

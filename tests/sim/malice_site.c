@@ -111,11 +111,11 @@ static enum fl_status fit(void *context, const struct fl_siteconf *conf,
     return FL_OK;
 }
 
-static void noise(float *values, size_t count, bool trained, uint64_t *state)
+static void noise(float *values, size_t count, double size, uint64_t *state)
 {
     for (size_t i = 0; i < count; i++) {
         double unit = (double)(mixed(state) >> 11) / 9007199254740992.0;
-        values[i] = trained ? (float)(0.1 * (2.0 * unit - 1.0)) : 0.0f;
+        values[i] = (float)(size * (2.0 * unit - 1.0));
     }
 }
 
@@ -123,7 +123,8 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
                           struct fl_trainer_result *out, struct fl_error *error)
 {
     struct mal_site *site = context;
-    uint64_t state = task->data_seed;
+    uint64_t state = site->rigid ? 1 : task->data_seed;
+    const double size = 2.0 * task->offer->lr; /* within an update_range of 0.5 */
     memset(out, 0, sizeof(*out));
     site->trainings++;
     out->steps = task->offer->steps;
@@ -136,8 +137,8 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
         return fl_fail_memory(error);
     for (uint32_t i = 0; i < out->delta->count; i++) {
         struct fl_lora_module *m = &out->delta->modules[i];
-        noise(m->a, (size_t)m->rank * m->module.in, task->train_a, &state);
-        noise(m->b, (size_t)m->rank * m->module.out, task->train_b, &state);
+        noise(m->a, (size_t)m->rank * m->module.in, task->train_a ? size : 0.0, &state);
+        noise(m->b, (size_t)m->rank * m->module.out, task->train_b ? size : 0.0, &state);
     }
     return FL_OK;
 }

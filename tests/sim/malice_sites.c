@@ -19,6 +19,7 @@ struct malice {
     const char *event;  /* that names the liar; NULL: nobody can know */
     const char *reason; /* a part of the event's message, or of why the job paused */
     int64_t within_ms;
+    bool crash; /* the coordinator dies behind the first sum that fails */
 };
 
 /* ---- lies ---- */
@@ -320,16 +321,22 @@ static enum verdict answer_wrong_once(struct hub *hub, uint32_t site, struct fl_
 #define CASE(name_, kind_, event_, reason_, within_)                                               \
     {                                                                                              \
 #name_, 5, "", FL_WIRE_##kind_, name_, GARBLE_NOTHING, FL_JOB_DONE, event_, reason_,       \
-            within_                                                                                \
+            within_, false                                                                         \
     }
 #define IN_STAGE(lie_, kind_)                                                                      \
     {                                                                                              \
 #lie_ "_" #kind_, 5, "", FL_WIRE_##kind_, lie_, GARBLE_NOTHING, FL_JOB_DONE, NULL, NULL,   \
-            MANY_MS                                                                                \
+            MANY_MS, false                                                                         \
     }
 #define IN_STAGES(lie_)                                                                            \
     IN_STAGE(lie_, FIT), IN_STAGE(lie_, TRAINED), IN_STAGE(lie_, ADVERT), IN_STAGE(lie_, SHARES),  \
         IN_STAGE(lie_, UPLOAD), IN_STAGE(lie_, SIGNED), IN_STAGE(lie_, ANSWER)
+
+#define NAMELESS(name_, sites_, garble_, end_, crash_)                                             \
+    {                                                                                              \
+        name_, sites_, "", FL_WIRE_UPLOAD, honest, garble_, end_, NULL,                            \
+            (end_) == FL_JOB_DONE ? NULL : "sum", MANY_MS, crash_                                  \
+    }
 
 static const struct malice cases[] = {
     CASE(honest, TRAINED, NULL, NULL, STAGE_MS),
@@ -346,7 +353,7 @@ static const struct malice cases[] = {
     CASE(advert_signature, ADVERT, "site_blamed", "is not signed for this attempt", STAGE_MS),
     CASE(advert_late, SHARES, NULL, NULL, STAGE_MS),
     {"advert_ranks", 5, "", FL_WIRE_ADVERT, honest, GARBLE_RANKS, FL_JOB_DONE, "site_blamed",
-     "names other ranks", STAGE_MS},
+     "names other ranks", STAGE_MS, false},
     CASE(shares_short, SHARES, "site_blamed", "not one for each member", STAGE_MS),
     CASE(shares_rubbish, SHARES, "site_blamed", "shares", STAGE_MS),
     CASE(shares_rubbish_for_two, SHARES, "site_blamed", "shares", STAGE_MS),
@@ -362,14 +369,44 @@ static const struct malice cases[] = {
     CASE(answer_zero, ANSWER, "site_blamed", "answer", STAGE_MS),
     CASE(answer_wrong, ANSWER, "site_blamed", "did not fit", STAGE_MS),
     CASE(answer_wrong_once, ANSWER, "site_blamed", "did not fit", STAGE_MS),
-    /* behind masks a number has no name: the sum is thrown away and nothing is committed */
-    {"noise", 5, "", FL_WIRE_UPLOAD, honest, GARBLE_NOISE, FL_JOB_PAUSED, NULL, "sum", STAGE_MS},
-    {"guard_bits", 5, "", FL_WIRE_UPLOAD, honest, GARBLE_GUARD_BITS, FL_JOB_PAUSED, NULL, "sum",
-     STAGE_MS},
-    {"scalars", 5, "", FL_WIRE_UPLOAD, honest, GARBLE_SCALARS, FL_JOB_PAUSED, NULL, "", STAGE_MS},
+    /* behind masks a number has no name: the round is trained anew without who may have sent it */
+    NAMELESS("noise", 5, GARBLE_NOISE, FL_JOB_DONE, false),
+    NAMELESS("noise_and_a_crash", 5, GARBLE_NOISE, FL_JOB_DONE, true),
+    NAMELESS("guard_bits", 5, GARBLE_GUARD_BITS, FL_JOB_DONE, false),
+    NAMELESS("scalars", 5, GARBLE_SCALARS, FL_JOB_DONE, false),
+    NAMELESS("noise_among_four", 4, GARBLE_NOISE, FL_JOB_DONE, false),
+    NAMELESS("noise_among_nine", 9, GARBLE_NOISE, FL_JOB_DONE, false),
+    /* three sites are needed, and one of three spoils every sum */
+    NAMELESS("noise_among_three", 3, GARBLE_NOISE, FL_JOB_PAUSED, false),
     /* what a sum of honest numbers could be cannot be told from one: it is bounded, not found */
-    {"beyond", 5, "", FL_WIRE_UPLOAD, honest, GARBLE_BEYOND, FL_JOB_DONE, NULL, NULL, STAGE_MS},
+    {"beyond", 5, "", FL_WIRE_UPLOAD, honest, GARBLE_BEYOND, FL_JOB_DONE, NULL, NULL, STAGE_MS,
+     false},
 };
+
+static bool is_nameless(const struct malice *m)
+{
+    return m->garble == GARBLE_NOISE || m->garble == GARBLE_GUARD_BITS ||
+           m->garble == GARBLE_SCALARS;
+}
+
+static void crash_behind_a_failed_sum(struct hub *hub)
+{
+    while (!hub_find(hub, "sum_failed", NULL) && hub_step(hub))
+        ;
+    hub_crash(hub);
+}
+
+/* Nobody is blamed, and yet the one that was in every failed sum is known in the end. */
+static void check_suspects(struct hub *hub)
+{
+    struct fl_error error;
+    struct fl_job_standing standing;
+    mal_expect(hub_find(hub, "sum_failed", NULL) != NULL, "no sum is said to have failed");
+    mal_expect(!hub_find(hub, "site_blamed", NULL), "somebody is blamed");
+    mal_expect(fl_queue_standing(hub->desk->store, 1, hub->liar + 1, &standing, &error) == FL_OK &&
+                   standing.failed_sums > 0,
+               "the liar is cleared");
+}
 
 static void run(const struct malice *m)
 {
@@ -386,7 +423,11 @@ static void run(const struct malice *m)
         hub.lie = m->lie;
         hub.kind = m->kind;
         garble_updates(liar, m->garble);
+        if (m->crash)
+            crash_behind_a_failed_sum(&hub);
         hub_run(&hub);
+        if (is_nameless(m))
+            check_suspects(&hub);
         const struct hub_record *blamed = m->event ? hub_find(&hub, m->event, liar) : NULL;
         mal_expect(hub.lies > 0, "the lie was never told");
         mal_expect(hub.job.state == m->end, "it ends %s in round %u, attempt %u: %s",

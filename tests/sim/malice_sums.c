@@ -395,11 +395,146 @@ static void another_delta(struct liar *l)
 {
     liar_go(l, LIAR_ANSWERED);
     liar_begin(l, 1, 1, 2);
-    l->spec->lr += 1e-12;
+    l->spec->lr += 1e-6;
     liar_leave_out(l, 4);
     liar_go(l, LIAR_ANSWERED);
     mal_expect(l->heard[0].has_answer,
                "another learning rate is the same work now: say so, and change this test");
+}
+
+/* So small a hair that the numbers are the same: then it is the same delta, whatever it is called.
+ */
+static void another_name_for_a_delta(struct liar *l)
+{
+    liar_go(l, LIAR_ANSWERED);
+    liar_begin(l, 1, 1, 2);
+    l->spec->lr += 1e-12;
+    again_without_one(l, "differencing");
+    mal_expect(l->mal.sites[0].trainings == 2, "it did not train again");
+}
+
+/* ---- sums that are said to have failed ---- */
+
+static void begin_anew(struct liar *l, uint32_t attempt, uint32_t retraining)
+{
+    liar_begin(l, 1, 1, attempt);
+    l->retraining = retraining;
+}
+
+/* Each time another site is left out. What the sums are over differs, but so do the deltas of all
+   that are in both; and it comes to an end. */
+static void failed_sums_to_difference(struct liar *l)
+{
+    liar_go(l, LIAR_ANSWERED);
+    for (uint32_t k = 1; k <= FL_RETRAININGS_MAX; k++) {
+        begin_anew(l, k + 1, k);
+        if (k == 1)
+            liar_leave_out(l, 4);
+        liar_go(l, LIAR_ANSWERED);
+        for (uint32_t i = 0; i < 4; i++) {
+            mal_expect(l->heard[i].has_answer, "site%u: %s", i, l->heard[i].failure.reason);
+            mal_expect(l->mal.sites[i].trainings == k + 1, "site%u has not trained anew", i);
+        }
+        mal_expect(liar_open_sum(l), "sum %u does not open", k);
+    }
+    for (uint32_t k = 0; k <= FL_RETRAININGS_MAX; k++) { /* and not one of them without site3 */
+        l->count = 5;
+        for (uint32_t i = 0; i < 5; i++)
+            l->members[i] = i;
+        begin_anew(l, 9 + k, k);
+        liar_leave_out(l, 3);
+        liar_go(l, LIAR_ANSWERED);
+        for (uint32_t i = 0; i < 3; i++) {
+            mal_expect(!l->heard[i].has_answer, "retraining %u: site%u answered", k, i);
+            lie_refused(l, i, "differencing");
+        }
+    }
+}
+
+/* The answers of one training open nothing of another: the masks are of one attempt each. */
+static void old_answers_for_new_deltas(struct liar *l)
+{
+    static uint8_t answers[5][5 * FL_SCALAR_BYTES];
+    liar_go(l, LIAR_ANSWERED);
+    for (uint32_t i = 0; i < 5; i++)
+        memcpy(answers[i], l->heard[i].answer, sizeof(answers[i]));
+    begin_anew(l, 2, 1);
+    liar_go(l, LIAR_UPLOADED);
+    for (uint32_t i = 0; i < 5; i++) {
+        l->heard[i].has_answer = true;
+        memcpy(l->heard[i].answer, answers[i], sizeof(answers[i]));
+    }
+    mal_expect(!liar_open_sum(l), "the answers of another training open this sum");
+}
+
+/* One site is told that it is the first training, the others that it is the second. */
+static void two_stories_of_a_failed_sum(struct liar *l)
+{
+    begin_anew(l, 1, 1);
+    liar_step_all(l, LIAR_OFFERED);
+    l->retraining = 0;
+    liar_begin(l, 1, 1, 2);
+    liar_step(l, LIAR_OFFERED, 0);
+    l->retraining = 1;
+    for (uint32_t i = 1; i < 5; i++)
+        liar_step(l, LIAR_OFFERED, i);
+    for (int stage = LIAR_TRAINED; stage <= LIAR_SHARED; stage++)
+        liar_step_all(l, (enum liar_stage)stage);
+    mal_expect(!l->heard[0].has_shares, "a cohort of two stories is joined");
+    lie_refused(l, 0, "");
+}
+
+static void not_fit(struct liar *l, enum fl_verdict verdict, const char *why)
+{
+    liar_step_all(l, LIAR_OFFERED);
+    for (uint32_t i = 0; i < l->count; i++) {
+        mal_expect(l->heard[i].has_fit && l->heard[i].fit.verdict == verdict &&
+                       strstr(l->heard[i].fit.reason, why),
+                   "site%u says %s", i, l->heard[i].fit.reason);
+        liar_step(l, LIAR_TRAINED, i);
+        mal_expect(l->mal.sites[i].trainings == 0, "site%u trains all the same", i);
+    }
+}
+
+/* policy: max_retrainings = 1 */
+static void more_failed_sums_than_allowed(struct liar *l)
+{
+    begin_anew(l, 1, 2);
+    not_fit(l, FL_VERDICT_TEMPORARY, "policy: max_retrainings = 1, the sum of this round");
+}
+
+/* Nothing would be drawn: the delta would be the one that was summed. */
+static void trained_anew_in_the_same_order(struct liar *l)
+{
+    l->spec->shuffle = false;
+    begin_anew(l, 1, 1);
+    not_fit(l, FL_VERDICT_PERMANENT, "neither the order of rows nor dropout");
+}
+
+/* What the rows' order does not change is not told twice. */
+static void measured_anew(struct liar *l)
+{
+    struct fl_wire task;
+    for (uint32_t variant = 0; variant < 2; variant++) {
+        begin_anew(l, variant + 1, 1);
+        liar_step(l, LIAR_OFFERED, variant);
+        liar_fill_task(l, variant, &task);
+        task.as.task.evaluate = true;
+        if (variant == 1)
+            task.as.task.train = task.as.task.train_b = false;
+        tell(l, variant, &task);
+        lie_refused(l, variant, "what is measured again would show single sites");
+    }
+}
+
+/* A site whose delta does not follow the order of its rows, say because it has one row only. */
+static void rigid_deltas(struct liar *l)
+{
+    for (uint32_t i = 0; i < l->count; i++)
+        l->mal.sites[i].rigid = true;
+    liar_go(l, LIAR_ANSWERED);
+    begin_anew(l, 2, 1);
+    again_without_one(l, "differencing");
 }
 
 /* The coordinator says other settings, and that it is the same job: the delta that is kept of the
@@ -462,6 +597,15 @@ const struct lie lies_of_sums[] = {
     {"another_seed", 5, "", "", another_seed},
     {"same_sum_again", 5, "", "", same_sum_again},
     {"another_delta", 5, "", "", another_delta},
+    {"another_name_for_a_delta", 5, "", "", another_name_for_a_delta},
+    {"failed_sums_to_difference", 5, "", "", failed_sums_to_difference},
+    {"old_answers_for_new_deltas", 5, "", "", old_answers_for_new_deltas},
+    {"two_stories_of_a_failed_sum", 5, "", "", two_stories_of_a_failed_sum},
+    {"more_failed_sums_than_allowed", 5, "max_retrainings = 1\n", "",
+     more_failed_sums_than_allowed},
+    {"trained_anew_in_the_same_order", 5, "", "", trained_anew_in_the_same_order},
+    {"measured_anew", 5, "", "", measured_anew},
+    {"rigid_deltas", 5, "", "", rigid_deltas},
     {"kept_delta", 5, "", "", kept_delta},
     {"restarted_before_the_answer", 5, "", "", restarted_before_the_answer},
     {NULL, 0, NULL, NULL, NULL},

@@ -136,7 +136,7 @@ struct sim_hub {
 };
 
 struct sim_training { /* what a site made of a start */
-    uint32_t site, round;
+    uint32_t site, round, retraining;
     uint8_t root[FL_HASH_BYTES];      /* of the start */
     struct fl_adapter *start, *delta; /* owned; delta may be NULL */
     struct fl_update_stats stats;
@@ -145,7 +145,7 @@ struct sim_training { /* what a site made of a start */
 
 struct sim_cohort { /* what the coordinator counts, seen before it commits */
     bool valid;
-    uint32_t round, attempt;
+    uint32_t round, attempt, retraining;
     uint32_t trained[SIM_SITES_MAX], trained_count; /* indices of sites, by id */
     bool counted[SIM_SITES_MAX];                    /* by place in trained */
     uint32_t counted_count;
@@ -280,7 +280,7 @@ void sim_site_hold(struct sim_site *site, struct sim_event *event);
 /* ---- trainer.c ---- */
 struct fl_trainer sim_trainer(struct sim_site *site);
 const struct sim_training *sim_training_of(const struct sim *self, uint32_t site, uint32_t round,
-                                           const uint8_t root[FL_HASH_BYTES]);
+                                           uint32_t retraining, const uint8_t root[FL_HASH_BYTES]);
 void sim_trainings_free(struct sim *self);
 
 /* ---- faults.c ---- */

@@ -82,13 +82,14 @@ static enum fl_status record(struct sim_site *site, const struct fl_trainer_task
 {
     struct sim *self = site->sim;
     self->counts.trainings++;
-    if (sim_training_of(self, site->owner, task->round, root))
+    if (sim_training_of(self, site->owner, task->round, task->offer->retraining, root))
         return FL_OK;
     struct sim_training *new = fl_calloc(1, sizeof(*new));
     if (!new)
         return fl_fail_memory(error);
     new->site = site->owner;
     new->round = task->round;
+    new->retraining = task->offer->retraining;
     memcpy(new->root, root, FL_HASH_BYTES);
     new->stats = result->stats;
     new->next = self->trainings[site->owner];
@@ -136,10 +137,11 @@ struct fl_trainer sim_trainer(struct sim_site *site)
 }
 
 const struct sim_training *sim_training_of(const struct sim *self, uint32_t site, uint32_t round,
-                                           const uint8_t root[FL_HASH_BYTES])
+                                           uint32_t retraining, const uint8_t root[FL_HASH_BYTES])
 {
     const struct sim_training *t = self->trainings[site];
-    while (t && !(t->round == round && memcmp(t->root, root, FL_HASH_BYTES) == 0))
+    while (t && !(t->round == round && t->retraining == retraining &&
+                  memcmp(t->root, root, FL_HASH_BYTES) == 0))
         t = t->next;
     return t;
 }

@@ -214,6 +214,9 @@ START_TEST(who_is_left_out_is_left_out_behind_a_restart)
     fl_round_init(&round[0], &rules);
     for (uint32_t site = 1; site <= 2; site++)
         fl_round_member(&round[0], site)->left_out = site == 2;
+    fl_round_member(&round[0], 1)->failed_sums = 3;
+    round[0].retraining = 2;
+    round[0].anew_from = 2;
     fl_round_restore(&round[0], FL_ROUND_SELECT, 1, 2, 1, 0);
     for (int known = 0; known < 2; known++) {
         fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, &round[0], saved, 10, &error),
@@ -223,6 +226,13 @@ START_TEST(who_is_left_out_is_left_out_behind_a_restart)
         fl_assert_ok(fl_queue_load_members(store, &job, &round[1], &error), &error);
         ck_assert(fl_round_member(&round[1], 2)->left_out);
         ck_assert(!fl_round_member(&round[1], 1)->left_out);
+        ck_assert_uint_eq(fl_round_member(&round[1], 1)->failed_sums, 3);
+        ck_assert_uint_eq(fl_round_member(&round[1], 2)->failed_sums, 0);
+        ck_assert_uint_eq(round[1].retraining, 2);
+        ck_assert_uint_eq(round[1].anew_from, 2);
+        struct fl_job_standing standing;
+        fl_assert_ok(fl_queue_standing(store, id, 1, &standing, &error), &error);
+        ck_assert(!standing.left_out && standing.failed_sums == 3);
     }
     fl_round_member(&round[0], 2)->left_out = false;
     for (int known = 1; known >= 0; known--) { /* a next process knows nothing of the rows */
@@ -284,6 +294,16 @@ START_TEST(a_pledge_is_found_by_the_threshold_of_its_cohort)
     fl_round_init(round, &rules);
     fl_assert_ok(fl_queue_load_members(store, &job, round, &error), &error);
     ck_assert_uint_eq(fl_round_pledged(round), 4);
+    round->retraining = 1; /* what was asked before the round began anew binds nobody */
+    round->anew_from = 3;
+    fl_assert_ok(fl_queue_save(store, id, FL_JOB_RUNNING, round, NULL, 1, &error), &error);
+    fl_round_init(round, &rules);
+    fl_assert_ok(fl_queue_load_members(store, &job, round, &error), &error);
+    ck_assert_uint_eq(fl_round_pledged(round), 0);
+    job.round = 2;
+    fl_round_init(round, &rules);
+    fl_assert_ok(fl_queue_load_members(store, &job, round, &error), &error);
+    ck_assert_uint_eq(round->retraining, 0);
     free(round);
 }
 END_TEST

@@ -236,6 +236,12 @@ START_TEST(values_outside_their_range_are_refused_by_name)
     ck_assert_int_eq(transported(&m, &error), FL_EFORMAT);
     ck_assert_ptr_nonnull(strstr(error.text, "'steps'"));
     fill(&m, FL_WIRE_OFFER);
+    m.as.offer.retraining = FL_RETRAININGS_MAX;
+    ck_assert_int_eq(transported(&m, &error), FL_OK);
+    m.as.offer.retraining++;
+    ck_assert_int_eq(transported(&m, &error), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "'retraining'"));
+    fill(&m, FL_WIRE_OFFER);
     m.as.offer.lr = 0.0 / 0.0;
     ck_assert_int_eq(transported(&m, &error), FL_EFORMAT);
     fill(&m, FL_WIRE_HEARTBEAT);

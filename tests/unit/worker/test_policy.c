@@ -97,6 +97,32 @@ START_TEST(privacy_has_rules)
 }
 END_TEST
 
+START_TEST(a_round_is_trained_anew_a_few_times_and_only_as_other_work)
+{
+    struct fl_wire_offer offer = stub_offer();
+    offer.secure_aggregation = offer.shuffle = true;
+    offer.retraining = FL_RETRAININGS_MAX;
+    fits("", &offer);
+    struct fl_policy_answer answer = judge("max_retrainings = 2\n", &offer, 0, true);
+    ck_assert_int_eq(answer.verdict, FL_VERDICT_TEMPORARY); /* the next round is welcome */
+    ck_assert_int_eq(answer.code, FL_REFUSAL_PRIVACY);
+    ck_assert_ptr_nonnull(strstr(answer.reason, "max_retrainings = 2"));
+    ck_assert_uint_gt(answer.retry_after_ms, 0);
+    offer.retraining = 1;
+    answer = judge("max_retrainings = 0\n", &offer, 0, true);
+    ck_assert_int_eq(answer.verdict, FL_VERDICT_TEMPORARY);
+    fits("max_retrainings = 1\n", &offer);
+    offer.shuffle = false;
+    refuses("", &offer, FL_REFUSAL_PRIVACY, "neither the order of rows nor dropout");
+    offer.dropout = 0.1;
+    fits("", &offer);
+    offer.secure_aggregation = false;
+    refuses("", &offer, FL_REFUSAL_PRIVACY, "trained anew");
+    offer.retraining = 0;
+    fits("max_retrainings = 0\n", &offer);
+}
+END_TEST
+
 START_TEST(closed_hours_put_off_a_fresh_round_only)
 {
     struct fl_wire_offer offer = stub_offer();
@@ -120,6 +146,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, names_of_jobs_and_models_decide);
     tcase_add_test(tc, sizes_have_limits);
     tcase_add_test(tc, privacy_has_rules);
+    tcase_add_test(tc, a_round_is_trained_anew_a_few_times_and_only_as_other_work);
     tcase_add_test(tc, closed_hours_put_off_a_fresh_round_only);
 }
 

@@ -29,6 +29,7 @@ START_TEST(an_empty_file_has_the_careful_defaults)
     ck_assert_uint_eq(conf->max_rank, 64);
     ck_assert_uint_eq(conf->max_steps, 1000);
     ck_assert_uint_eq(conf->max_rounds, 100);
+    ck_assert_uint_eq(conf->max_retrainings, 4);
     ck_assert_uint_eq(conf->max_tokens, 0);
     ck_assert_uint_eq(conf->min_cohort, 3);
     ck_assert_uint_eq(conf->keep_versions, 3);
