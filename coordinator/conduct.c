@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "coordinator/ending.h"
 #include "coordinator/record.h"
 #include "coordinator/server_internal.h"
 #include "job/strategy.h"
@@ -494,6 +495,15 @@ void fl_conduct_drop_job(struct fl_server *self)
     self->next_look_ms = 0;
 }
 
+void fl_conduct_write_endings(struct fl_server *self)
+{
+    struct fl_error error;
+    enum fl_status status = fl_ending_write(self->desk, &error);
+    if (status != FL_OK)
+        fl_log(FL_LOG_ERROR, "ending_delayed", error.text);
+    self->ending_ms = status == FL_OK ? 0 : fl_server_now(self) + FL_ROUND_RETRY_MS;
+}
+
 static void end_job(struct fl_server *self)
 {
     struct fl_error error;
@@ -504,7 +514,7 @@ static void end_job(struct fl_server *self)
                                       {.kind = FL_FIELD_END}};
     fl_log_fields(self->job.state == FL_JOB_DONE ? FL_LOG_INFO : FL_LOG_WARN, "job_ended",
                   "a job ended", fields);
-    (void)!fl_desk_audit(self->desk, "job_ended", fields, &error);
+    fl_conduct_write_endings(self);
     if (self->job.state == FL_JOB_DONE) /* to who came when the last one was out already */
         announce(self, (uint32_t)self->facts->spec->rounds);
     if (self->job.state != FL_JOB_PAUSED) {
@@ -578,7 +588,7 @@ static void carry_out(struct fl_server *self, uint32_t effects, uint32_t round, 
         commit(self);
 }
 
-static enum fl_status persist(struct fl_server *self, fl_also also, void *context,
+static enum fl_status persist(struct fl_server *self, uint32_t effects, fl_also also, void *context,
                               struct fl_error *error)
 {
     struct fl_store *store = self->desk->store;
@@ -590,6 +600,9 @@ static enum fl_status persist(struct fl_server *self, fl_also also, void *contex
     if (status == FL_OK)
         status = fl_queue_save(store, self->job.id, job_state(self->next), self->next, &self->saved,
                                fl_clock_wall(self->desk->clock), error);
+    if (status == FL_OK && effects & FL_EFFECT_END)
+        status = fl_ending_owe(store, self->job.id, job_state(self->next), self->next->reason,
+                               error);
     if (status == FL_OK)
         status = fl_store_commit(store, error);
     else
@@ -648,7 +661,7 @@ void fl_conduct_also(struct fl_server *self, const struct fl_round_input *input,
     copy_round(self->next, self->round);
     uint32_t effects = fl_round_step(self->next, input, fl_server_now(self));
     fl_recall_number(self);
-    if (effects & FL_EFFECT_PERSIST && persist(self, also, context, &error) != FL_OK) {
+    if (effects & FL_EFFECT_PERSIST && persist(self, effects, also, context, &error) != FL_OK) {
         park(self, input, &error);
         return;
     }

@@ -146,6 +146,7 @@ enum fl_status fl_server_create(struct fl_desk *desk, const struct fl_server_opt
     fl_buf_init(&self->frame, FL_FRAME_BYTES_MAX);
     if (fl_sweep_ended(desk->store, error) != FL_OK) /* nothing depends on it */
         fl_log(FL_LOG_WARN, "clean_failed", error->text);
+    fl_conduct_write_endings(self); /* of jobs whose end was the last thing that was committed */
     self->round = fl_calloc(1, sizeof *self->round);
     self->next = fl_calloc(1, sizeof *self->next);
     enum fl_status status = self->round && self->next ? fl_shelf_create(&self->shelf) : FL_ENOMEM;

@@ -88,6 +88,7 @@ struct fl_server {
     int64_t next_look_ms;  /* at the queue */
     int64_t busy_until_ms; /* exit_when_idle waits for this */
     int64_t joins_reset_ms, parked_ms;
+    int64_t ending_ms; /* lines of ended jobs are written again then; 0: none is owed */
     uint32_t joins;
     struct fl_join_source { /* refused joins of one address in this minute */
         char address[FL_PEER_ADDRESS_BYTES];
@@ -155,6 +156,8 @@ void fl_conduct_make_stage(struct fl_server *self);
 void fl_conduct_send_all(struct fl_server *self);
 /* Is this message of the running job's present attempt? */
 bool fl_conduct_is_current(const struct fl_server *self, const struct fl_wire *message);
+/* Write the lines of jobs that ended; what the disk refuses is tried again. */
+void fl_conduct_write_endings(struct fl_server *self);
 /* Forget the running job (at the end of the process too). */
 void fl_conduct_drop_job(struct fl_server *self);
 void fl_conduct_note_refusal(struct fl_server *self, uint32_t site, enum fl_refusal code,

@@ -110,6 +110,12 @@ static const char standing_schema[] =
     " job INTEGER PRIMARY KEY REFERENCES jobs(id), round INTEGER NOT NULL,"
     " count INTEGER NOT NULL, anew_from INTEGER NOT NULL) STRICT;";
 
+/* Lines of the audit log that are still to be written (ending.h). */
+static const char ending_schema[] =
+    "CREATE TABLE IF NOT EXISTS endings("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs(id),"
+    " state INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;";
+
 static const char settings[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
     "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA cache_size=-2000;"
@@ -177,9 +183,11 @@ static enum fl_status execute(struct fl_store *self, const char *sql, const char
 /* A database that an earlier program made has none of them. */
 static enum fl_status make_later_tables(struct fl_store *self, struct fl_error *error)
 {
-    enum fl_status status = execute(self, recall_schema, "the tables cannot be made", error);
-    return status == FL_OK ? execute(self, standing_schema, "the tables cannot be made", error)
-                           : status;
+    static const char *const schemas[] = {recall_schema, standing_schema, ending_schema};
+    enum fl_status status = FL_OK;
+    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0] && status == FL_OK; i++)
+        status = execute(self, schemas[i], "the tables cannot be made", error);
+    return status;
 }
 
 static enum fl_status connect(const char *directory, int flags, struct fl_store **out,

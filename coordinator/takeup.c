@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "coordinator/ending.h"
 #include "coordinator/server_internal.h"
 
 #define LOOK_MS 250 /* between two looks at an empty queue */
@@ -148,9 +149,21 @@ static void fail_job(struct fl_server *self, const struct fl_error *why)
 {
     struct fl_error error;
     fl_log(FL_LOG_ERROR, "job_unusable", why->text, FL_I64("job", self->job.id));
-    if (fl_queue_set_state(self->desk->store, self->job.id, FL_JOB_FAILED, why->text,
-                           fl_clock_wall(self->desk->clock), &error) != FL_OK)
+    enum fl_status status = fl_store_begin(self->desk->store, &error);
+    if (status == FL_OK) {
+        status = fl_queue_set_state(self->desk->store, self->job.id, FL_JOB_FAILED, why->text,
+                                    fl_clock_wall(self->desk->clock), &error);
+        if (status == FL_OK)
+            status = fl_ending_owe(self->desk->store, self->job.id, FL_JOB_FAILED, why->text,
+                                   &error);
+        if (status == FL_OK)
+            status = fl_store_commit(self->desk->store, &error);
+        else
+            fl_store_rollback(self->desk->store);
+    }
+    if (status != FL_OK)
         fl_log(FL_LOG_ERROR, "store_failed", error.text);
+    fl_conduct_write_endings(self);
     fl_conduct_drop_job(self);
 }
 
@@ -226,6 +239,8 @@ static void retry_parked(struct fl_server *self, int64_t now_ms)
 void fl_conduct_tick(struct fl_server *self, int64_t now_ms)
 {
     fl_recall_tick(self, now_ms);
+    if (self->ending_ms && now_ms >= self->ending_ms)
+        fl_conduct_write_endings(self);
     if (!self->job.id) {
         look_at_queue(self, now_ms);
         if (!self->job.id)
