@@ -400,6 +400,7 @@ void sim_check_frame(struct sim_site *site, const void *frame, size_t length)
             sim_violation(self, "%s said what cannot be read: %s", site->name, error.text);
         return;
     }
+    sim_check_shares(site, &message, frame, length);
     if (message.round < SIM_ROUNDS_MAX + 2) {
         if (message.kind == FL_WIRE_FIT)
             keep_most(&self->fit[site->owner][message.round], message.attempt);

@@ -308,6 +308,7 @@ bool sim_run(struct sim *self)
     self->digest = 0xcbf29ce484222325u;
     self->now = 1000;
     fl_store_crash_at(-1);
+    sim_shares_forget();
     set_world(self);
     set_weather(self);
     if (self->walk.on)

@@ -177,6 +177,7 @@ enum sim_plant {
     SIM_PLANT_REUSED, /* a committed version gets other content */
     SIM_PLANT_SYNC,   /* the coordinator's fsync does nothing */
     SIM_PLANT_STALE,  /* what was said in an earlier attempt is taken for this one */
+    SIM_PLANT_BOTH,   /* a site gives both of its shares of one member */
     SIM_PLANT_COUNT
 };
 extern enum sim_plant sim_planted;
@@ -311,6 +312,12 @@ bool sim_check_delivered(struct sim *self);
 void sim_check_frame(struct sim_site *site, const void *frame, size_t length);
 /* The version is what its survivors sent, summed anew. */
 void sim_check_sum(struct sim *self, const struct fl_version *version);
+
+/* ---- shares.c ---- */
+void sim_shares_forget(void);
+/* A frame of a site, and what it says: with all that it said before, no two shares of a member. */
+void sim_check_shares(struct sim_site *site, const struct fl_wire *message, const void *frame,
+                      size_t length);
 
 /* ---- audits.c ---- */
 /* At the end: every audit log verifies, and they agree. */
