@@ -81,9 +81,12 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
         {"--grad-clip", "NORM", FL_OPTION_DOUBLE, &t->grad_clip, 0, 1e9, NULL, false, NULL,
          "largest gradient norm, 0 = off"},
         {"--seed", "S", FL_OPTION_U64, &t->seed, 0, 0, NULL, false, NULL,
-         "of A's start, the order of rows and dropout"},
+         "of A's start, the order of rows, dropout and --valid-split"},
         {"--shuffle", "on|off", FL_OPTION_ONOFF, &t->shuffle, 0, 0, NULL, false, NULL,
          "shuffle the rows in each epoch"},
+        {"--valid-split", "SHARE", FL_OPTION_DOUBLE, &t->data.valid_split, 0, FL_VALID_SPLIT_MAX,
+         NULL, false, NULL,
+         "share of the records to hold out for validation, chosen by their hash"},
         {"--no-eos", NULL, FL_OPTION_FLAG, &t->data.no_eos, 0, 0, NULL, false, NULL,
          "append no end-of-text token to rows"},
         {"--specials", "HOW", FL_OPTION_CHOICE, &t->data.specials, 0, 0, "plain|match", false, NULL,
@@ -354,6 +357,7 @@ static enum fl_status open_all(struct train *t, struct fl_error *error)
         status = open_adapter(t, error);
     }
     if (status == FL_OK) {
+        t->data.split_seed = t->seed;
         status = fl_local_open_data(&t->local, t->model, &t->data, error);
     }
     if (status == FL_OK) {

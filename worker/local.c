@@ -15,6 +15,7 @@
 void fl_local_close(struct fl_local *self)
 {
     fl_free(self->rows);
+    fl_free(self->valid_rows);
     fl_dataset_close(self->data);
     fl_adapter_destroy(&self->adapter);
     fl_model_close(&self->model);
@@ -52,15 +53,16 @@ static uint32_t seq_len_of(const struct fl_model_config *config, uint64_t given)
     return chosen;
 }
 
-static enum fl_status collect_rows(struct fl_local *self, struct fl_error *error)
+static enum fl_status collect_rows(const struct fl_dataset *data, struct fl_row **rows,
+                                   size_t *count, struct fl_error *error)
 {
-    self->count = fl_dataset_rows(self->data);
-    self->rows = fl_calloc(self->count, sizeof *self->rows);
-    if (!self->rows) {
+    *count = fl_dataset_rows(data);
+    *rows = fl_calloc(*count, sizeof **rows);
+    if (!*rows) {
         return fl_fail_memory(error);
     }
-    for (size_t i = 0; i < self->count; i++) {
-        self->rows[i] = fl_dataset_row(self->data, i);
+    for (size_t i = 0; i < *count; i++) {
+        (*rows)[i] = fl_dataset_row(data, i);
     }
     return FL_OK;
 }
@@ -90,6 +92,8 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
         .specials_plain = !options->specials || strcmp(options->specials, "plain") == 0,
         .skip_bad_rows = options->skip_bad_rows,
         .vocab_size = config->vocab,
+        .valid_split = options->valid_split,
+        .split_seed = options->split_seed,
     };
     struct fl_tokenizer *tokenizer = NULL;
     struct fl_error no_tokenizer = {0};
@@ -108,7 +112,11 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
     fl_tokenizer_close(tokenizer);
     if (status == FL_OK) {
         tell_counts(fl_dataset_counts(self->data), how.seq_len);
-        status = collect_rows(self, error);
+        status = collect_rows(self->data, &self->rows, &self->count, error);
+    }
+    if (status == FL_OK && fl_dataset_valid(self->data)) {
+        status = collect_rows(fl_dataset_valid(self->data), &self->valid_rows, &self->valid_count,
+                              error);
     }
     return status;
 }

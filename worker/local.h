@@ -28,6 +28,8 @@ struct fl_local {
     struct fl_dataset *data;
     struct fl_row *rows; /* (count); the arrays belong to data */
     size_t count;
+    struct fl_row *valid_rows; /* (valid_count), held out of rows; NULL: none */
+    size_t valid_count;
 };
 
 void fl_local_close(struct fl_local *self);
@@ -44,6 +46,8 @@ struct fl_local_data {
     uint64_t seq_len; /* 0: FL_SEQ_LEN_DEFAULT, or the model's context where that is shorter */
     bool no_eos, skip_bad_rows;
     const char *specials; /* "plain" | "match": special-token strings in the data */
+    double valid_split;   /* share of the records that goes into valid_rows */
+    uint64_t split_seed;
 };
 
 /*

@@ -13,8 +13,8 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/limits.h"
-#include "worker/data/jsonl.h"
 #include "worker/data/lines.h"
+#include "worker/data/record.h"
 
 #define TEXT_FILE_BYTES_MAX (1u << 30)
 #define FILES_MAX           65536
@@ -31,11 +31,12 @@ struct fl_dataset {
     struct entry *entries; /* (counts.rows) */
     size_t capacity;
     struct fl_dataset_counts counts;
+    struct fl_dataset *valid; /* owned; NULL: nothing is held out */
 };
 
 /* What reading needs beside the data set. */
 struct reading {
-    struct fl_dataset *set;
+    struct fl_dataset *set, *valid; /* the row at hand goes into one of them; valid may be NULL */
     struct fl_tokenizer *tokenizer;
     const struct fl_dataset_options *options;
     struct fl_ids ids, labels; /* of the row at hand */
@@ -74,10 +75,9 @@ static void count_row(struct fl_dataset *self, const struct entry *entry)
 }
 
 /* Cut, drop or keep one row of `count` ids. */
-static enum fl_status add_row(struct reading *r, const int32_t *ids, const int32_t *labels,
-                              size_t count)
+static enum fl_status add_row(struct reading *r, struct fl_dataset *set, const int32_t *ids,
+                              const int32_t *labels, size_t count)
 {
-    struct fl_dataset *set = r->set;
     bool truncated = count > r->options->seq_len;
     uint32_t length = truncated ? r->options->seq_len : (uint32_t)count;
     if (length < 2 || count_scored(labels, length) == 0) {
@@ -114,15 +114,41 @@ static bool is_blank(const char *text, size_t length)
     return true;
 }
 
+/* The side of the split that a record is on. */
+static enum fl_status side_of(const struct reading *r, const json_t *record,
+                              struct fl_dataset **side)
+{
+    double drawn = 1.0;
+    enum fl_status status = FL_OK;
+    if (r->valid != NULL)
+        status = fl_record_draw(record, r->options->split_seed, &drawn);
+    *side = drawn < r->options->valid_split ? r->valid : r->set;
+    return status == FL_OK ? FL_OK : fl_fail_memory(r->error);
+}
+
+static enum fl_status read_record(struct reading *r, const char *text, size_t length)
+{
+    json_t *record;
+    struct fl_dataset *side = NULL;
+    enum fl_status status = fl_record_parse(text, length, &record, r->error);
+    if (status == FL_OK)
+        status = fl_record_row(record, r->tokenizer, r->options, &r->ids, &r->labels, r->error);
+    if (status == FL_OK)
+        status = side_of(r, record, &side);
+    if (status == FL_OK)
+        status = add_row(r, side, r->ids.ids, r->labels.ids, r->ids.count);
+    json_decref(record);
+    return status;
+}
+
 static enum fl_status read_line(struct reading *r, const struct fl_lines *lines, const char *text,
                                 size_t length)
 {
     if (is_blank(text, length))
         return FL_OK;
-    enum fl_status status = fl_jsonl_row(text, length, r->tokenizer, r->options, &r->ids,
-                                         &r->labels, r->error);
+    enum fl_status status = read_record(r, text, length);
     if (status == FL_OK)
-        return add_row(r, r->ids.ids, r->labels.ids, r->ids.count);
+        return FL_OK;
     if (status == FL_EFORMAT && r->options->skip_bad_rows) {
         r->set->counts.bad++;
         return FL_OK;
@@ -159,6 +185,16 @@ static enum fl_status read_jsonl(struct reading *r, const char *path)
     return status;
 }
 
+/* A stretch of text is a record of its own: its ids decide on which side it is. */
+static enum fl_status add_text_row(struct reading *r, const int32_t *ids, size_t count)
+{
+    struct fl_dataset *side = r->set;
+    if (r->valid != NULL &&
+        fl_record_draw_ids(ids, count, r->options->split_seed) < r->options->valid_split)
+        side = r->valid;
+    return add_row(r, side, ids, ids, count);
+}
+
 /* The whole file is one text: its ids are cut into consecutive rows. */
 static enum fl_status read_text(struct reading *r, const char *path)
 {
@@ -178,7 +214,7 @@ static enum fl_status read_text(struct reading *r, const char *path)
     for (size_t at = 0; status == FL_OK && at < r->ids.count; at += r->options->seq_len) {
         size_t left = r->ids.count - at;
         size_t count = left < r->options->seq_len ? left : r->options->seq_len;
-        status = add_row(r, r->ids.ids + at, r->ids.ids + at, count);
+        status = add_text_row(r, r->ids.ids + at, count);
     }
     return status;
 }
@@ -268,21 +304,29 @@ static enum fl_status read_directory(struct reading *r, const char *path)
 static enum fl_status check_options(const struct fl_dataset_options *options,
                                     struct fl_error *error)
 {
-    if (options->seq_len >= 2 && options->seq_len <= FL_SEQ_MAX)
-        return FL_OK;
-    return fl_fail(error, FL_EINVAL, "a row length of %u tokens is outside 2..%d", options->seq_len,
-                   FL_SEQ_MAX);
+    if (options->seq_len < 2 || options->seq_len > FL_SEQ_MAX)
+        return fl_fail(error, FL_EINVAL, "a row length of %u tokens is outside 2..%d",
+                       options->seq_len, FL_SEQ_MAX);
+    if (!(options->valid_split >= 0 && options->valid_split <= FL_VALID_SPLIT_MAX))
+        return fl_fail(error, FL_EINVAL, "a validation share of %g is outside 0..%g",
+                       options->valid_split, FL_VALID_SPLIT_MAX);
+    return FL_OK;
 }
 
 static enum fl_status check_rows(const struct fl_dataset *self, const char *path,
                                  struct fl_error *error)
 {
-    if (self->counts.rows > 0)
-        return FL_OK;
-    return fl_fail(error, FL_EFORMAT,
-                   "%s: no row with anything to learn from (%" PRIu64 " dropped, %" PRIu64
-                   " broken lines)",
-                   path, self->counts.dropped, self->counts.bad);
+    if (self->counts.rows == 0)
+        return fl_fail(error, FL_EFORMAT,
+                       "%s: no row with anything to learn from (%" PRIu64 " dropped, %" PRIu64
+                       " broken lines)",
+                       path, self->counts.dropped, self->counts.bad);
+    if (self->valid != NULL && self->valid->counts.rows == 0)
+        return fl_fail(error, FL_EFORMAT,
+                       "%s: none of its %" PRIu64 " rows fell into the validation share; choose a "
+                       "larger one, or another seed",
+                       path, self->counts.rows);
+    return FL_OK;
 }
 
 enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
@@ -294,10 +338,17 @@ enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
     if (status != FL_OK)
         return status;
     struct fl_dataset *self = fl_calloc(1, sizeof *self);
-    if (self == NULL)
-        return fl_fail_memory(error);
-    struct reading r = {.set = self, .tokenizer = tokenizer, .options = options, .error = error};
-    status = fl_path_is_directory(path) ? read_directory(&r, path) : read_file(&r, path);
+    if (self != NULL && options->valid_split > 0)
+        self->valid = fl_calloc(1, sizeof *self->valid);
+    struct reading r = {.set = self,
+                        .valid = self != NULL ? self->valid : NULL,
+                        .tokenizer = tokenizer,
+                        .options = options,
+                        .error = error};
+    if (self == NULL || (options->valid_split > 0 && self->valid == NULL))
+        status = fl_fail_memory(error);
+    else
+        status = fl_path_is_directory(path) ? read_directory(&r, path) : read_file(&r, path);
     if (status == FL_OK)
         status = check_rows(self, path, error);
     fl_ids_free(&r.ids);
@@ -314,9 +365,15 @@ void fl_dataset_close(struct fl_dataset *self)
 {
     if (self == NULL)
         return;
+    fl_dataset_close(self->valid);
     fl_ids_free(&self->values);
     fl_free(self->entries);
     fl_free(self);
+}
+
+struct fl_dataset *fl_dataset_valid(struct fl_dataset *self)
+{
+    return self->valid;
 }
 
 size_t fl_dataset_rows(const struct fl_dataset *self)

@@ -33,6 +33,7 @@
 
 #define FL_DATASET_LINE_BYTES_MAX (64u << 20)
 #define FL_DATASET_ROWS_MAX       (1u << 28)
+#define FL_VALID_SPLIT_MAX        0.9
 
 struct fl_dataset;
 
@@ -42,6 +43,8 @@ struct fl_dataset_options {
     bool specials_plain; /* special-token strings in the data are text */
     bool skip_bad_rows;  /* count a broken line instead of stopping there */
     uint32_t vocab_size; /* ids at or above it are refused; 0: the tokenizer's vocabulary */
+    double valid_split;  /* 0..FL_VALID_SPLIT_MAX: share of the records that is held out */
+    uint64_t split_seed; /* which records those are; see fl_dataset_valid() */
 };
 
 /* Counted while reading. */
@@ -61,8 +64,16 @@ struct fl_dataset_counts {
 FL_CHECKED enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
                                           const struct fl_dataset_options *options,
                                           struct fl_dataset **out, struct fl_error *error);
-/* NULL is fine. */
+/* With the rows that were held out. NULL is fine. */
 void fl_dataset_close(struct fl_dataset *self);
+
+/*
+ * The rows that were held out for validation, a data set with counts of its own that belongs to
+ * self; NULL when there are none. With valid_split, a record is held out when a hash of its content
+ * under split_seed falls below the share: the choice of a record depends on no other record, so it
+ * stays as it is when records are reordered or added, and equal records stay on one side.
+ */
+struct fl_dataset *fl_dataset_valid(struct fl_dataset *self);
 
 size_t fl_dataset_rows(const struct fl_dataset *self);
 /* index < rows. The row's arrays live as long as the data set. */

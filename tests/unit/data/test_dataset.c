@@ -177,6 +177,72 @@ START_TEST(a_seeded_subset_is_the_same_every_time)
 }
 END_TEST
 
+/* `count` rows from `from` on, upwards or downwards; ids[0] names the row. */
+static void write_records(const char *name, int from, int count, bool backwards)
+{
+    struct fl_buf text;
+    fl_buf_init(&text, 1 << 20);
+    for (int i = 0; i < count; i++)
+        fl_buf_printf(&text, "{\"input_ids\":[%d,1]}\n", from + (backwards ? count - 1 - i : i));
+    write_file(name, fl_buf_text(&text));
+    fl_buf_free(&text);
+}
+
+/* held[id]: whether the record of that id is held out. */
+static void split_of(const char *name, uint64_t seed, bool *held, size_t count)
+{
+    struct fl_dataset *set;
+    struct fl_dataset_options options = {
+        .seq_len = 4, .vocab_size = 1000, .valid_split = 0.2, .split_seed = seed};
+    fl_assert_ok(open_file(name, NULL, &options, &set), &error);
+    const struct fl_dataset *valid = fl_dataset_valid(set);
+    ck_assert_ptr_nonnull(valid);
+    ck_assert_uint_eq(fl_dataset_rows(set) + fl_dataset_rows(valid), count);
+    ck_assert_uint_eq(fl_dataset_counts(valid)->tokens, 2 * fl_dataset_rows(valid));
+    for (size_t i = 0; i < fl_dataset_rows(set); i++)
+        held[fl_dataset_row(set, i).ids[0]] = false;
+    for (size_t i = 0; i < fl_dataset_rows(valid); i++)
+        held[fl_dataset_row(valid, i).ids[0]] = true;
+    fl_dataset_close(set);
+}
+
+START_TEST(a_record_stays_on_its_side_of_the_split)
+{
+    bool a[400], b[400], c[400], d[400];
+    write_records("a.jsonl", 0, 200, false);
+    write_records("b.jsonl", 0, 200, true);
+    write_records("c.jsonl", 0, 400, false);
+    split_of("a.jsonl", 1, a, 200);
+    split_of("b.jsonl", 1, b, 200);
+    split_of("c.jsonl", 1, c, 400);
+    split_of("a.jsonl", 2, d, 200);
+    ck_assert_int_eq(memcmp(a, b, 200), 0);
+    ck_assert_int_eq(memcmp(a, c, 200), 0);
+    ck_assert_int_ne(memcmp(a, d, 200), 0);
+    int held = 0;
+    for (int i = 0; i < 400; i++)
+        held += c[i];
+    ck_assert_int_gt(held, 40);
+    ck_assert_int_lt(held, 120);
+}
+END_TEST
+
+START_TEST(a_split_that_holds_nothing_out_is_refused)
+{
+    struct fl_dataset *set;
+    struct fl_dataset_options options = OPTIONS;
+    write_records("a.jsonl", 0, 3, false);
+    fl_assert_ok(open_file("a.jsonl", NULL, &options, &set), &error);
+    ck_assert_ptr_null(fl_dataset_valid(set));
+    fl_dataset_close(set);
+    options.valid_split = 1e-9;
+    ck_assert_int_eq(open_file("a.jsonl", NULL, &options, &set), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "validation share"));
+    options.valid_split = 0.95;
+    ck_assert_int_eq(open_file("a.jsonl", NULL, &options, &set), FL_EINVAL);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, set_up, NULL);
@@ -185,6 +251,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_text_file_is_cut_into_consecutive_rows);
     tcase_add_test(tc, a_directory_is_read_in_the_order_of_its_names);
     tcase_add_test(tc, nothing_to_learn_from_is_refused);
+    tcase_add_test(tc, a_record_stays_on_its_side_of_the_split);
+    tcase_add_test(tc, a_split_that_holds_nothing_out_is_refused);
     tcase_add_test(tc, a_seeded_subset_is_the_same_every_time);
 }
 FL_TEST_MAIN("data dataset", add_tests)

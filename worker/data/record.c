@@ -1,8 +1,8 @@
 /*
- * jsonl.c - see jsonl.h. Prompt and completion are tokenised apart and joined, so that the boundary
- * between what is scored and what is not is known and needs no search.
+ * record.c - see record.h. Prompt and completion are tokenised apart and joined, so that the
+ * boundary between what is scored and what is not is known and needs no search.
  */
-#include "worker/data/jsonl.h"
+#include "worker/data/record.h"
 
 #include <string.h>
 
@@ -201,11 +201,11 @@ static enum fl_status read_row(struct context *c)
                    "input_ids is there");
 }
 
-/* As fl_json_parse(), but a text may hold a NUL character. */
-static enum fl_status parse(const char *line, size_t length, json_t **out, struct fl_error *error)
+enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
+                               struct fl_error *error)
 {
     json_error_t reason;
-    *out = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
+    *out = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
     if (*out != NULL)
         return FL_OK;
     if (json_error_code(&reason) == json_error_out_of_memory)
@@ -213,18 +213,54 @@ static enum fl_status parse(const char *line, size_t length, json_t **out, struc
     return fl_fail(error, FL_EFORMAT, "not valid JSON: %s (column %d)", reason.text, reason.column);
 }
 
-enum fl_status fl_jsonl_row(const char *line, size_t length, struct fl_tokenizer *tokenizer,
-                            const struct fl_dataset_options *options, struct fl_ids *ids,
-                            struct fl_ids *labels, struct fl_error *error)
+enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
+                             const struct fl_dataset_options *options, struct fl_ids *ids,
+                             struct fl_ids *labels, struct fl_error *error)
 {
     ids->count = labels->count = 0;
-    json_t *row;
-    enum fl_status status = parse(line, length, &row, error);
-    if (status != FL_OK)
-        return status;
-    struct context c = {row, tokenizer, options, ids, labels, error};
-    status = json_is_object(row) ? read_row(&c)
-                                 : fl_fail(error, FL_EFORMAT, "the line is not a JSON object");
-    json_decref(row);
-    return status;
+    struct context c = {record, tokenizer, options, ids, labels, error};
+    return json_is_object(record) ? read_row(&c)
+                                  : fl_fail(error, FL_EFORMAT, "it is not a JSON object");
+}
+
+static int hash_piece(const char *bytes, size_t length, void *context)
+{
+    fl_blake2b_update(context, bytes, length);
+    return 0;
+}
+
+static void begin_draw(struct fl_blake2b *hash, uint64_t seed)
+{
+    uint8_t key[16] = {0};
+    fl_store_u64(key, seed);
+    fl_blake2b_init(hash, key, sizeof key);
+}
+
+static double end_draw(struct fl_blake2b *hash)
+{
+    uint8_t digest[FL_HASH_BYTES];
+    fl_blake2b_final(hash, digest);
+    return (double)(fl_load_u64(digest) >> 11) * 0x1p-53;
+}
+
+enum fl_status fl_record_draw(const json_t *record, uint64_t seed, double *out)
+{
+    struct fl_blake2b hash;
+    begin_draw(&hash, seed);
+    int failed = json_dump_callback(record, hash_piece, &hash,
+                                    JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    *out = end_draw(&hash);
+    return failed ? FL_ENOMEM : FL_OK;
+}
+
+double fl_record_draw_ids(const int32_t *ids, size_t count, uint64_t seed)
+{
+    struct fl_blake2b hash;
+    begin_draw(&hash, seed);
+    for (size_t i = 0; i < count; i++) {
+        uint8_t bytes[4];
+        fl_store_u32(bytes, (uint32_t)ids[i]);
+        fl_blake2b_update(&hash, bytes, sizeof bytes);
+    }
+    return end_draw(&hash);
 }

@@ -1,5 +1,5 @@
-/* One line of data, every kind of it. */
-#include "worker/data/jsonl.h"
+/* One record of data, every kind of it. */
+#include "worker/data/record.h"
 
 #include <string.h>
 
@@ -25,9 +25,20 @@ static void tear_down(void)
     fl_ids_free(&labels);
 }
 
+static enum fl_status read_with(const char *line, struct fl_tokenizer *with,
+                                const struct fl_dataset_options *how)
+{
+    json_t *record;
+    enum fl_status status = fl_record_parse(line, strlen(line), &record, &error);
+    if (status == FL_OK)
+        status = fl_record_row(record, with, how, &ids, &labels, &error);
+    json_decref(record);
+    return status;
+}
+
 static enum fl_status read_row(const char *line)
 {
-    return fl_jsonl_row(line, strlen(line), tokenizer, &options, &ids, &labels, &error);
+    return read_with(line, tokenizer, &options);
 }
 
 static void refused(const char *line, const char *expected)
@@ -152,9 +163,28 @@ START_TEST(without_a_tokenizer_only_ids_can_be_read)
 {
     struct fl_dataset_options plain = {.seq_len = 8, .vocab_size = 10};
     const char *line = "{\"input_ids\":[1,2]}", *text = "{\"text\":\"a\"}";
-    fl_assert_ok(fl_jsonl_row(line, strlen(line), NULL, &plain, &ids, &labels, &error), &error);
-    ck_assert_int_eq(fl_jsonl_row(text, strlen(text), NULL, &plain, &ids, &labels, &error),
-                     FL_EINVAL);
+    fl_assert_ok(read_with(line, NULL, &plain), &error);
+    ck_assert_int_eq(read_with(text, NULL, &plain), FL_EINVAL);
+}
+END_TEST
+
+static double draw(const char *line, uint64_t seed)
+{
+    json_t *record;
+    double out;
+    fl_assert_ok(fl_record_parse(line, strlen(line), &record, &error), &error);
+    ck_assert_int_eq(fl_record_draw(record, seed, &out), FL_OK);
+    json_decref(record);
+    return out;
+}
+
+START_TEST(a_record_draws_the_same_number_wherever_it_stands)
+{
+    double drawn = draw("{\"prompt\":\"a\",\"completion\":\"b\"}", 1);
+    ck_assert(drawn >= 0 && drawn < 1);
+    ck_assert(drawn == draw(" { \"completion\" : \"b\", \"prompt\" : \"\\u0061\" }", 1));
+    ck_assert(drawn != draw("{\"prompt\":\"a\",\"completion\":\"b\"}", 2));
+    ck_assert(drawn != draw("{\"prompt\":\"b\",\"completion\":\"a\"}", 1));
 }
 END_TEST
 
@@ -168,6 +198,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, specials_can_be_text);
     tcase_add_test(tc, a_nul_character_is_text);
     tcase_add_test(tc, broken_lines_say_what_is_wrong);
+    tcase_add_test(tc, a_record_draws_the_same_number_wherever_it_stands);
     tcase_add_test(tc, without_a_tokenizer_only_ids_can_be_read);
 }
-FL_TEST_MAIN("data jsonl", add_tests)
+FL_TEST_MAIN("data record", add_tests)

@@ -1,10 +1,10 @@
 /*
- * fuzz_jsonl.c - any bytes as one line of a data file: refused, or ids and labels of one length
+ * fuzz_record.c - any bytes as one record of a data file: refused, or ids and labels of one length
  * within the vocabulary.
  */
 #include <stdlib.h>
 
-#include "worker/data/jsonl.h"
+#include "worker/data/record.h"
 #include "worker/data/row.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -19,8 +19,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     const struct fl_dataset_options options = {
         .seq_len = 64, .add_eos = true, .specials_plain = size % 2 != 0};
-    enum fl_status status = fl_jsonl_row((const char *)data, size, tokenizer, &options, &ids,
-                                         &labels, &error);
+    json_t *record;
+    enum fl_status status = fl_record_parse((const char *)data, size, &record, &error);
+    if (status == FL_OK)
+        status = fl_record_row(record, tokenizer, &options, &ids, &labels, &error);
+    json_decref(record);
     if (status != FL_OK)
         return 0;
     int32_t vocab = (int32_t)fl_tokenizer_vocab_size(tokenizer);

@@ -1,0 +1,39 @@
+/*
+ * record.h - one record of a data file as token ids and labels. The record's keys decide what it is
+ * (see dataset.h); where it has several of them, the most explicit wins: input_ids, messages,
+ * conversations, prompt, instruction, text.
+ * Threads: as the tokenizer.
+ */
+#ifndef FL_DATA_RECORD_H
+#define FL_DATA_RECORD_H
+
+#include <stddef.h>
+
+#include "base/json.h"
+#include "worker/data/dataset.h"
+
+/*
+ * Parse length bytes as one JSON value; a text may hold a NUL character. *out is a new reference.
+ * FL_EFORMAT says what is wrong with it, without file and line.
+ */
+FL_CHECKED enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
+                                          struct fl_error *error);
+
+/*
+ * ids and labels are emptied and filled to the same count (not yet cut, possibly 0). FL_EFORMAT
+ * says what is wrong with the record, without file and line.
+ */
+FL_CHECKED enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
+                                        const struct fl_dataset_options *options,
+                                        struct fl_ids *ids, struct fl_ids *labels,
+                                        struct fl_error *error);
+
+/*
+ * BLAKE2b(key = seed, the record as compact JSON with sorted keys) as a number in [0, 1): the same
+ * wherever the record stands, however its keys are ordered and spaced, with any tokenizer.
+ */
+FL_CHECKED enum fl_status fl_record_draw(const json_t *record, uint64_t seed, double *out);
+/* The same for a stretch of plain text, whose record is its token ids. */
+double fl_record_draw_ids(const int32_t *ids, size_t count, uint64_t seed);
+
+#endif
