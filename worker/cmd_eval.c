@@ -28,7 +28,7 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
         {"--model", "PATH", FL_OPTION_STRING, &e->model, 0, 0, NULL, true, NULL,
          "Hugging Face directory or GGUF file"},
         {"--data", "PATH", FL_OPTION_STRING, &e->data.path, 0, 0, NULL, true, NULL,
-         "JSONL or .txt file, or a directory of them"},
+         "JSONL, JSON, CSV or .txt file, or a directory of them"},
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &e->adapter, 0, 0, NULL, false, NULL,
          "adapter to put on the model (default: none)"},
         {"--seq-len", "T", FL_OPTION_U64, &e->data.seq_len, 2, FL_SEQ_MAX, NULL, false, NULL,
@@ -38,7 +38,7 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
         {"--specials", "HOW", FL_OPTION_CHOICE, &e->data.specials, 0, 0, "plain|match", false, NULL,
          "special-token strings in the data: plain text, or the tokens"},
         {"--skip-bad-rows", NULL, FL_OPTION_FLAG, &e->data.skip_bad_rows, 0, 0, NULL, false, NULL,
-         "count broken lines instead of stopping"},
+         "count broken records instead of stopping"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &e->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
         {"--threads", "N", FL_OPTION_U64, &e->threads, 0, 1024, NULL, false, NULL,
@@ -104,7 +104,7 @@ static enum fl_status eval(struct eval *e, struct fl_error *error)
 
 int fl_cmd_eval(int argc, char **argv)
 {
-    struct eval e = {.compute = "auto", .data = {.specials = "plain"}};
+    struct eval e = {.compute = "auto", .data = {.specials = "plain", .part = FL_PART_EVAL}};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&e, argc, argv, &exit_code)) {

@@ -78,7 +78,7 @@ static void tell_counts(const struct fl_dataset_counts *counts, uint32_t seq_len
                 (unsigned long long)counts->dropped);
     }
     if (counts->bad) {
-        fprintf(stderr, "%llu broken lines left out\n", (unsigned long long)counts->bad);
+        fprintf(stderr, "%llu broken records left out\n", (unsigned long long)counts->bad);
     }
 }
 
@@ -94,6 +94,7 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
         .vocab_size = config->vocab,
         .valid_split = options->valid_split,
         .split_seed = options->split_seed,
+        .part = options->part,
     };
     struct fl_tokenizer *tokenizer = NULL;
     struct fl_error no_tokenizer = {0};

@@ -48,6 +48,7 @@ struct fl_local_data {
     const char *specials; /* "plain" | "match": special-token strings in the data */
     double valid_split;   /* share of the records that goes into valid_rows */
     uint64_t split_seed;
+    enum fl_dataset_part part; /* of a directory */
 };
 
 /*

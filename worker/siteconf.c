@@ -23,9 +23,10 @@ static const struct fl_config_key keys[] = {
     {"models", "*", FL_CONFIG_PATTERN, 0, 0, 0, 0, NULL, NULL,
      "NAME = PATH: a base model that jobs may name; a Hugging Face directory or a GGUF file"},
     {"data", "path", FL_CONFIG_STRING, MEMBER(data_path), 0, 0, NULL, "",
-     "the private training data: a .jsonl or .txt file, or a directory of them"},
+     "the private training data: a JSONL, JSON, CSV or .txt file, or a directory of them"},
     {"data", "eval", FL_CONFIG_STRING, MEMBER(data_eval), 0, 0, NULL, "",
-     "held-out data in the same form, for federated evaluation; empty: none"},
+     "held-out data in the same form, for federated evaluation; empty: the files of a directory "
+     "path that are named valid*, if any"},
     {"data.*", "*", FL_CONFIG_PATTERN, 0, 0, 0, 0, NULL, NULL,
      "[data.JOBNAME] path and eval override [data] for the job of that name"},
     {"policy", "jobs", FL_CONFIG_STRING, MEMBER(jobs), 0, 0, NULL, "*",

@@ -14,14 +14,26 @@
 #include "worker/engine/finetune.h"
 #include "worker/trainer.h"
 
-/* One tokenised data file with its rows as the engine takes them. */
+/* Rows of a data set as the engine takes them. */
+struct rows {
+    struct fl_row *rows; /* (count); the arrays belong to the data set */
+    size_t count;
+};
+
+/* What a table is opened with, and known by. */
+struct table_key {
+    const char *path;
+    uint32_t seq_len;
+    enum fl_dataset_part part;
+    uint64_t keep, seed; /* of the subset to evaluate on; keep 0: all */
+};
+
+/* One tokenised data file. */
 struct table {
     char path[FL_PATH_BYTES];
-    uint32_t seq_len;
-    uint64_t keep, seed; /* of an evaluation subset; keep 0: all */
+    struct table_key key; /* its path is the one above */
     struct fl_dataset *data;
-    struct fl_row *rows; /* (count) */
-    size_t count;
+    struct rows all, held_out; /* held_out: the rows for validation that the data brought along */
 };
 
 struct native {
@@ -34,45 +46,80 @@ struct native {
 static void table_close(struct table *self)
 {
     fl_dataset_close(self->data);
-    fl_free(self->rows);
+    fl_free(self->all.rows);
+    fl_free(self->held_out.rows);
     memset(self, 0, sizeof(*self));
 }
 
-static enum fl_status table_rows(struct table *self, struct fl_error *error)
+static enum fl_status collect_rows(const struct fl_dataset *data, struct rows *out,
+                                   struct fl_error *error)
 {
-    self->count = fl_dataset_rows(self->data);
-    self->rows = fl_calloc(self->count, sizeof(*self->rows));
-    if (!self->rows)
+    out->count = fl_dataset_rows(data);
+    out->rows = fl_calloc(out->count, sizeof(*out->rows));
+    if (!out->rows)
         return fl_fail_memory(error);
-    for (size_t i = 0; i < self->count; i++)
-        self->rows[i] = fl_dataset_row(self->data, i);
+    for (size_t i = 0; i < out->count; i++)
+        out->rows[i] = fl_dataset_row(data, i);
     return FL_OK;
 }
 
-static enum fl_status table_open(struct table *self, const struct native *native, const char *path,
-                                 uint32_t seq_len, uint64_t keep, uint64_t seed,
+static bool table_is(const struct table *self, const struct table_key *key)
+{
+    return self->data && strcmp(self->path, key->path) == 0 && self->key.seq_len == key->seq_len &&
+           self->key.part == key->part && self->key.keep == key->keep &&
+           self->key.seed == key->seed;
+}
+
+/* The subset to evaluate on is taken from a file for that, or from what training data hold out. */
+static enum fl_status table_rows(struct table *self, const struct table_key *key,
                                  struct fl_error *error)
 {
-    if (self->data && strcmp(self->path, path) == 0 && self->seq_len == seq_len &&
-        self->keep == keep && self->seed == seed)
+    enum fl_status status = FL_OK;
+    struct fl_dataset *held_out = fl_dataset_valid(self->data);
+    struct fl_dataset *evaluated = key->part == FL_PART_EVAL ? self->data : held_out;
+    if (evaluated && key->keep)
+        status = fl_dataset_keep(evaluated, key->keep, key->seed, error);
+    if (status == FL_OK)
+        status = collect_rows(self->data, &self->all, error);
+    if (status == FL_OK && held_out)
+        status = collect_rows(held_out, &self->held_out, error);
+    return status;
+}
+
+static enum fl_status table_open(struct table *self, const struct native *native,
+                                 const struct table_key *key, struct fl_error *error)
+{
+    if (table_is(self, key))
         return FL_OK;
     table_close(self);
-    struct fl_dataset_options options = {
-        .seq_len = seq_len, .add_eos = true, .vocab_size = fl_model_config(native->model)->vocab};
-    enum fl_status status = fl_dataset_open(path, native->tokenizer, &options, &self->data, error);
-    if (status == FL_OK && keep)
-        status = fl_dataset_keep(self->data, keep, seed, error);
+    struct fl_dataset_options options = {.seq_len = key->seq_len,
+                                         .add_eos = true,
+                                         .vocab_size = fl_model_config(native->model)->vocab,
+                                         .part = key->part};
+    enum fl_status status = fl_dataset_open(key->path, native->tokenizer, &options, &self->data,
+                                            error);
     if (status == FL_OK)
-        status = table_rows(self, error);
+        status = table_rows(self, key, error);
     if (status != FL_OK) {
         table_close(self);
         return status;
     }
-    fl_wire_set_text(self->path, sizeof(self->path), path);
-    self->seq_len = seq_len;
-    self->keep = keep;
-    self->seed = seed;
+    fl_wire_set_text(self->path, sizeof(self->path), key->path);
+    self->key = *key;
+    self->key.path = self->path;
     return FL_OK;
+}
+
+/* What is evaluated on: the file named for it, else what the training data hold out. */
+static const struct rows *eval_rows(const struct native *self)
+{
+    return self->eval.data ? &self->eval.all : &self->train.held_out;
+}
+
+static const struct fl_dataset *eval_data(const struct native *self)
+{
+    return self->eval.data || !self->train.data ? self->eval.data
+                                                : fl_dataset_valid(self->train.data);
 }
 
 static void model_close(struct native *self)
@@ -112,11 +159,21 @@ static enum fl_status open_data(struct native *self, const struct fl_siteconf *c
         return fl_fail(error, FL_ENOTFOUND,
                        "no training data: set path in [data] or [data.%s] of worker.conf",
                        offer->name);
-    enum fl_status status = table_open(&self->train, self, path, offer->seq_len, 0, 0, error);
-    if (status != FL_OK || !eval[0] || offer->evaluate_every == 0)
+    struct table_key key = {.path = path,
+                            .seq_len = offer->seq_len,
+                            .part = FL_PART_TRAIN,
+                            .keep = offer->evaluate_rows,
+                            .seed = offer->seed};
+    enum fl_status status = table_open(&self->train, self, &key, error);
+    if (status != FL_OK || offer->evaluate_every == 0)
         return status;
-    return table_open(&self->eval, self, eval, offer->seq_len, offer->evaluate_rows, offer->seed,
-                      error);
+    if (!eval[0]) {
+        table_close(&self->eval);
+        return FL_OK;
+    }
+    key.path = eval;
+    key.part = FL_PART_EVAL;
+    return table_open(&self->eval, self, &key, error);
 }
 
 static enum fl_compute engine_compute(const struct fl_siteconf *conf,
@@ -180,8 +237,8 @@ static void hash_data(const struct native *self, uint8_t out[FL_HASH_BYTES])
     uint8_t each[2][FL_HASH_BYTES] = {{0}};
     struct fl_blake2b hash;
     fl_dataset_hash(self->train.data, each[0]);
-    if (self->eval.data)
-        fl_dataset_hash(self->eval.data, each[1]);
+    if (eval_data(self))
+        fl_dataset_hash(eval_data(self), each[1]);
     fl_blake2b_init(&hash, NULL, 0);
     fl_blake2b_update(&hash, each, sizeof(each));
     fl_blake2b_final(&hash, out);
@@ -217,7 +274,7 @@ static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
     out->rows = counts->rows;
     out->truncated = counts->truncated;
     out->dropped = counts->dropped;
-    out->eval_rows = self->eval.count;
+    out->eval_rows = eval_rows(self)->count;
     hash_data(self, out->data);
     status = copy_inventory(fl_model_inventory(self->model), &out->inventory);
     return status == FL_OK ? FL_OK : fl_fail_memory(error);
@@ -296,7 +353,8 @@ static void fill_options(const struct fl_trainer_task *task, struct fl_finetune_
 static enum fl_status evaluate(struct native *self, const struct fl_trainer_task *task,
                                struct fl_trainer_result *out, struct fl_error *error)
 {
-    if (!task->evaluate || self->eval.count == 0)
+    const struct rows *rows = eval_rows(self);
+    if (!task->evaluate || rows->count == 0)
         return FL_OK;
     struct fl_trainer_progress progress = {.activity = FL_ACTIVITY_EVALUATING};
     if (task->on_progress)
@@ -305,9 +363,8 @@ static enum fl_status evaluate(struct native *self, const struct fl_trainer_task
                                           .threads = engine_threads(task->conf, task->offer),
                                           .compute = engine_compute(task->conf, task->offer)};
     struct fl_evaluation evaluation;
-    enum fl_status status = fl_finetune_evaluate(self->model, task->start, self->eval.rows,
-                                                 self->eval.count, &options, task->stop,
-                                                 &evaluation, error);
+    enum fl_status status = fl_finetune_evaluate(self->model, task->start, rows->rows, rows->count,
+                                                 &options, task->stop, &evaluation, error);
     if (status != FL_OK)
         return status;
     out->stats.eval_loss_sum = evaluation.loss_sum;
@@ -332,8 +389,8 @@ static enum fl_status train(struct native *self, const struct fl_trainer_task *t
     struct fl_finetune_watch watch = {
         .on_step = on_step, .context = (void *)(uintptr_t)task, .stop = task->stop};
     struct fl_finetune_result result;
-    status = fl_finetune(self->model, trained, self->train.rows, self->train.count, &options,
-                         &watch, &result, error);
+    status = fl_finetune(self->model, trained, self->train.all.rows, self->train.all.count,
+                         &options, &watch, &result, error);
     if (status != FL_OK)
         goto out;
     if (fl_adapter_subtract(trained, before, &out->delta) != FL_OK) {

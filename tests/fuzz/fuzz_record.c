@@ -20,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct fl_dataset_options options = {
         .seq_len = 64, .add_eos = true, .specials_plain = size % 2 != 0};
     json_t *record;
-    enum fl_status status = fl_record_parse((const char *)data, size, &record, &error);
+    struct fl_place place = {1, 1};
+    enum fl_status status = fl_record_parse((const char *)data, size, &record, &place, &error);
     if (status == FL_OK)
         status = fl_record_row(record, tokenizer, &options, &ids, &labels, &error);
     json_decref(record);

@@ -4,8 +4,6 @@
  */
 #include "worker/data/dataset.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +11,11 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/limits.h"
-#include "worker/data/lines.h"
+#include "worker/data/files.h"
 #include "worker/data/record.h"
+#include "worker/data/source.h"
 
 #define TEXT_FILE_BYTES_MAX (1u << 30)
-#define FILES_MAX           65536
 
 struct entry {
     size_t ids, labels; /* offsets into values */
@@ -36,7 +34,8 @@ struct fl_dataset {
 
 /* What reading needs beside the data set. */
 struct reading {
-    struct fl_dataset *set, *valid; /* the row at hand goes into one of them; valid may be NULL */
+    struct fl_dataset *set;  /* what is opened */
+    struct fl_dataset *side; /* where rows go that are not drawn: set, or set->valid */
     struct fl_tokenizer *tokenizer;
     const struct fl_dataset_options *options;
     struct fl_ids ids, labels; /* of the row at hand */
@@ -105,93 +104,68 @@ static enum fl_status add_row(struct reading *r, struct fl_dataset *set, const i
 
 /* ---- files ---- */
 
-static bool is_blank(const char *text, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r')
-            return false;
-    }
-    return true;
-}
-
 /* The side of the split that a record is on. */
 static enum fl_status side_of(const struct reading *r, const json_t *record,
                               struct fl_dataset **side)
 {
     double drawn = 1.0;
     enum fl_status status = FL_OK;
-    if (r->valid != NULL)
+    *side = r->side;
+    if (r->options->valid_split > 0)
         status = fl_record_draw(record, r->options->split_seed, &drawn);
-    *side = drawn < r->options->valid_split ? r->valid : r->set;
+    if (drawn < r->options->valid_split)
+        *side = r->set->valid;
     return status == FL_OK ? FL_OK : fl_fail_memory(r->error);
 }
 
-static enum fl_status read_record(struct reading *r, const char *text, size_t length)
+static enum fl_status read_record(struct reading *r, const json_t *record)
 {
-    json_t *record;
     struct fl_dataset *side = NULL;
-    enum fl_status status = fl_record_parse(text, length, &record, r->error);
-    if (status == FL_OK)
-        status = fl_record_row(record, r->tokenizer, r->options, &r->ids, &r->labels, r->error);
+    enum fl_status status = fl_record_row(record, r->tokenizer, r->options, &r->ids, &r->labels,
+                                          r->error);
     if (status == FL_OK)
         status = side_of(r, record, &side);
-    if (status == FL_OK)
-        status = add_row(r, side, r->ids.ids, r->labels.ids, r->ids.count);
-    json_decref(record);
-    return status;
+    return status == FL_OK ? add_row(r, side, r->ids.ids, r->labels.ids, r->ids.count) : status;
 }
 
-static enum fl_status read_line(struct reading *r, const struct fl_lines *lines, const char *text,
-                                size_t length)
+/* *ended tells that the source has no more records. */
+static enum fl_status read_next(struct reading *r, struct fl_source *source, bool *ended)
 {
-    if (is_blank(text, length))
-        return FL_OK;
-    enum fl_status status = read_record(r, text, length);
-    if (status == FL_OK)
-        return FL_OK;
-    if (status == FL_EFORMAT && r->options->skip_bad_rows) {
-        r->set->counts.bad++;
-        return FL_OK;
-    }
-    fl_error_prefix(r->error, "%s:%" PRIu64, lines->path, lines->number);
-    return status;
-}
-
-static enum fl_status read_lines(struct reading *r, struct fl_lines *lines)
-{
-    for (;;) {
-        const char *text;
-        size_t length;
-        enum fl_status status = fl_lines_next(lines, &text, &length, r->error);
-        if (status == FL_OK && text == NULL)
-            return FL_OK;
-        if (status == FL_OK)
-            status = read_line(r, lines, text, length);
+    json_t *record;
+    bool skippable;
+    enum fl_status status = fl_source_next(source, &record, &skippable, r->error);
+    *ended = status == FL_OK && record == NULL;
+    if (record != NULL) {
+        status = read_record(r, record);
+        skippable = true;
         if (status != FL_OK)
-            return status;
+            fl_source_blame(source, r->error);
     }
+    json_decref(record);
+    if (status != FL_EFORMAT || !skippable || !r->options->skip_bad_rows)
+        return status;
+    r->side->counts.bad++;
+    return FL_OK;
 }
 
-static enum fl_status read_jsonl(struct reading *r, const char *path)
+static enum fl_status read_records(struct reading *r, const char *path)
 {
-    struct fl_lines *lines = fl_calloc(1, sizeof *lines); /* too large for the stack */
-    if (lines == NULL)
-        return fl_fail_memory(r->error);
-    enum fl_status status = fl_lines_open(lines, path, FL_DATASET_LINE_BYTES_MAX, r->error);
-    if (status == FL_OK)
-        status = read_lines(r, lines);
-    fl_lines_close(lines);
-    fl_free(lines);
+    struct fl_source *source;
+    bool ended = false;
+    enum fl_status status = fl_source_open(path, &source, r->error);
+    while (status == FL_OK && !ended)
+        status = read_next(r, source, &ended);
+    fl_source_close(source);
     return status;
 }
 
 /* A stretch of text is a record of its own: its ids decide on which side it is. */
 static enum fl_status add_text_row(struct reading *r, const int32_t *ids, size_t count)
 {
-    struct fl_dataset *side = r->set;
-    if (r->valid != NULL &&
-        fl_record_draw_ids(ids, count, r->options->split_seed) < r->options->valid_split)
-        side = r->valid;
+    double share = r->options->valid_split;
+    struct fl_dataset *side = r->side;
+    if (share > 0 && fl_record_draw_ids(ids, count, r->options->split_seed) < share)
+        side = r->set->valid;
     return add_row(r, side, ids, ids, count);
 }
 
@@ -219,83 +193,63 @@ static enum fl_status read_text(struct reading *r, const char *path)
     return status;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
 static enum fl_status read_file(struct reading *r, const char *path)
 {
-    return ends_with(path, ".txt") ? read_text(r, path) : read_jsonl(r, path);
+    return fl_name_ends_with(path, ".txt") ? read_text(r, path) : read_records(r, path);
 }
 
 /* ---- directories ---- */
 
-struct names {
-    char **names; /* (count), owned */
-    size_t count, capacity;
-};
-
-static int compare_names(const void *a, const void *b)
+static enum fl_status open_valid(struct fl_dataset *self, struct fl_error *error)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    self->valid = fl_calloc(1, sizeof *self->valid);
+    return self->valid != NULL ? FL_OK : fl_fail_memory(error);
 }
 
-static enum fl_status push_name(struct names *self, const char *name)
+/* Whether a file of this role is read, and into which side. */
+static bool wanted(struct reading *r, const struct fl_files *files, enum fl_file_role role)
 {
-    if (self->count == FILES_MAX)
-        return FL_ERANGE;
-    if (self->count == self->capacity) {
-        size_t capacity = self->capacity * 2 + 16;
-        char **grown = fl_reallocarray(self->names, capacity, sizeof *grown);
-        if (grown == NULL)
-            return FL_ENOMEM;
-        self->names = grown;
-        self->capacity = capacity;
+    r->side = r->set;
+    if (r->options->part == FL_PART_EVAL) {
+        if (files->of_role[FL_FILE_TEST] > 0)
+            return role == FL_FILE_TEST;
+        return files->of_role[FL_FILE_VALID] == 0 || role == FL_FILE_VALID;
     }
-    char *copy = fl_strdup(name);
-    if (copy == NULL)
-        return FL_ENOMEM;
-    self->names[self->count++] = copy;
-    return FL_OK;
+    if (role == FL_FILE_VALID)
+        r->side = r->set->valid;
+    if (files->of_role[FL_FILE_TRAIN] > 0 && role == FL_FILE_OTHER)
+        return false;
+    return role != FL_FILE_TEST;
 }
 
-static enum fl_status list_files(const char *path, struct names *out, struct fl_error *error)
+static enum fl_status check_files(struct reading *r, const struct fl_files *files, const char *path)
 {
-    DIR *directory = opendir(path);
-    if (directory == NULL)
-        return fl_fail_errno(error, errno, "%s: can't list", path);
-    enum fl_status status = FL_OK;
-    for (const struct dirent *e; status == FL_OK && (e = readdir(directory)) != NULL;) {
-        bool wanted = ends_with(e->d_name, ".jsonl") || ends_with(e->d_name, ".txt");
-        if (e->d_name[0] != '.' && wanted)
-            status = push_name(out, e->d_name);
-    }
-    closedir(directory);
-    if (status == FL_ERANGE)
-        return fl_fail(error, status, "%s: more than %d data files", path, FILES_MAX);
-    if (status != FL_OK)
-        return fl_fail_memory(error);
-    if (out->count == 0)
-        return fl_fail(error, FL_EFORMAT, "%s: no *.jsonl or *.txt inside", path);
-    qsort(out->names, out->count, sizeof *out->names, compare_names);
-    return FL_OK;
+    if (r->options->part == FL_PART_EVAL)
+        return FL_OK;
+    if (files->of_role[FL_FILE_TRAIN] + files->of_role[FL_FILE_OTHER] == 0)
+        return fl_fail(r->error, FL_EFORMAT,
+                       "%s: only files for validation and test are inside, none to train on", path);
+    if (files->of_role[FL_FILE_VALID] > 0 && r->options->valid_split > 0)
+        return fl_fail(r->error, FL_EINVAL,
+                       "%s: it has files for validation; a share to hold out can't be given too",
+                       path);
+    bool held_out = files->of_role[FL_FILE_VALID] > 0 || r->options->valid_split > 0;
+    return held_out ? open_valid(r->set, r->error) : FL_OK;
 }
 
 static enum fl_status read_directory(struct reading *r, const char *path)
 {
-    struct names names = {0};
-    enum fl_status status = list_files(path, &names, r->error);
-    for (size_t i = 0; status == FL_OK && i < names.count; i++) {
+    struct fl_files files = {0};
+    enum fl_status status = fl_files_list(path, &files, r->error);
+    if (status == FL_OK)
+        status = check_files(r, &files, path);
+    for (size_t i = 0; status == FL_OK && i < files.count; i++) {
         char file[FL_PATH_BYTES];
-        status = fl_path_join(file, path, names.names[i], r->error);
-        if (status == FL_OK)
+        status = fl_path_join(file, path, files.files[i].name, r->error);
+        if (status == FL_OK && wanted(r, &files, files.files[i].role))
             status = read_file(r, file);
     }
-    for (size_t i = 0; i < names.count; i++)
-        fl_free(names.names[i]);
-    fl_free(names.names);
+    fl_files_free(&files);
     return status;
 }
 
@@ -319,14 +273,25 @@ static enum fl_status check_rows(const struct fl_dataset *self, const char *path
     if (self->counts.rows == 0)
         return fl_fail(error, FL_EFORMAT,
                        "%s: no row with anything to learn from (%" PRIu64 " dropped, %" PRIu64
-                       " broken lines)",
+                       " broken records)",
                        path, self->counts.dropped, self->counts.bad);
     if (self->valid != NULL && self->valid->counts.rows == 0)
         return fl_fail(error, FL_EFORMAT,
-                       "%s: none of its %" PRIu64 " rows fell into the validation share; choose a "
-                       "larger one, or another seed",
+                       "%s: no row to validate on beside its %" PRIu64 " rows; hold out a larger "
+                       "share, or look at its files for validation",
                        path, self->counts.rows);
     return FL_OK;
+}
+
+static enum fl_status read_path(struct reading *r, const char *path)
+{
+    enum fl_status status = FL_OK;
+    if (r->options->valid_split > 0 && !fl_path_is_directory(path))
+        status = open_valid(r->set, r->error);
+    if (status != FL_OK)
+        return status;
+    status = fl_path_is_directory(path) ? read_directory(r, path) : read_file(r, path);
+    return status == FL_OK ? check_rows(r->set, path, r->error) : status;
 }
 
 enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
@@ -338,19 +303,11 @@ enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
     if (status != FL_OK)
         return status;
     struct fl_dataset *self = fl_calloc(1, sizeof *self);
-    if (self != NULL && options->valid_split > 0)
-        self->valid = fl_calloc(1, sizeof *self->valid);
-    struct reading r = {.set = self,
-                        .valid = self != NULL ? self->valid : NULL,
-                        .tokenizer = tokenizer,
-                        .options = options,
-                        .error = error};
-    if (self == NULL || (options->valid_split > 0 && self->valid == NULL))
-        status = fl_fail_memory(error);
-    else
-        status = fl_path_is_directory(path) ? read_directory(&r, path) : read_file(&r, path);
-    if (status == FL_OK)
-        status = check_rows(self, path, error);
+    if (self == NULL)
+        return fl_fail_memory(error);
+    struct reading r = {
+        .set = self, .side = self, .tokenizer = tokenizer, .options = options, .error = error};
+    status = read_path(&r, path);
     fl_ids_free(&r.ids);
     fl_ids_free(&r.labels);
     if (status != FL_OK) {

@@ -1,21 +1,25 @@
 /*
  * dataset.h - a data file as rows of token ids and labels, held in memory.
  *
- * A path is a .jsonl file (one JSON object a line), a plain .txt file, or a directory, of which all
- * *.jsonl and *.txt directly inside are read in the order of their names. A JSONL line's keys
- * decide: `text`; `prompt` + `completion`; `input_ids` (+ `labels`, unshifted, -100 = not scored);
- * `instruction` (+ `input`) + `output`; `messages` and `conversations` where the model's chat
- * template is ChatML.
+ * A path is a plain .txt file, a file of records in any form that source.h knows (JSONL, one JSON
+ * array, CSV), or a directory of such files, read in the order of their names. A record's keys
+ * decide what it is: `text`; `prompt` + `completion`; `input_ids` (+ `labels`, unshifted, -100 =
+ * not scored); `instruction` (+ `input`) + `output`; `messages` and `conversations` where the
+ * model's chat template is ChatML.
  *
  *   text                 template's ids of the text, EOS appended; all scored
  *   prompt + completion  ids(prompt) with the template's prefix, ids(completion), EOS; completion
  *                        and EOS scored
  *   .txt                 the ids of the whole file cut into consecutive rows of seq_len, no EOS
  *
+ * In a directory, names say what files are for (files.h). Where some are named train*, these alone
+ * are trained on; else all that are not named for validation or test. Files named for validation
+ * are the rows held out. FL_PART_EVAL reads the test files instead; without any, those for
+ * validation; without these, all.
+ *
  * Rows longer than seq_len are cut and counted; rows that then score nothing are dropped and
- * counted. The label of position 0 is never scored. Blank lines are fine, as are CRLF ends and a
- * UTF-8 byte order mark. A broken line ends the reading with FL_EFORMAT and "FILE:LINE: ..." unless
- * skip_bad_rows is set.
+ * counted. The label of position 0 is never scored. A broken record ends the reading with
+ * FL_EFORMAT and "FILE:LINE:COLUMN: ..." unless skip_bad_rows is set.
  *
  * Threads: immutable once open; any thread may read it.
  */
@@ -31,20 +35,23 @@
 #include "worker/data/row.h"
 #include "worker/data/tokenizer.h"
 
-#define FL_DATASET_LINE_BYTES_MAX (64u << 20)
-#define FL_DATASET_ROWS_MAX       (1u << 28)
-#define FL_VALID_SPLIT_MAX        0.9
+#define FL_DATASET_RECORD_BYTES_MAX (64u << 20)
+#define FL_DATASET_ROWS_MAX         (1u << 28)
+#define FL_VALID_SPLIT_MAX          0.9
 
 struct fl_dataset;
 
+enum fl_dataset_part { FL_PART_TRAIN, FL_PART_EVAL };
+
 struct fl_dataset_options {
-    uint32_t seq_len;    /* tokens of the longest row, 2..FL_SEQ_MAX */
-    bool add_eos;        /* append EOS to text and completion rows */
-    bool specials_plain; /* special-token strings in the data are text */
-    bool skip_bad_rows;  /* count a broken line instead of stopping there */
-    uint32_t vocab_size; /* ids at or above it are refused; 0: the tokenizer's vocabulary */
-    double valid_split;  /* 0..FL_VALID_SPLIT_MAX: share of the records that is held out */
-    uint64_t split_seed; /* which records those are; see fl_dataset_valid() */
+    uint32_t seq_len;          /* tokens of the longest row, 2..FL_SEQ_MAX */
+    bool add_eos;              /* append EOS to text and completion rows */
+    bool specials_plain;       /* special-token strings in the data are text */
+    bool skip_bad_rows;        /* count a broken record instead of stopping there */
+    uint32_t vocab_size;       /* ids at or above it are refused; 0: the tokenizer's vocabulary */
+    double valid_split;        /* 0..FL_VALID_SPLIT_MAX: share of the records that is held out */
+    uint64_t split_seed;       /* which records those are; see fl_dataset_valid() */
+    enum fl_dataset_part part; /* of a directory */
 };
 
 /* Counted while reading. */
@@ -52,14 +59,14 @@ struct fl_dataset_counts {
     uint64_t rows;          /* kept */
     uint64_t truncated;     /* kept rows that were cut at seq_len */
     uint64_t dropped;       /* rows with nothing scored */
-    uint64_t bad;           /* broken lines left out (skip_bad_rows) */
+    uint64_t bad;           /* broken records left out (skip_bad_rows) */
     uint64_t tokens;        /* of the kept rows */
     uint64_t scored_tokens; /* of the kept rows: labels other than -100, position 0 left out */
 };
 
 /*
  * Read the data at path. tokenizer may be NULL when every row gives input_ids (then vocab_size must
- * be set); it is used only during this call. FL_EFORMAT: a broken line, or no row is left.
+ * be set); it is used only during this call. FL_EFORMAT: a broken record, or no row is left.
  */
 FL_CHECKED enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
                                           const struct fl_dataset_options *options,
@@ -69,9 +76,11 @@ void fl_dataset_close(struct fl_dataset *self);
 
 /*
  * The rows that were held out for validation, a data set with counts of its own that belongs to
- * self; NULL when there are none. With valid_split, a record is held out when a hash of its content
- * under split_seed falls below the share: the choice of a record depends on no other record, so it
- * stays as it is when records are reordered or added, and equal records stay on one side.
+ * self; NULL when there are none. They are a directory's files for validation or, with valid_split
+ * (both are refused with FL_EINVAL), a share of all records: a record is held out when a hash of
+ * its content under split_seed falls below the share: the choice of a record depends on no other
+ * record, so it stays as it is when records are reordered or added, and equal records stay on one
+ * side.
  */
 struct fl_dataset *fl_dataset_valid(struct fl_dataset *self);
 

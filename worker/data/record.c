@@ -110,7 +110,7 @@ static enum fl_status row_instruction(struct context *c)
     if (status != FL_OK)
         return status;
     struct fl_buf prompt;
-    fl_buf_init(&prompt, 2ull * FL_DATASET_LINE_BYTES_MAX);
+    fl_buf_init(&prompt, 2ull * FL_DATASET_RECORD_BYTES_MAX);
     put_bytes(&prompt, ALPACA_TASK, "", 0);
     if (input_length > 0)
         put_bytes(&prompt, ", paired with an input that provides further context", "", 0);
@@ -202,7 +202,7 @@ static enum fl_status read_row(struct context *c)
 }
 
 enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
-                               struct fl_error *error)
+                               struct fl_place *place, struct fl_error *error)
 {
     json_error_t reason;
     *out = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
@@ -210,7 +210,10 @@ enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
         return FL_OK;
     if (json_error_code(&reason) == json_error_out_of_memory)
         return fl_fail_memory(error);
-    return fl_fail(error, FL_EFORMAT, "not valid JSON: %s (column %d)", reason.text, reason.column);
+    uint64_t line = reason.line > 1 ? (uint64_t)reason.line - 1 : 0;
+    uint64_t column = reason.column > 1 ? (uint64_t)reason.column : 1;
+    *place = (struct fl_place){place->line + line, line > 0 ? column : place->column + column - 1};
+    return fl_fail(error, FL_EFORMAT, "not valid JSON: %s", reason.text);
 }
 
 enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,

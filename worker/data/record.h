@@ -11,13 +11,15 @@
 
 #include "base/json.h"
 #include "worker/data/dataset.h"
+#include "worker/data/feed.h"
 
 /*
  * Parse length bytes as one JSON value; a text may hold a NUL character. *out is a new reference.
- * FL_EFORMAT says what is wrong with it, without file and line.
+ * FL_EFORMAT says what is wrong with it, without file and line; *place, where the text begins, is
+ * then moved to where that is.
  */
 FL_CHECKED enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
-                                          struct fl_error *error);
+                                          struct fl_place *place, struct fl_error *error);
 
 /*
  * ids and labels are emptied and filled to the same count (not yet cut, possibly 0). FL_EFORMAT

@@ -73,7 +73,7 @@ START_TEST(a_broken_line_stops_with_its_number_or_is_counted)
     write_file("b.jsonl", "{\"input_ids\":[1,2]}\n\n{broken\n{\"input_ids\":[500]}\n");
     ck_assert_int_eq(open_file("b.jsonl", NULL, &options, &set), FL_EFORMAT);
     ck_assert_ptr_null(set);
-    ck_assert_ptr_nonnull(strstr(error.text, "b.jsonl:3: not valid JSON"));
+    ck_assert_ptr_nonnull(strstr(error.text, "b.jsonl:3:7: not valid JSON"));
     ck_assert_int_eq(fl_exit_code(error.status), 3);
     options.skip_bad_rows = true;
     fl_assert_ok(open_file("b.jsonl", NULL, &options, &set), &error);
@@ -114,13 +114,44 @@ START_TEST(a_directory_is_read_in_the_order_of_its_names)
     struct fl_dataset *set;
     write_file("2.jsonl", "{\"input_ids\":[3,4]}\n");
     write_file("1.jsonl", "{\"input_ids\":[1,2]}\n");
-    write_file("0.csv", "not data");
+    write_file("0.md", "not data");
     write_file(".hidden.jsonl", "not data");
     fl_assert_ok(fl_dataset_open(directory, NULL, &OPTIONS, &set, &error), &error);
     ck_assert_uint_eq(fl_dataset_rows(set), 2);
     row_is(set, 0, (const int32_t[]){1, 2}, 2);
     row_is(set, 1, (const int32_t[]){3, 4}, 2);
     fl_dataset_close(set);
+}
+END_TEST
+
+START_TEST(names_say_which_files_are_trained_on_and_which_are_held_out)
+{
+    struct fl_dataset *set;
+    struct fl_dataset_options options = OPTIONS;
+    write_file("test.jsonl", "{\"input_ids\":[5,6]}\n");
+    write_file("valid.jsonl", "{\"input_ids\":[3,4]}\n");
+    ck_assert_int_eq(fl_dataset_open(directory, NULL, &options, &set, &error), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "none to train on"));
+    write_file("notes.json", "[{\"input_ids\":[7,8]}]\n");
+    fl_assert_ok(fl_dataset_open(directory, NULL, &options, &set, &error), &error);
+    row_is(set, 0, (const int32_t[]){7, 8}, 2);
+    fl_dataset_close(set);
+    write_file("train.json", "[{\"input_ids\":[1,2]}]\n");
+    fl_assert_ok(fl_dataset_open(directory, NULL, &options, &set, &error), &error);
+    ck_assert_uint_eq(fl_dataset_rows(set), 1);
+    row_is(set, 0, (const int32_t[]){1, 2}, 2);
+    ck_assert_uint_eq(fl_dataset_rows(fl_dataset_valid(set)), 1);
+    row_is(fl_dataset_valid(set), 0, (const int32_t[]){3, 4}, 2);
+    fl_dataset_close(set);
+    options.part = FL_PART_EVAL;
+    fl_assert_ok(fl_dataset_open(directory, NULL, &options, &set, &error), &error);
+    ck_assert_uint_eq(fl_dataset_rows(set), 1);
+    row_is(set, 0, (const int32_t[]){5, 6}, 2);
+    ck_assert_ptr_null(fl_dataset_valid(set));
+    fl_dataset_close(set);
+    options = OPTIONS;
+    options.valid_split = 0.1;
+    ck_assert_int_eq(fl_dataset_open(directory, NULL, &options, &set, &error), FL_EINVAL);
 }
 END_TEST
 
@@ -237,7 +268,7 @@ START_TEST(a_split_that_holds_nothing_out_is_refused)
     fl_dataset_close(set);
     options.valid_split = 1e-9;
     ck_assert_int_eq(open_file("a.jsonl", NULL, &options, &set), FL_EFORMAT);
-    ck_assert_ptr_nonnull(strstr(error.text, "validation share"));
+    ck_assert_ptr_nonnull(strstr(error.text, "no row to validate on"));
     options.valid_split = 0.95;
     ck_assert_int_eq(open_file("a.jsonl", NULL, &options, &set), FL_EINVAL);
 }
@@ -250,6 +281,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_broken_line_stops_with_its_number_or_is_counted);
     tcase_add_test(tc, a_text_file_is_cut_into_consecutive_rows);
     tcase_add_test(tc, a_directory_is_read_in_the_order_of_its_names);
+    tcase_add_test(tc, names_say_which_files_are_trained_on_and_which_are_held_out);
     tcase_add_test(tc, nothing_to_learn_from_is_refused);
     tcase_add_test(tc, a_record_stays_on_its_side_of_the_split);
     tcase_add_test(tc, a_split_that_holds_nothing_out_is_refused);

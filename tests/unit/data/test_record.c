@@ -29,7 +29,8 @@ static enum fl_status read_with(const char *line, struct fl_tokenizer *with,
                                 const struct fl_dataset_options *how)
 {
     json_t *record;
-    enum fl_status status = fl_record_parse(line, strlen(line), &record, &error);
+    struct fl_place place = {1, 1};
+    enum fl_status status = fl_record_parse(line, strlen(line), &record, &place, &error);
     if (status == FL_OK)
         status = fl_record_row(record, with, how, &ids, &labels, &error);
     json_decref(record);
@@ -172,7 +173,8 @@ static double draw(const char *line, uint64_t seed)
 {
     json_t *record;
     double out;
-    fl_assert_ok(fl_record_parse(line, strlen(line), &record, &error), &error);
+    struct fl_place place = {1, 1};
+    fl_assert_ok(fl_record_parse(line, strlen(line), &record, &place, &error), &error);
     ck_assert_int_eq(fl_record_draw(record, seed, &out), FL_OK);
     json_decref(record);
     return out;
