@@ -66,7 +66,9 @@ static void fit_result(struct fl_client *self, struct fl_work_result *r)
         self->fit_offer = self->offer;
         fl_log(FL_LOG_INFO, "fit", "model and data are ready for the job",
                FL_U64("job", r->key.job), FL_U64("rows", r->fit.rows),
-               FL_U64("truncated", r->fit.truncated), FL_U64("dropped", r->fit.dropped),
+               FL_U64("truncated", r->fit.truncated),
+               FL_U64("completions_cut", r->fit.completions_cut), FL_U64("dropped", r->fit.dropped),
+               FL_U64("empty", r->fit.empty), FL_U64("bad", r->fit.bad),
                FL_U64("eval_rows", r->fit.eval_rows), FL_U64("memory_bytes", r->fit.memory_bytes));
     } else {
         bool permanent;

@@ -216,9 +216,11 @@ static void check_fit(struct check *self, struct fl_wire_offer *offer)
         report(self, "data", false, error.text);
     } else {
         snprintf(text, sizeof(text),
-                 "%" PRIu64 " rows, %" PRIu64 " cut at %u tokens, %" PRIu64 " dropped; %" PRIu64
-                 " rows to evaluate on",
-                 fit.rows, fit.truncated, offer->seq_len, fit.dropped, fit.eval_rows);
+                 "%" PRIu64 " rows, %" PRIu64 " cut to %u tokens (%" PRIu64
+                 " of them in what is scored), %" PRIu64 " dropped, %" PRIu64 " empty, %" PRIu64
+                 " broken; %" PRIu64 " rows to evaluate on",
+                 fit.rows, fit.truncated, offer->seq_len, fit.completions_cut, fit.dropped,
+                 fit.empty, fit.bad, fit.eval_rows);
         report(self, "data", true, text);
         snprintf(text, sizeof(text), "about %" PRIu64 " MiB for a step, beside the mapped model",
                  fit.memory_bytes >> 20);

@@ -27,18 +27,9 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &e->model, 0, 0, NULL, true, NULL,
          "Hugging Face directory or GGUF file"},
-        {"--data", "PATH", FL_OPTION_STRING, &e->data.path, 0, 0, NULL, true, NULL,
-         "JSONL, JSON, CSV or .txt file, or a directory of them"},
+        FL_LOCAL_DATA_OPTIONS(&e->data),
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &e->adapter, 0, 0, NULL, false, NULL,
          "adapter to put on the model (default: none)"},
-        {"--seq-len", "T", FL_OPTION_U64, &e->data.seq_len, 2, FL_SEQ_MAX, NULL, false, NULL,
-         "tokens of the longest row (0: 256, or the model's context if shorter)"},
-        {"--no-eos", NULL, FL_OPTION_FLAG, &e->data.no_eos, 0, 0, NULL, false, NULL,
-         "append no end-of-text token to rows"},
-        {"--specials", "HOW", FL_OPTION_CHOICE, &e->data.specials, 0, 0, "plain|match", false, NULL,
-         "special-token strings in the data: plain text, or the tokens"},
-        {"--skip-bad-rows", NULL, FL_OPTION_FLAG, &e->data.skip_bad_rows, 0, 0, NULL, false, NULL,
-         "count broken records instead of stopping"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &e->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
         {"--threads", "N", FL_OPTION_U64, &e->threads, 0, 1024, NULL, false, NULL,
@@ -69,10 +60,12 @@ static enum fl_status print(const struct eval *e, struct fl_error *error)
     double loss = r->loss_sum / (double)r->scored;
     double speed = r->seconds > 0 ? (double)r->tokens / r->seconds : 0.0;
     return fl_local_print(
-        json_pack("{s:I, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:f}", "tokens", (json_int_t)r->scored,
-                  "loss", loss, "perplexity", real_or_null(exp(loss)), "processed",
-                  (json_int_t)r->tokens, "rows", (json_int_t)counts->rows, "truncated",
-                  (json_int_t)counts->truncated, "dropped", (json_int_t)counts->dropped, "bad",
+        json_pack("{s:I, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "tokens",
+                  (json_int_t)r->scored, "loss", loss, "perplexity", real_or_null(exp(loss)),
+                  "processed", (json_int_t)r->tokens, "rows", (json_int_t)counts->rows, "truncated",
+                  (json_int_t)counts->truncated, "completions_cut",
+                  (json_int_t)counts->completions_cut, "tokens_cut", (json_int_t)counts->tokens_cut,
+                  "dropped", (json_int_t)counts->dropped, "empty", (json_int_t)counts->empty, "bad",
                   (json_int_t)counts->bad, "tokens_per_second", speed),
         error);
 }
@@ -104,7 +97,8 @@ static enum fl_status eval(struct eval *e, struct fl_error *error)
 
 int fl_cmd_eval(int argc, char **argv)
 {
-    struct eval e = {.compute = "auto", .data = {.specials = "plain", .part = FL_PART_EVAL}};
+    struct eval e = {.compute = "auto",
+                     .data = {.specials = "plain", .loss = "completions", .part = FL_PART_EVAL}};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&e, argc, argv, &exit_code)) {

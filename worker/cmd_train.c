@@ -45,8 +45,7 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &t->model, 0, 0, NULL, true, NULL,
          "Hugging Face directory or GGUF file"},
-        {"--data", "PATH", FL_OPTION_STRING, &t->data.path, 0, 0, NULL, true, NULL,
-         "JSONL, JSON, CSV or .txt file, or a directory of them"},
+        FL_LOCAL_DATA_OPTIONS(&t->data),
         {"--out", "PEFT_DIR", FL_OPTION_STRING, &t->out, 0, 0, NULL, true, NULL,
          "the adapter directory to write"},
         {"--rank", "R", FL_OPTION_U64, &t->rank, 1, FL_RANK_MAX, NULL, false, &t->has_rank,
@@ -67,8 +66,6 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
          "passes over the data"},
         {"--batch-size", "ROWS", FL_OPTION_U64, &t->batch_size, 1, 65536, NULL, false, NULL,
          "rows a step"},
-        {"--seq-len", "T", FL_OPTION_U64, &t->data.seq_len, 2, FL_SEQ_MAX, NULL, false, NULL,
-         "tokens of the longest row (0: 256, or the model's context if shorter)"},
         {"--lr", "RATE", FL_OPTION_DOUBLE, &t->lr, 0, 1e3, NULL, false, NULL, "learning rate"},
         {"--loraplus-ratio", "X", FL_OPTION_DOUBLE, &t->loraplus_ratio, 1e-6, 1e6, NULL, false,
          NULL, "learning rate of B over that of A"},
@@ -87,12 +84,6 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
         {"--valid-split", "SHARE", FL_OPTION_DOUBLE, &t->data.valid_split, 0, FL_VALID_SPLIT_MAX,
          NULL, false, NULL,
          "share of the records to hold out for validation, chosen by their hash"},
-        {"--no-eos", NULL, FL_OPTION_FLAG, &t->data.no_eos, 0, 0, NULL, false, NULL,
-         "append no end-of-text token to rows"},
-        {"--specials", "HOW", FL_OPTION_CHOICE, &t->data.specials, 0, 0, "plain|match", false, NULL,
-         "special-token strings in the data: plain text, or the tokens"},
-        {"--skip-bad-rows", NULL, FL_OPTION_FLAG, &t->data.skip_bad_rows, 0, 0, NULL, false, NULL,
-         "count broken records instead of stopping"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &t->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
         {"--threads", "N", FL_OPTION_U64, &t->threads, 0, 1024, NULL, false, NULL,
@@ -265,6 +256,22 @@ static void tell_start(const struct train *t)
             (unsigned long long)t->batch_size);
 }
 
+/* What was read, before the first step; "valid" is null when nothing is held out. */
+static enum fl_status print_data(const struct train *t, struct fl_error *error)
+{
+    const struct fl_dataset *valid = fl_dataset_valid(t->local.data);
+    json_t *event = fl_local_counts(t->local.data);
+    json_t *counts = valid ? fl_local_counts(valid) : json_null();
+    json_t *whole = json_pack("{s:s}", "event", "data");
+    if (!event || !counts || json_object_set_new(event, "valid", counts) != 0 ||
+        json_object_update(whole, event) != 0) {
+        json_decref(whole);
+        whole = NULL;
+    }
+    json_decref(event);
+    return fl_local_print(whole, error);
+}
+
 static double speed(uint64_t tokens, double seconds)
 {
     return seconds > 0 ? (double)tokens / seconds : 0.0;
@@ -375,6 +382,12 @@ static enum fl_status train(struct train *t, struct fl_error *error)
         return status;
     }
     tell_start(t);
+    if (t->json) {
+        status = print_data(t, error);
+        if (status != FL_OK) {
+            return status;
+        }
+    }
     fl_progress_start(&t->progress, "step", t->options.steps);
     status = fl_finetune(t->local.model, t->local.adapter, t->local.rows, t->local.count,
                          &t->options, &watch, &t->result, error);
@@ -406,7 +419,7 @@ int fl_cmd_train(int argc, char **argv)
         .shuffle = true,
         .schedule = "constant",
         .compute = "auto",
-        .data = {.specials = "plain"},
+        .data = {.specials = "plain", .loss = "completions"},
     };
     struct fl_error error = {0};
     int exit_code = 0;

@@ -67,19 +67,50 @@ static enum fl_status collect_rows(const struct fl_dataset *data, struct fl_row 
     return FL_OK;
 }
 
-static void tell_counts(const struct fl_dataset_counts *counts, uint32_t seq_len)
+static void tell(uint64_t count, const char *whose, const char *what)
+{
+    if (count) {
+        fprintf(stderr, "%s%llu %s\n", whose, (unsigned long long)count, what);
+    }
+}
+
+static void tell_counts(const struct fl_dataset_counts *counts, uint32_t seq_len, const char *whose)
 {
     if (counts->truncated) {
-        fprintf(stderr, "%llu of %llu rows cut at %u tokens\n",
-                (unsigned long long)counts->truncated, (unsigned long long)counts->rows, seq_len);
+        fprintf(stderr,
+                "%s%llu of %llu rows cut to %u tokens: %llu tokens lost, %llu rows lost some that "
+                "are scored\n",
+                whose, (unsigned long long)counts->truncated, (unsigned long long)counts->rows,
+                seq_len, (unsigned long long)counts->tokens_cut,
+                (unsigned long long)counts->completions_cut);
     }
-    if (counts->dropped) {
-        fprintf(stderr, "%llu rows dropped: nothing in them is scored\n",
-                (unsigned long long)counts->dropped);
+    tell(counts->dropped, whose, "rows dropped: nothing in them is scored");
+    tell(counts->empty, whose, "empty records left out");
+    tell(counts->bad, whose, "broken records left out");
+}
+
+static void tell_data(struct fl_dataset *data, uint32_t seq_len)
+{
+    tell_counts(fl_dataset_counts(data), seq_len, "");
+    const struct fl_dataset *valid = fl_dataset_valid(data);
+    if (valid) {
+        const struct fl_dataset_counts *counts = fl_dataset_counts(valid);
+        fprintf(stderr, "validation: %llu rows held out, %llu tokens, %llu of them scored\n",
+                (unsigned long long)counts->rows, (unsigned long long)counts->tokens,
+                (unsigned long long)counts->scored_tokens);
+        tell_counts(counts, seq_len, "validation: ");
     }
-    if (counts->bad) {
-        fprintf(stderr, "%llu broken records left out\n", (unsigned long long)counts->bad);
-    }
+}
+
+json_t *fl_local_counts(const struct fl_dataset *data)
+{
+    const struct fl_dataset_counts *c = fl_dataset_counts(data);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows", (json_int_t)c->rows,
+                     "tokens", (json_int_t)c->tokens, "scored", (json_int_t)c->scored_tokens,
+                     "truncated", (json_int_t)c->truncated, "completions_cut",
+                     (json_int_t)c->completions_cut, "tokens_cut", (json_int_t)c->tokens_cut,
+                     "dropped", (json_int_t)c->dropped, "empty", (json_int_t)c->empty, "bad",
+                     (json_int_t)c->bad);
 }
 
 enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
@@ -90,6 +121,7 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
         .seq_len = seq_len_of(config, options->seq_len),
         .add_eos = !options->no_eos,
         .specials_plain = !options->specials || strcmp(options->specials, "plain") == 0,
+        .loss_all = options->loss && strcmp(options->loss, "all") == 0,
         .skip_bad_rows = options->skip_bad_rows,
         .vocab_size = config->vocab,
         .valid_split = options->valid_split,
@@ -112,7 +144,7 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
     }
     fl_tokenizer_close(tokenizer);
     if (status == FL_OK) {
-        tell_counts(fl_dataset_counts(self->data), how.seq_len);
+        tell_data(self->data, how.seq_len);
         status = collect_rows(self->data, &self->rows, &self->count, error);
     }
     if (status == FL_OK && fl_dataset_valid(self->data)) {

@@ -45,19 +45,45 @@ struct fl_local_data {
     const char *path;
     uint64_t seq_len; /* 0: FL_SEQ_LEN_DEFAULT, or the model's context where that is shorter */
     bool no_eos, skip_bad_rows;
+    const char *loss;     /* "completions" | "all": what is scored of rows that have prompts */
     const char *specials; /* "plain" | "match": special-token strings in the data */
     double valid_split;   /* share of the records that goes into valid_rows */
     uint64_t split_seed;
     enum fl_dataset_part part; /* of a directory */
 };
 
+/* Rows of a table of struct fl_option that fill *data: what every command that reads rows takes. */
+/* clang-format off */
+#define FL_LOCAL_DATA_OPTIONS(data)                                                                \
+    {"--data", "PATH", FL_OPTION_STRING, &(data)->path, 0, 0, NULL, true, NULL,                    \
+     "JSONL, JSON, CSV or .txt file, or a directory of them"},                                     \
+    {"--seq-len", "T", FL_OPTION_U64, &(data)->seq_len, 2, FL_SEQ_MAX, NULL, false, NULL,          \
+     "tokens of the longest row (0: 256, or the model's context if shorter)"},                     \
+    {"--loss", "WHAT", FL_OPTION_CHOICE, &(data)->loss, 0, 0, "completions|all", false, NULL,      \
+     "what is scored where a row has a prompt: the completions alone, or all of it"},              \
+    {"--no-eos", NULL, FL_OPTION_FLAG, &(data)->no_eos, 0, 0, NULL, false, NULL,                   \
+     "append no end-of-text token to rows"},                                                       \
+    {"--specials", "HOW", FL_OPTION_CHOICE, &(data)->specials, 0, 0, "plain|match", false, NULL,   \
+     "special-token strings in the data: plain text, or the tokens"},                              \
+    {"--skip-bad-rows", NULL, FL_OPTION_FLAG, &(data)->skip_bad_rows, 0, 0, NULL, false, NULL,     \
+     "count broken records instead of stopping"},                                                  \
+    {"--skip-broken", NULL, FL_OPTION_FLAG, &(data)->skip_bad_rows, 0, 0, NULL, false, NULL,       \
+     "another name of --skip-bad-rows"}
+/* clang-format on */
+
 /*
  * Read data with the tokenizer of the model at model_path (rows of input_ids need none). Says on
- * stderr how many rows were cut, dropped or left out, if any.
+ * stderr how many rows were held out, cut, dropped or left out, if any.
  */
 FL_CHECKED enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
                                              const struct fl_local_data *options,
                                              struct fl_error *error);
+
+/*
+ * What was counted while reading, as a new JSON object: rows, tokens, scored, truncated,
+ * completions_cut, tokens_cut, dropped, empty, bad. NULL: out of memory.
+ */
+json_t *fl_local_counts(const struct fl_dataset *data);
 
 /* "auto", "f32", "bf16" as an enum; text is one of them. */
 enum fl_compute fl_local_compute(const char *text);

@@ -12,6 +12,7 @@
 #include "base/name.h"
 #include "crypto/authority.h"
 #include "proto/wire.h"
+#include "worker/data/dataset.h"
 
 #define MEMBER(name) offsetof(struct fl_siteconf, name), sizeof(((struct fl_siteconf *)0)->name)
 
@@ -27,6 +28,14 @@ static const struct fl_config_key keys[] = {
     {"data", "eval", FL_CONFIG_STRING, MEMBER(data_eval), 0, 0, NULL, "",
      "held-out data in the same form, for federated evaluation; empty: the files of a directory "
      "path that are named valid*, if any"},
+    {"data", "valid_split", FL_CONFIG_DOUBLE, MEMBER(data_valid_split), 0, FL_VALID_SPLIT_MAX, NULL,
+     "0",
+     "share of the records of path that is never trained on but evaluated on, where eval is "
+     "empty; chosen by a hash of each record"},
+    {"data", "loss", FL_CONFIG_CHOICE, MEMBER(data_loss_all), 0, 0, "completions|all",
+     "completions", "what is scored where a record has a prompt: its completions alone, or all"},
+    {"data", "skip_bad_rows", FL_CONFIG_BOOL, MEMBER(data_skip_bad_rows), 0, 0, NULL, "off",
+     "count broken records instead of refusing the file"},
     {"data.*", "*", FL_CONFIG_PATTERN, 0, 0, 0, 0, NULL, NULL,
      "[data.JOBNAME] path and eval override [data] for the job of that name"},
     {"policy", "jobs", FL_CONFIG_STRING, MEMBER(jobs), 0, 0, NULL, "*",

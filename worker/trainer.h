@@ -22,9 +22,10 @@
 /* What a site finds when it checks an offer. */
 struct fl_trainer_fit {
     uint8_t manifest[FL_HASH_BYTES];
-    uint8_t data[FL_HASH_BYTES];       /* of all rows that it would train and evaluate on */
-    struct fl_inventory inventory;     /* every linear of the base; owned by the caller */
-    uint64_t rows, truncated, dropped; /* training data at the job's seq_len */
+    uint8_t data[FL_HASH_BYTES];   /* of all rows that it would train and evaluate on */
+    struct fl_inventory inventory; /* every linear of the base; owned by the caller */
+    /* training data at the job's seq_len, as in struct fl_dataset_counts */
+    uint64_t rows, truncated, completions_cut, dropped, empty, bad;
     uint64_t eval_rows;
     uint64_t memory_bytes; /* estimate for a step of this job */
 };

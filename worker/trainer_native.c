@@ -25,6 +25,7 @@ struct table_key {
     const char *path;
     uint32_t seq_len;
     enum fl_dataset_part part;
+    double valid_split;  /* share of the training data to evaluate on */
     uint64_t keep, seed; /* of the subset to evaluate on; keep 0: all */
 };
 
@@ -66,8 +67,8 @@ static enum fl_status collect_rows(const struct fl_dataset *data, struct rows *o
 static bool table_is(const struct table *self, const struct table_key *key)
 {
     return self->data && strcmp(self->path, key->path) == 0 && self->key.seq_len == key->seq_len &&
-           self->key.part == key->part && self->key.keep == key->keep &&
-           self->key.seed == key->seed;
+           self->key.part == key->part && self->key.valid_split == key->valid_split &&
+           self->key.keep == key->keep && self->key.seed == key->seed;
 }
 
 /* The subset to evaluate on is taken from a file for that, or from what training data hold out. */
@@ -87,7 +88,8 @@ static enum fl_status table_rows(struct table *self, const struct table_key *key
 }
 
 static enum fl_status table_open(struct table *self, const struct native *native,
-                                 const struct table_key *key, struct fl_error *error)
+                                 const struct fl_siteconf *conf, const struct table_key *key,
+                                 struct fl_error *error)
 {
     if (table_is(self, key))
         return FL_OK;
@@ -95,6 +97,9 @@ static enum fl_status table_open(struct table *self, const struct native *native
     struct fl_dataset_options options = {.seq_len = key->seq_len,
                                          .add_eos = true,
                                          .vocab_size = fl_model_config(native->model)->vocab,
+                                         .loss_all = conf->data_loss_all != 0,
+                                         .skip_bad_rows = conf->data_skip_bad_rows,
+                                         .valid_split = key->valid_split,
                                          .part = key->part};
     enum fl_status status = fl_dataset_open(key->path, native->tokenizer, &options, &self->data,
                                             error);
@@ -162,9 +167,10 @@ static enum fl_status open_data(struct native *self, const struct fl_siteconf *c
     struct table_key key = {.path = path,
                             .seq_len = offer->seq_len,
                             .part = FL_PART_TRAIN,
+                            .valid_split = eval[0] ? 0.0 : conf->data_valid_split,
                             .keep = offer->evaluate_rows,
                             .seed = offer->seed};
-    enum fl_status status = table_open(&self->train, self, &key, error);
+    enum fl_status status = table_open(&self->train, self, conf, &key, error);
     if (status != FL_OK || offer->evaluate_every == 0)
         return status;
     if (!eval[0]) {
@@ -173,7 +179,8 @@ static enum fl_status open_data(struct native *self, const struct fl_siteconf *c
     }
     key.path = eval;
     key.part = FL_PART_EVAL;
-    return table_open(&self->eval, self, &key, error);
+    key.valid_split = 0.0;
+    return table_open(&self->eval, self, conf, &key, error);
 }
 
 static enum fl_compute engine_compute(const struct fl_siteconf *conf,
@@ -273,7 +280,10 @@ static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
     const struct fl_dataset_counts *counts = fl_dataset_counts(self->train.data);
     out->rows = counts->rows;
     out->truncated = counts->truncated;
+    out->completions_cut = counts->completions_cut;
     out->dropped = counts->dropped;
+    out->empty = counts->empty;
+    out->bad = counts->bad;
     out->eval_rows = eval_rows(self)->count;
     hash_data(self, out->data);
     status = copy_inventory(fl_model_inventory(self->model), &out->inventory);

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct fl_tokenizer *tokenizer;
-    static struct fl_ids ids, labels;
+    static struct fl_example example;
     struct fl_error error;
     const char *golden = FL_TEST_SOURCE_DIR "/golden/tokenizer/llama3";
     if (tokenizer == NULL && fl_tokenizer_open(golden, &tokenizer, &error) != FL_OK)
@@ -23,11 +23,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fl_place place = {1, 1};
     enum fl_status status = fl_record_parse((const char *)data, size, &record, &place, &error);
     if (status == FL_OK)
-        status = fl_record_row(record, tokenizer, &options, &ids, &labels, &error);
+        status = fl_record_row(record, tokenizer, &options, &example, &error);
     json_decref(record);
     if (status != FL_OK)
         return 0;
     int32_t vocab = (int32_t)fl_tokenizer_vocab_size(tokenizer);
+    const struct fl_ids ids = example.ids, labels = example.labels;
     if (ids.count != labels.count)
         abort();
     for (size_t i = 0; i < ids.count; i++) {

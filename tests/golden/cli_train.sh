@@ -83,6 +83,28 @@ expect 0 "gguf" "$worker" train --model "$golden/tiny-gguf/mixed.gguf" --data "$
     --out "$work/g" --steps 2 --threads 1
 expect 0 "text rows" "$worker" train --model "$tiny" --data "$tiny/text.jsonl" --out "$work/t" --steps 2
 
+# --- what sites have: a table, a share held out, long prompts, records that are empty or broken
+{
+    echo 'id,prompt,completion'
+    for i in $(seq 40); do printf '%s,"ward %s, ","bed ""%s"""\r\n' "$i" "$i" "$i"; done
+    printf '41,x,\n42,too few\n43,"%0300d",yes\n' 0
+} >"$work/rows.csv"
+csv=("$worker" train --model "$tiny" --data "$work/rows.csv" --out "$work/s" --steps 1 --seq-len 40 --json)
+expect 3 "broken row of a table" "${csv[@]}"
+says "broken row of a table" 'rows\.csv:43:1: 2 fields, and the header has 3' "$work/err"
+expect 0 "table" "${csv[@]}" --skip-broken
+says "table" '^\{"event":"data","rows":41,.*"truncated":1,"completions_cut":0,"tokens_cut":[0-9]+,"dropped":0,"empty":1,"bad":1,"valid":null\}$' "$work/out"
+expect 0 "held out" "${csv[@]}" --skip-bad-rows --valid-split 0.2
+says "held out" '^\{"event":"data","rows":[23][0-9],.*"valid":\{"rows":[1-9][0-9]?,' "$work/out"
+says "held out" 'validation: [0-9]+ rows held out' "$work/err"
+expect 2 "share of more than all" "${csv[@]}" --valid-split 1.5
+completions=$("$worker" eval --model "$tiny" --data "$work/rows.csv" --skip-broken 2>/dev/null | sed 's/,.*//')
+everything=$("$worker" eval --model "$tiny" --data "$work/rows.csv" --skip-broken --loss all 2>/dev/null | sed 's/,.*//')
+[ "${completions#*:}" -lt "${everything#*:}" ] || fail "--loss all scores no more: $completions, $everything"
+printf 'PAR1' >"$work/rows.parquet"
+expect 3 "parquet" "$worker" eval --model "$tiny" --data "$work/rows.parquet"
+says "parquet" 'Parquet.*read_parquet' "$work/err"
+
 # --- going on from an adapter
 init=("${train[@]}" --init-adapter "$work/a" --out "$work/c" --steps 1)
 expect 0 "init" "${init[@]}"

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/limits.h"
+#include "worker/data/example.h"
 #include "worker/data/files.h"
 #include "worker/data/record.h"
 #include "worker/data/source.h"
@@ -20,7 +21,8 @@
 struct entry {
     size_t ids, labels; /* offsets into values */
     uint32_t length;
-    bool truncated;
+    bool completion_cut;
+    size_t tokens_cut;
     uint64_t order; /* scratch of fl_dataset_keep() */
 };
 
@@ -38,19 +40,11 @@ struct reading {
     struct fl_dataset *side; /* where rows go that are not drawn: set, or set->valid */
     struct fl_tokenizer *tokenizer;
     const struct fl_dataset_options *options;
-    struct fl_ids ids, labels; /* of the row at hand */
+    struct fl_example example; /* the record at hand */
     struct fl_error *error;
 };
 
 /* ---- rows ---- */
-
-static uint64_t count_scored(const int32_t *labels, uint32_t length)
-{
-    uint64_t scored = 0;
-    for (uint32_t i = 1; i < length; i++)
-        scored += labels[i] != FL_IGNORE;
-    return scored;
-}
 
 static enum fl_status reserve_entry(struct fl_dataset *self)
 {
@@ -68,38 +62,56 @@ static enum fl_status reserve_entry(struct fl_dataset *self)
 static void count_row(struct fl_dataset *self, const struct entry *entry)
 {
     self->counts.rows++;
-    self->counts.truncated += entry->truncated;
+    self->counts.truncated += entry->tokens_cut > 0;
+    self->counts.completions_cut += entry->completion_cut;
+    self->counts.tokens_cut += entry->tokens_cut;
     self->counts.tokens += entry->length;
-    self->counts.scored_tokens += count_scored(self->values.ids + entry->labels, entry->length);
+    self->counts.scored_tokens += fl_labels_scored(self->values.ids + entry->labels, entry->length);
 }
 
-/* Cut, drop or keep one row of `count` ids. */
-static enum fl_status add_row(struct reading *r, struct fl_dataset *set, const int32_t *ids,
-                              const int32_t *labels, size_t count)
+static enum fl_status store_row(struct fl_dataset *set, struct entry *entry, const int32_t *ids,
+                                const int32_t *labels)
 {
-    bool truncated = count > r->options->seq_len;
-    uint32_t length = truncated ? r->options->seq_len : (uint32_t)count;
-    if (length < 2 || count_scored(labels, length) == 0) {
+    entry->ids = entry->labels = set->values.count;
+    enum fl_status status = reserve_entry(set);
+    if (status == FL_OK)
+        status = fl_ids_append(&set->values, ids, entry->length);
+    /* position 0 is never scored: its label does not matter */
+    if (status == FL_OK && memcmp(ids + 1, labels + 1, (entry->length - 1) * sizeof *ids) != 0) {
+        entry->labels = set->values.count;
+        status = fl_ids_append(&set->values, labels, entry->length);
+    }
+    if (status != FL_OK)
+        return status;
+    set->entries[set->counts.rows] = *entry;
+    count_row(set, entry);
+    return FL_OK;
+}
+
+/* Cut, drop or keep the example at hand. */
+static enum fl_status add_row(struct reading *r, struct fl_dataset *set)
+{
+    struct fl_example *example = &r->example;
+    struct fl_example_cut cut;
+    if (example->empty) {
+        set->counts.empty++;
+        return FL_OK;
+    }
+    fl_example_cut(example, r->options->seq_len, &cut);
+    size_t length = example->ids.count;
+    if (length < 2 || fl_labels_scored(example->labels.ids, length) == 0) {
         set->counts.dropped++;
         return FL_OK;
     }
     if (set->counts.rows >= FL_DATASET_ROWS_MAX)
         return fl_fail(r->error, FL_ERANGE, "more than %u rows", FL_DATASET_ROWS_MAX);
-    struct entry entry = {.ids = set->values.count, .length = length, .truncated = truncated};
-    entry.labels = entry.ids;
-    enum fl_status status = reserve_entry(set);
-    if (status == FL_OK)
-        status = fl_ids_append(&set->values, ids, length);
-    /* position 0 is never scored: its label does not matter */
-    if (status == FL_OK && memcmp(ids + 1, labels + 1, (length - 1) * sizeof *ids) != 0) {
-        entry.labels = set->values.count;
-        status = fl_ids_append(&set->values, labels, length);
-    }
-    if (status != FL_OK)
-        return fl_fail_memory(r->error);
-    set->entries[set->counts.rows] = entry;
-    count_row(set, &entry);
-    return FL_OK;
+    if (r->options->loss_all)
+        fl_example_score_all(example);
+    struct entry entry = {
+        .length = (uint32_t)length, .completion_cut = cut.scored > 0, .tokens_cut = cut.tokens};
+    return store_row(set, &entry, example->ids.ids, example->labels.ids) == FL_OK
+               ? FL_OK
+               : fl_fail_memory(r->error);
 }
 
 /* ---- files ---- */
@@ -121,11 +133,10 @@ static enum fl_status side_of(const struct reading *r, const json_t *record,
 static enum fl_status read_record(struct reading *r, const json_t *record)
 {
     struct fl_dataset *side = NULL;
-    enum fl_status status = fl_record_row(record, r->tokenizer, r->options, &r->ids, &r->labels,
-                                          r->error);
+    enum fl_status status = fl_record_row(record, r->tokenizer, r->options, &r->example, r->error);
     if (status == FL_OK)
         status = side_of(r, record, &side);
-    return status == FL_OK ? add_row(r, side, r->ids.ids, r->labels.ids, r->ids.count) : status;
+    return status == FL_OK ? add_row(r, side) : status;
 }
 
 /* *ended tells that the source has no more records. */
@@ -166,7 +177,22 @@ static enum fl_status add_text_row(struct reading *r, const int32_t *ids, size_t
     struct fl_dataset *side = r->side;
     if (share > 0 && fl_record_draw_ids(ids, count, r->options->split_seed) < share)
         side = r->set->valid;
-    return add_row(r, side, ids, ids, count);
+    fl_example_clear(&r->example);
+    if (fl_ids_append(&r->example.ids, ids, count) != FL_OK)
+        return fl_fail_memory(r->error);
+    enum fl_status status = fl_example_label(&r->example, true, r->error);
+    return status == FL_OK ? add_row(r, side) : status;
+}
+
+static enum fl_status cut_text(struct reading *r, const struct fl_ids *ids)
+{
+    enum fl_status status = FL_OK;
+    for (size_t at = 0; status == FL_OK && at < ids->count; at += r->options->seq_len) {
+        size_t left = ids->count - at;
+        size_t count = left < r->options->seq_len ? left : r->options->seq_len;
+        status = add_text_row(r, ids->ids + at, count);
+    }
+    return status;
 }
 
 /* The whole file is one text: its ids are cut into consecutive rows. */
@@ -175,21 +201,19 @@ static enum fl_status read_text(struct reading *r, const char *path)
     if (r->tokenizer == NULL)
         return fl_fail(r->error, FL_EINVAL, "%s: a text file needs a tokenizer", path);
     struct fl_buf text;
+    struct fl_ids ids = {0};
     enum fl_status status = fl_fs_read(path, TEXT_FILE_BYTES_MAX, &text, r->error);
     unsigned flags = FL_ENCODE_ADD_SPECIAL;
     if (r->options->specials_plain)
         flags |= FL_ENCODE_SPECIALS_PLAIN;
     size_t bom = text.length >= 3 && memcmp(text.data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    r->ids.count = 0;
     if (status == FL_OK)
         status = fl_tokenizer_encode(r->tokenizer, fl_buf_text(&text) + bom, text.length - bom,
-                                     flags, &r->ids, r->error);
+                                     flags, &ids, r->error);
     fl_buf_free(&text);
-    for (size_t at = 0; status == FL_OK && at < r->ids.count; at += r->options->seq_len) {
-        size_t left = r->ids.count - at;
-        size_t count = left < r->options->seq_len ? left : r->options->seq_len;
-        status = add_text_row(r, r->ids.ids + at, count);
-    }
+    if (status == FL_OK)
+        status = cut_text(r, &ids);
+    fl_ids_free(&ids);
     return status;
 }
 
@@ -273,8 +297,8 @@ static enum fl_status check_rows(const struct fl_dataset *self, const char *path
     if (self->counts.rows == 0)
         return fl_fail(error, FL_EFORMAT,
                        "%s: no row with anything to learn from (%" PRIu64 " dropped, %" PRIu64
-                       " broken records)",
-                       path, self->counts.dropped, self->counts.bad);
+                       " empty, %" PRIu64 " broken)",
+                       path, self->counts.dropped, self->counts.empty, self->counts.bad);
     if (self->valid != NULL && self->valid->counts.rows == 0)
         return fl_fail(error, FL_EFORMAT,
                        "%s: no row to validate on beside its %" PRIu64 " rows; hold out a larger "
@@ -308,8 +332,7 @@ enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
     struct reading r = {
         .set = self, .side = self, .tokenizer = tokenizer, .options = options, .error = error};
     status = read_path(&r, path);
-    fl_ids_free(&r.ids);
-    fl_ids_free(&r.labels);
+    fl_example_free(&r.example);
     if (status != FL_OK) {
         fl_dataset_close(self);
         return status;
@@ -415,8 +438,8 @@ enum fl_status fl_dataset_keep(struct fl_dataset *self, size_t count, uint64_t s
         self->entries[i].order = row_order(seed, i);
     qsort(self->entries, rows, sizeof *self->entries, compare_order);
     qsort(self->entries, count, sizeof *self->entries, compare_place);
-    self->counts.rows = self->counts.truncated = 0;
-    self->counts.tokens = self->counts.scored_tokens = 0;
+    self->counts = (struct fl_dataset_counts){
+        .dropped = self->counts.dropped, .empty = self->counts.empty, .bad = self->counts.bad};
     for (size_t i = 0; i < count; i++)
         count_row(self, &self->entries[i]);
     return FL_OK;

@@ -17,9 +17,10 @@
  * are the rows held out. FL_PART_EVAL reads the test files instead; without any, those for
  * validation; without these, all.
  *
- * Rows longer than seq_len are cut and counted; rows that then score nothing are dropped and
- * counted. The label of position 0 is never scored. A broken record ends the reading with
- * FL_EFORMAT and "FILE:LINE:COLUMN: ..." unless skip_bad_rows is set.
+ * Rows longer than seq_len are cut: the prompt gives way before the completion does (example.h).
+ * Rows that score nothing are dropped, records with nothing but blanks to learn from are left out;
+ * all of it is counted. The label of position 0 is never scored. A broken record ends the reading
+ * with FL_EFORMAT and "FILE:LINE:COLUMN: ..." unless skip_bad_rows is set.
  *
  * Threads: immutable once open; any thread may read it.
  */
@@ -47,6 +48,7 @@ struct fl_dataset_options {
     uint32_t seq_len;          /* tokens of the longest row, 2..FL_SEQ_MAX */
     bool add_eos;              /* append EOS to text and completion rows */
     bool specials_plain;       /* special-token strings in the data are text */
+    bool loss_all;             /* score prompts too, and every turn of a conversation */
     bool skip_bad_rows;        /* count a broken record instead of stopping there */
     uint32_t vocab_size;       /* ids at or above it are refused; 0: the tokenizer's vocabulary */
     double valid_split;        /* 0..FL_VALID_SPLIT_MAX: share of the records that is held out */
@@ -56,12 +58,15 @@ struct fl_dataset_options {
 
 /* Counted while reading. */
 struct fl_dataset_counts {
-    uint64_t rows;          /* kept */
-    uint64_t truncated;     /* kept rows that were cut at seq_len */
-    uint64_t dropped;       /* rows with nothing scored */
-    uint64_t bad;           /* broken records left out (skip_bad_rows) */
-    uint64_t tokens;        /* of the kept rows */
-    uint64_t scored_tokens; /* of the kept rows: labels other than -100, position 0 left out */
+    uint64_t rows;            /* kept */
+    uint64_t truncated;       /* kept rows that were cut to seq_len */
+    uint64_t completions_cut; /* those among them that lost something scored */
+    uint64_t tokens_cut;      /* what they lost in all */
+    uint64_t dropped;         /* rows with nothing scored, or of one token */
+    uint64_t empty;           /* records whose text or completion is blank, left out */
+    uint64_t bad;             /* broken records left out (skip_bad_rows) */
+    uint64_t tokens;          /* of the kept rows */
+    uint64_t scored_tokens;   /* of the kept rows: labels other than -100, position 0 left out */
 };
 
 /*

@@ -15,32 +15,23 @@ struct context {
     const json_t *row;
     struct fl_tokenizer *tokenizer;
     const struct fl_dataset_options *options;
-    struct fl_ids *ids, *labels;
+    struct fl_example *out;
     struct fl_error *error;
 };
 
-/* Stanford Alpaca's prompt, which the models of that family are trained with. */
-#define ALPACA_TASK   "Below is an instruction that describes a task"
-#define ALPACA_ANSWER "Write a response that appropriately completes the request."
-
-/* Give the ids that have no label yet theirs: the id itself, or FL_IGNORE. */
-static enum fl_status label_rest(struct context *c, bool scored)
-{
-    enum fl_status status = FL_OK;
-    for (size_t i = c->labels->count; status == FL_OK && i < c->ids->count; i++)
-        status = fl_ids_push(c->labels, scored ? c->ids->ids[i] : FL_IGNORE);
-    return status == FL_OK ? FL_OK : fl_fail_memory(c->error);
-}
+struct text {
+    const char *bytes;
+    size_t length;
+};
 
 /* Encode, and label what came out. */
-static enum fl_status put(struct context *c, const char *text, size_t length, unsigned flags,
-                          bool scored)
+static enum fl_status put(struct context *c, const struct text *text, unsigned flags, bool scored)
 {
     if (c->options->specials_plain)
         flags |= FL_ENCODE_SPECIALS_PLAIN;
-    enum fl_status status = fl_tokenizer_encode(c->tokenizer, text, length, flags, c->ids,
-                                                c->error);
-    return status == FL_OK ? label_rest(c, scored) : status;
+    enum fl_status status = fl_tokenizer_encode(c->tokenizer, text->bytes, text->length, flags,
+                                                &c->out->ids, c->error);
+    return status == FL_OK ? fl_example_label(c->out, scored, c->error) : status;
 }
 
 static enum fl_status put_eos(struct context *c)
@@ -51,83 +42,115 @@ static enum fl_status put_eos(struct context *c)
     if (eos < 0)
         return fl_fail(c->error, FL_EINVAL,
                        "the model's tokenizer names no end-of-sequence token to append");
-    if (fl_ids_push(c->ids, eos) != FL_OK)
+    if (fl_ids_push(&c->out->ids, eos) != FL_OK)
         return fl_fail_memory(c->error);
-    return label_rest(c, true);
+    return fl_example_label(c->out, true, c->error);
+}
+
+static bool is_blank(const struct text *text)
+{
+    for (size_t i = 0; i < text->length; i++) {
+        if (memchr(" \t\r\n", text->bytes[i], 4) == NULL)
+            return false;
+    }
+    return true;
 }
 
 /* A member that must be a string. */
-static enum fl_status text_of(struct context *c, const char *key, const char **text, size_t *length)
+static enum fl_status text_of(struct context *c, const char *key, struct text *out)
 {
     const json_t *value = json_object_get(c->row, key);
     if (!json_is_string(value))
         return fl_fail(c->error, FL_EFORMAT, "\"%s\" is missing or not a string", key);
-    *text = json_string_value(value);
-    *length = json_string_length(value);
+    *out = (struct text){json_string_value(value), json_string_length(value)};
     return FL_OK;
 }
 
 static enum fl_status row_text(struct context *c)
 {
-    const char *text;
-    size_t length;
-    enum fl_status status = text_of(c, "text", &text, &length);
-    if (status == FL_OK)
-        status = put(c, text, length, FL_ENCODE_ADD_SPECIAL, true);
+    struct text text;
+    enum fl_status status = text_of(c, "text", &text);
+    if (status != FL_OK)
+        return status;
+    c->out->empty = is_blank(&text);
+    status = put(c, &text, FL_ENCODE_ADD_SPECIAL, true);
     return status == FL_OK ? put_eos(c) : status;
+}
+
+/*
+ * Prompt, completion and end. Only where the row is too long for its options it matters which ids
+ * of the prompt come from its first head_bytes (and the template's prefix).
+ */
+static enum fl_status put_pair(struct context *c, const struct text *prompt, size_t head_bytes,
+                               const struct text *completion)
+{
+    c->out->empty = is_blank(completion);
+    enum fl_status status = put(c, prompt, FL_ENCODE_PREFIX_ONLY, false);
+    if (status == FL_OK)
+        status = put(c, completion, 0, true);
+    if (status == FL_OK)
+        status = put_eos(c);
+    if (status != FL_OK || c->out->ids.count <= c->options->seq_len)
+        return status;
+    struct fl_ids head = {0};
+    status = fl_tokenizer_encode(c->tokenizer, prompt->bytes, head_bytes, FL_ENCODE_PREFIX_ONLY,
+                                 &head, c->error);
+    c->out->head = head.count;
+    fl_ids_free(&head);
+    return status;
 }
 
 static enum fl_status row_prompt(struct context *c)
 {
-    const char *prompt, *completion;
-    size_t prompt_length, completion_length;
-    enum fl_status status = text_of(c, "prompt", &prompt, &prompt_length);
+    struct text prompt, completion;
+    enum fl_status status = text_of(c, "prompt", &prompt);
     if (status == FL_OK)
-        status = text_of(c, "completion", &completion, &completion_length);
-    if (status == FL_OK)
-        status = put(c, prompt, prompt_length, FL_ENCODE_PREFIX_ONLY, false);
-    if (status == FL_OK)
-        status = put(c, completion, completion_length, 0, true);
-    return status == FL_OK ? put_eos(c) : status;
+        status = text_of(c, "completion", &completion);
+    return status == FL_OK ? put_pair(c, &prompt, 0, &completion) : status;
 }
 
-static void put_bytes(struct fl_buf *out, const char *title, const char *text, size_t length)
+static void put_bytes(struct fl_buf *out, const char *title, const struct text *text)
 {
     fl_buf_append(out, title, strlen(title));
-    fl_buf_append(out, text, length);
+    fl_buf_append(out, text->bytes, text->length);
+}
+
+/* Stanford Alpaca's prompt, which the models of that family are trained with. */
+static void write_alpaca(struct fl_buf *out, const struct text *instruction,
+                         const struct text *input, size_t *head_bytes)
+{
+    const bool has_input = input->length > 0;
+    fl_buf_printf(out,
+                  "Below is an instruction that describes a task%s. Write a response that "
+                  "appropriately completes the request.\n\n### Instruction:\n",
+                  has_input ? ", paired with an input that provides further context" : "");
+    *head_bytes = out->length;
+    put_bytes(out, "", instruction);
+    if (has_input)
+        put_bytes(out, "\n\n### Input:\n", input);
+    put_bytes(out, "\n\n### Response:\n", &(struct text){"", 0});
 }
 
 static enum fl_status row_instruction(struct context *c)
 {
-    const char *instruction, *output, *input = "";
-    size_t instruction_length, output_length, input_length = 0;
-    enum fl_status status = text_of(c, "instruction", &instruction, &instruction_length);
+    struct text instruction, output, input = {"", 0};
+    enum fl_status status = text_of(c, "instruction", &instruction);
     if (status == FL_OK)
-        status = text_of(c, "output", &output, &output_length);
+        status = text_of(c, "output", &output);
     const json_t *given = json_object_get(c->row, "input");
     if (status == FL_OK && given != NULL && !json_is_null(given))
-        status = text_of(c, "input", &input, &input_length);
+        status = text_of(c, "input", &input);
     if (status != FL_OK)
         return status;
+    size_t head_bytes;
     struct fl_buf prompt;
     fl_buf_init(&prompt, 2ull * FL_DATASET_RECORD_BYTES_MAX);
-    put_bytes(&prompt, ALPACA_TASK, "", 0);
-    if (input_length > 0)
-        put_bytes(&prompt, ", paired with an input that provides further context", "", 0);
-    put_bytes(&prompt, ". " ALPACA_ANSWER "\n\n### Instruction:\n", instruction,
-              instruction_length);
-    if (input_length > 0)
-        put_bytes(&prompt, "\n\n### Input:\n", input, input_length);
-    put_bytes(&prompt, "\n\n### Response:\n", "", 0);
+    write_alpaca(&prompt, &instruction, &input, &head_bytes);
     status = fl_buf_status(&prompt);
-    if (status != FL_OK)
-        fl_fail_memory(c->error);
-    if (status == FL_OK)
-        status = put(c, fl_buf_text(&prompt), prompt.length, FL_ENCODE_PREFIX_ONLY, false);
+    struct text text = {fl_buf_text(&prompt), prompt.length};
+    status = status == FL_OK ? put_pair(c, &text, head_bytes, &output) : fl_fail_memory(c->error);
     fl_buf_free(&prompt);
-    if (status == FL_OK)
-        status = put(c, output, output_length, 0, true);
-    return status == FL_OK ? put_eos(c) : status;
+    return status;
 }
 
 /* An array of whole numbers within [0, vocabulary), or FL_IGNORE where that is allowed. */
@@ -155,16 +178,21 @@ static enum fl_status numbers(struct context *c, const char *key, bool ignore, s
 
 static enum fl_status row_ids(struct context *c)
 {
-    enum fl_status status = numbers(c, "input_ids", false, c->ids);
+    struct fl_example *out = c->out;
+    enum fl_status status = numbers(c, "input_ids", false, &out->ids);
     const json_t *labels = json_object_get(c->row, "labels");
     if (status != FL_OK)
         return status;
-    if (labels == NULL || json_is_null(labels))
-        return label_rest(c, true);
-    status = numbers(c, "labels", true, c->labels);
-    if (status == FL_OK && c->labels->count != c->ids->count)
-        return fl_fail(c->error, FL_EFORMAT, "%zu input_ids but %zu labels", c->ids->count,
-                       c->labels->count);
+    out->empty = out->ids.count == 0;
+    out->given = labels != NULL && !json_is_null(labels);
+    if (!out->given)
+        return fl_example_label(out, true, c->error);
+    out->head = c->tokenizer != NULL && out->ids.count > 0 &&
+                out->ids.ids[0] == fl_tokenizer_bos(c->tokenizer);
+    status = numbers(c, "labels", true, &out->labels);
+    if (status == FL_OK && out->labels.count != out->ids.count)
+        return fl_fail(c->error, FL_EFORMAT, "%zu input_ids but %zu labels", out->ids.count,
+                       out->labels.count);
     return status;
 }
 
@@ -172,8 +200,8 @@ static enum fl_status row_chat(struct context *c)
 {
     bool sharegpt = json_object_get(c->row, "messages") == NULL;
     const json_t *messages = json_object_get(c->row, sharegpt ? "conversations" : "messages");
-    return fl_chat_row(c->tokenizer, messages, sharegpt, c->options->specials_plain, c->ids,
-                       c->labels, c->error);
+    return fl_chat_row(c->tokenizer, messages, sharegpt, c->options->specials_plain, &c->out->ids,
+                       &c->out->labels, c->error);
 }
 
 static const struct {
@@ -213,15 +241,18 @@ enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
     uint64_t line = reason.line > 1 ? (uint64_t)reason.line - 1 : 0;
     uint64_t column = reason.column > 1 ? (uint64_t)reason.column : 1;
     *place = (struct fl_place){place->line + line, line > 0 ? column : place->column + column - 1};
-    return fl_fail(error, FL_EFORMAT, "not valid JSON: %s", reason.text);
+    /* not what stands there: a site's reasons may be told to others, its data never */
+    const char *quote = strstr(reason.text, " near ");
+    size_t told = quote != NULL ? (size_t)(quote - reason.text) : strlen(reason.text);
+    return fl_fail(error, FL_EFORMAT, "not valid JSON: %.*s", (int)told, reason.text);
 }
 
 enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
-                             const struct fl_dataset_options *options, struct fl_ids *ids,
-                             struct fl_ids *labels, struct fl_error *error)
+                             const struct fl_dataset_options *options, struct fl_example *out,
+                             struct fl_error *error)
 {
-    ids->count = labels->count = 0;
-    struct context c = {record, tokenizer, options, ids, labels, error};
+    fl_example_clear(out);
+    struct context c = {record, tokenizer, options, out, error};
     return json_is_object(record) ? read_row(&c)
                                   : fl_fail(error, FL_EFORMAT, "it is not a JSON object");
 }

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "worker/data/dataset.h"
+#include "worker/data/example.h"
 #include "worker/data/feed.h"
 
 /*
@@ -22,13 +23,13 @@ FL_CHECKED enum fl_status fl_record_parse(const char *text, size_t length, json_
                                           struct fl_place *place, struct fl_error *error);
 
 /*
- * ids and labels are emptied and filled to the same count (not yet cut, possibly 0). FL_EFORMAT
- * says what is wrong with the record, without file and line.
+ * The record as an example, not yet cut, its labels completions only where it has prompts; *out was
+ * zeroed once and is emptied here. FL_EFORMAT says what is wrong with the record, without file and
+ * line.
  */
 FL_CHECKED enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
                                         const struct fl_dataset_options *options,
-                                        struct fl_ids *ids, struct fl_ids *labels,
-                                        struct fl_error *error);
+                                        struct fl_example *out, struct fl_error *error);
 
 /*
  * BLAKE2b(key = seed, the record as compact JSON with sorted keys) as a number in [0, 1): the same

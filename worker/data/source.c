@@ -191,7 +191,8 @@ static enum fl_status add_column(struct fl_source *self, const struct fl_csv_fie
     name[field->length] = '\0';
     bool twice = has_column(self, name);
     self->columns[self->column_count++] = name;
-    return twice ? fl_fail(error, FL_EFORMAT, "the header names column \"%.64s\" twice", name)
+    return twice ? fl_fail(error, FL_EFORMAT, "column %zu of the header is named as one before it",
+                           self->column_count)
                  : FL_OK;
 }
 

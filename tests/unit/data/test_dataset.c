@@ -51,18 +51,45 @@ START_TEST(rows_are_cut_dropped_and_counted)
                           "{\"input_ids\":[4,5,6],\"labels\":[4,-100,6]}");
     fl_assert_ok(open_file("a.jsonl", NULL, &OPTIONS, &set), &error);
     const struct fl_dataset_counts *counts = fl_dataset_counts(set);
-    ck_assert_uint_eq(counts->rows, 3);
-    ck_assert_uint_eq(counts->truncated, 1);
-    ck_assert_uint_eq(counts->dropped, 4);
+    ck_assert_uint_eq(counts->rows, 4);
+    ck_assert_uint_eq(counts->truncated, 2);
+    ck_assert_uint_eq(counts->tokens_cut, 3);
+    ck_assert_uint_eq(counts->completions_cut, 1);
+    ck_assert_uint_eq(counts->dropped, 2);
+    ck_assert_uint_eq(counts->empty, 1);
     ck_assert_uint_eq(counts->bad, 0);
-    ck_assert_uint_eq(counts->tokens, 3 + 4 + 3);
-    ck_assert_uint_eq(counts->scored_tokens, 2 + 3 + 1);
+    ck_assert_uint_eq(counts->tokens, 3 + 4 + 4 + 3);
+    ck_assert_uint_eq(counts->scored_tokens, 2 + 3 + 1 + 1);
     row_is(set, 0, (const int32_t[]){1, 2, 3}, 3);
     row_is(set, 1, (const int32_t[]){1, 2, 3, 4}, 4);
-    row_is(set, 2, (const int32_t[]){4, 5, 6}, 3);
-    ck_assert_int_eq(fl_dataset_row(set, 2).labels[1], FL_IGNORE);
-    ck_assert_int_eq(fl_dataset_row(set, 2).labels[2], 6);
+    row_is(set, 2, (const int32_t[]){2, 3, 4, 5}, 4);
+    row_is(set, 3, (const int32_t[]){4, 5, 6}, 3);
+    ck_assert_int_eq(fl_dataset_row(set, 3).labels[1], FL_IGNORE);
+    ck_assert_int_eq(fl_dataset_row(set, 3).labels[2], 6);
     fl_dataset_close(set);
+}
+END_TEST
+
+START_TEST(prompts_are_scored_too_if_asked_for)
+{
+    struct fl_tokenizer *tokenizer;
+    struct fl_dataset *set;
+    struct fl_dataset_options options = {.seq_len = 6};
+    fl_assert_ok(fl_tokenizer_open(GOLDEN "gpt2", &tokenizer, &error), &error);
+    write_file("p.jsonl", "{\"prompt\":\"The quick brown fox\",\"completion\":\" jumps\"}\n"
+                          "{\"prompt\":\"x\",\"completion\":\" \"}\n");
+    fl_assert_ok(open_file("p.jsonl", tokenizer, &options, &set), &error);
+    size_t scored = (size_t)fl_dataset_counts(set)->scored_tokens;
+    ck_assert_uint_lt(scored, fl_dataset_counts(set)->tokens - 1);
+    ck_assert_uint_eq(fl_dataset_counts(set)->completions_cut, 0);
+    ck_assert_uint_eq(fl_dataset_counts(set)->truncated, 1);
+    ck_assert_uint_eq(fl_dataset_counts(set)->empty, 1);
+    fl_dataset_close(set);
+    options.loss_all = true;
+    fl_assert_ok(open_file("p.jsonl", tokenizer, &options, &set), &error);
+    ck_assert_uint_eq(fl_dataset_counts(set)->scored_tokens, fl_dataset_counts(set)->tokens - 1);
+    fl_dataset_close(set);
+    fl_tokenizer_close(tokenizer);
 }
 END_TEST
 
@@ -278,6 +305,7 @@ static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, set_up, NULL);
     tcase_add_test(tc, rows_are_cut_dropped_and_counted);
+    tcase_add_test(tc, prompts_are_scored_too_if_asked_for);
     tcase_add_test(tc, a_broken_line_stops_with_its_number_or_is_counted);
     tcase_add_test(tc, a_text_file_is_cut_into_consecutive_rows);
     tcase_add_test(tc, a_directory_is_read_in_the_order_of_its_names);

@@ -10,7 +10,7 @@
 static struct fl_error error;
 static struct fl_tokenizer *tokenizer;
 static struct fl_dataset_options options;
-static struct fl_ids ids, labels;
+static struct fl_example example;
 
 static void set_up(void)
 {
@@ -21,8 +21,7 @@ static void set_up(void)
 static void tear_down(void)
 {
     fl_tokenizer_close(tokenizer);
-    fl_ids_free(&ids);
-    fl_ids_free(&labels);
+    fl_example_free(&example);
 }
 
 static enum fl_status read_with(const char *line, struct fl_tokenizer *with,
@@ -32,7 +31,7 @@ static enum fl_status read_with(const char *line, struct fl_tokenizer *with,
     struct fl_place place = {1, 1};
     enum fl_status status = fl_record_parse(line, strlen(line), &record, &place, &error);
     if (status == FL_OK)
-        status = fl_record_row(record, with, how, &ids, &labels, &error);
+        status = fl_record_row(record, with, how, &example, &error);
     json_decref(record);
     return status;
 }
@@ -56,11 +55,11 @@ static void encode(const char *text, unsigned flags, struct fl_ids *out)
 
 static void row_is(const struct fl_ids *expected, size_t unscored)
 {
-    ck_assert_uint_eq(ids.count, expected->count);
-    ck_assert_uint_eq(labels.count, expected->count);
-    for (size_t i = 0; i < ids.count; i++) {
-        ck_assert_int_eq(ids.ids[i], expected->ids[i]);
-        ck_assert_int_eq(labels.ids[i], i < unscored ? FL_IGNORE : expected->ids[i]);
+    ck_assert_uint_eq(example.ids.count, expected->count);
+    ck_assert_uint_eq(example.labels.count, expected->count);
+    for (size_t i = 0; i < example.ids.count; i++) {
+        ck_assert_int_eq(example.ids.ids[i], expected->ids[i]);
+        ck_assert_int_eq(example.labels.ids[i], i < unscored ? FL_IGNORE : expected->ids[i]);
     }
 }
 
@@ -105,7 +104,7 @@ START_TEST(an_instruction_becomes_the_alpaca_prompt)
     ck_assert_int_eq(fl_ids_push(&expected, fl_tokenizer_eos(tokenizer)), FL_OK);
     row_is(&expected, unscored);
     fl_assert_ok(read_row("{\"instruction\":\"Add.\",\"input\":\"\",\"output\":\"3\"}"), &error);
-    ck_assert_uint_lt(ids.count, expected.count);
+    ck_assert_uint_lt(example.ids.count, expected.count);
     fl_ids_free(&expected);
 }
 END_TEST
@@ -116,7 +115,7 @@ START_TEST(given_ids_are_used_as_they_are)
     fl_assert_ok(read_row("{\"input_ids\":[1,2,3]}"), &error);
     row_is(&(struct fl_ids){.ids = (int32_t[]){1, 2, 3}, .count = 3}, 0);
     fl_assert_ok(read_row("{\"input_ids\":[1,2,3],\"labels\":[-100,2,-100]}"), &error);
-    ck_assert_int_eq(memcmp(labels.ids, LABELS, sizeof LABELS), 0);
+    ck_assert_int_eq(memcmp(example.labels.ids, LABELS, sizeof LABELS), 0);
     refused("{\"input_ids\":[1,2],\"labels\":[1]}", "2 input_ids but 1 labels");
     refused("{\"input_ids\":[1,-1]}", "number 2 is no token id");
     refused("{\"input_ids\":[-100]}", "no token id");
@@ -131,17 +130,45 @@ END_TEST
 START_TEST(specials_can_be_text)
 {
     fl_assert_ok(read_row("{\"text\":\"<|im_end|>\"}"), &error);
-    ck_assert_uint_eq(ids.count, 3);
+    ck_assert_uint_eq(example.ids.count, 3);
     options.specials_plain = true;
     fl_assert_ok(read_row("{\"text\":\"<|im_end|>\"}"), &error);
-    ck_assert_uint_gt(ids.count, 5);
+    ck_assert_uint_gt(example.ids.count, 5);
+}
+END_TEST
+
+START_TEST(a_record_without_words_is_empty)
+{
+    static const char *const EMPTY[] = {
+        "{\"text\":\" \\n\"}",
+        "{\"prompt\":\"a\",\"completion\":\"\"}",
+        "{\"instruction\":\"a\",\"output\":\"\\t\"}",
+        "{\"input_ids\":[]}",
+    };
+    for (size_t i = 0; i < sizeof EMPTY / sizeof EMPTY[0]; i++) {
+        fl_assert_ok(read_row(EMPTY[i]), &error);
+        ck_assert_msg(example.empty, "%s", EMPTY[i]);
+    }
+    fl_assert_ok(read_row("{\"prompt\":\"\",\"completion\":\"a\"}"), &error);
+    ck_assert(!example.empty);
+}
+END_TEST
+
+START_TEST(the_head_of_a_long_prompt_is_known)
+{
+    options.seq_len = 4;
+    fl_assert_ok(read_row("{\"prompt\":\"one two three\",\"completion\":\"four five\"}"), &error);
+    ck_assert_uint_eq(example.head, 1); /* the template's prefix */
+    fl_assert_ok(read_row("{\"instruction\":\"Add.\",\"output\":\"3\"}"), &error);
+    ck_assert_uint_gt(example.head, 20);
+    ck_assert_uint_lt(example.head, example.ids.count - 5);
 }
 END_TEST
 
 START_TEST(a_nul_character_is_text)
 {
     fl_assert_ok(read_row("{\"text\":\"a\\u0000b\"}"), &error);
-    ck_assert_uint_eq(ids.count, 5);
+    ck_assert_uint_eq(example.ids.count, 5);
 }
 END_TEST
 
@@ -150,6 +177,8 @@ START_TEST(broken_lines_say_what_is_wrong)
     refused("", "not valid JSON");
     refused("{\"text\":", "not valid JSON");
     refused("{\"text\":\"\xFF\"}", "not valid JSON");
+    refused("{\"text\":\"a secret\" a secret}", "not valid JSON: '}' expected");
+    ck_assert_ptr_null(strstr(error.text, "secret"));
     refused("[]", "not a JSON object");
     refused("3", "not valid JSON");
     refused("{}", "none of the keys");
@@ -198,6 +227,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, an_instruction_becomes_the_alpaca_prompt);
     tcase_add_test(tc, given_ids_are_used_as_they_are);
     tcase_add_test(tc, specials_can_be_text);
+    tcase_add_test(tc, a_record_without_words_is_empty);
+    tcase_add_test(tc, the_head_of_a_long_prompt_is_known);
     tcase_add_test(tc, a_nul_character_is_text);
     tcase_add_test(tc, broken_lines_say_what_is_wrong);
     tcase_add_test(tc, a_record_draws_the_same_number_wherever_it_stands);

@@ -138,7 +138,7 @@ START_TEST(what_is_no_data_is_refused_with_what_to_do)
         {"a.gz", "\x1F\x8B\x08", "a.gz: it is compressed with gzip; convert it: gunzip -c 'a.gz'"},
         {"a", "\xFF\xFEt", "a: it is in UTF-16"},
         {"a.csv", "a,b\n1,2\n", "a.csv:1:1: neither JSON nor a CSV header"},
-        {"a.csv", "text,text\n1,2\n", "a.csv:1:1: the header names column \"text\" twice"},
+        {"a.csv", "text,text\n1,2\n", "a.csv:1:1: column 2 of the header is named as one before"},
         {"a.csv", "\xFF,text\n", "a.csv:1:1: this is neither JSON nor the header"},
         {"a.csv", "text,\"b\n", "a.csv:1:6: the quote that opens here"},
         {"a", "prompt\nx\n", "a:1:1: neither JSON nor"},
