@@ -98,7 +98,10 @@ static enum fl_status eval(struct eval *e, struct fl_error *error)
 int fl_cmd_eval(int argc, char **argv)
 {
     struct eval e = {.compute = "auto",
-                     .data = {.specials = "plain", .loss = "completions", .part = FL_PART_EVAL}};
+                     .data = {.specials = "plain",
+                              .loss = "completions",
+                              .chat_template = "auto",
+                              .part = FL_PART_EVAL}};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&e, argc, argv, &exit_code)) {

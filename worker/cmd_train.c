@@ -419,7 +419,7 @@ int fl_cmd_train(int argc, char **argv)
         .shuffle = true,
         .schedule = "constant",
         .compute = "auto",
-        .data = {.specials = "plain", .loss = "completions"},
+        .data = {.specials = "plain", .loss = "completions", .chat_template = "auto"},
     };
     struct fl_error error = {0};
     int exit_code = 0;

@@ -15,6 +15,7 @@
 #include "adapter/adapter.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "worker/data/chat_form.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/model.h"
@@ -45,9 +46,10 @@ struct fl_local_data {
     const char *path;
     uint64_t seq_len; /* 0: FL_SEQ_LEN_DEFAULT, or the model's context where that is shorter */
     bool no_eos, skip_bad_rows;
-    const char *loss;     /* "completions" | "all": what is scored of rows that have prompts */
-    const char *specials; /* "plain" | "match": special-token strings in the data */
-    double valid_split;   /* share of the records that goes into valid_rows */
+    const char *loss;          /* "completions" | "all": what is scored of rows that have prompts */
+    const char *chat_template; /* "auto" or a name of FL_CHAT_NAMES */
+    const char *specials;      /* "plain" | "match": special-token strings in the data */
+    double valid_split;        /* share of the records that goes into valid_rows */
     uint64_t split_seed;
     enum fl_dataset_part part; /* of a directory */
 };
@@ -61,6 +63,8 @@ struct fl_local_data {
      "tokens of the longest row (0: 256, or the model's context if shorter)"},                     \
     {"--loss", "WHAT", FL_OPTION_CHOICE, &(data)->loss, 0, 0, "completions|all", false, NULL,      \
      "what is scored where a row has a prompt: the completions alone, or all of it"},              \
+    {"--chat-template", "NAME", FL_OPTION_CHOICE, &(data)->chat_template, 0, 0,                    \
+     "auto|" FL_CHAT_NAMES, false, NULL, "form of conversations (auto: the model's own)"},         \
     {"--no-eos", NULL, FL_OPTION_FLAG, &(data)->no_eos, 0, 0, NULL, false, NULL,                   \
      "append no end-of-text token to rows"},                                                       \
     {"--specials", "HOW", FL_OPTION_CHOICE, &(data)->specials, 0, 0, "plain|match", false, NULL,   \

@@ -12,6 +12,7 @@
 #include "base/name.h"
 #include "crypto/authority.h"
 #include "proto/wire.h"
+#include "worker/data/chat_form.h"
 #include "worker/data/dataset.h"
 
 #define MEMBER(name) offsetof(struct fl_siteconf, name), sizeof(((struct fl_siteconf *)0)->name)
@@ -34,6 +35,8 @@ static const struct fl_config_key keys[] = {
      "empty; chosen by a hash of each record"},
     {"data", "loss", FL_CONFIG_CHOICE, MEMBER(data_loss_all), 0, 0, "completions|all",
      "completions", "what is scored where a record has a prompt: its completions alone, or all"},
+    {"data", "chat_template", FL_CONFIG_CHOICE, MEMBER(data_chat_template), 0, 0,
+     "auto|" FL_CHAT_NAMES, "auto", "the form of conversations; auto: the model's own"},
     {"data", "skip_bad_rows", FL_CONFIG_BOOL, MEMBER(data_skip_bad_rows), 0, 0, NULL, "off",
      "count broken records instead of refusing the file"},
     {"data.*", "*", FL_CONFIG_PATTERN, 0, 0, 0, 0, NULL, NULL,

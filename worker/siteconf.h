@@ -42,6 +42,7 @@ struct fl_siteconf {
     char data_path[FL_PATH_BYTES], data_eval[FL_PATH_BYTES];
     double data_valid_split; /* share of the training data to evaluate on where eval is empty */
     int data_loss_all;       /* completions|all */
+    int data_chat_template;  /* auto, then the names of FL_CHAT_NAMES */
     bool data_skip_bad_rows;
     struct fl_site_data data[FL_SITE_DATA_MAX];
     uint32_t data_count;

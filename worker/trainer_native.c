@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "crypto/prg.h"
 #include "format/modelref.h"
+#include "worker/data/chat_form.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/finetune.h"
 #include "worker/trainer.h"
@@ -87,6 +88,12 @@ static enum fl_status table_rows(struct table *self, const struct table_key *key
     return status;
 }
 
+static const char *chat_template(const struct fl_siteconf *conf)
+{
+    return conf->data_chat_template > 0 ? fl_chat_form_name((size_t)conf->data_chat_template - 1)
+                                        : NULL; /* the model's own */
+}
+
 static enum fl_status table_open(struct table *self, const struct native *native,
                                  const struct fl_siteconf *conf, const struct table_key *key,
                                  struct fl_error *error)
@@ -98,6 +105,7 @@ static enum fl_status table_open(struct table *self, const struct native *native
                                          .add_eos = true,
                                          .vocab_size = fl_model_config(native->model)->vocab,
                                          .loss_all = conf->data_loss_all != 0,
+                                         .chat_template = chat_template(conf),
                                          .skip_bad_rows = conf->data_skip_bad_rows,
                                          .valid_split = key->valid_split,
                                          .part = key->part};

@@ -19,12 +19,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     const struct fl_dataset_options options = {
         .seq_len = 64, .add_eos = true, .specials_plain = size % 2 != 0};
+    struct fl_reader reader = {tokenizer, &options, NULL};
     json_t *record;
     struct fl_place place = {1, 1};
     enum fl_status status = fl_record_parse((const char *)data, size, &record, &place, &error);
     if (status == FL_OK)
-        status = fl_record_row(record, tokenizer, &options, &example, &error);
+        status = fl_record_row(record, &reader, &example, &error);
     json_decref(record);
+    fl_reader_end(&reader);
     if (status != FL_OK)
         return 0;
     int32_t vocab = (int32_t)fl_tokenizer_vocab_size(tokenizer);

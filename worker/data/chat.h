@@ -1,10 +1,10 @@
 /*
- * chat.h - conversations as token ids, in the ChatML form that SmolLM2, Qwen and many others use:
- *   <|im_start|>ROLE\nTEXT<|im_end|>\n        a message
- *   <|im_start|>assistant\n                   what a reply is generated after
- * There is no Jinja engine here: a model whose chat template is not ChatML is refused. The default
- * system message is taken out of the template where it stands there literally, and is used when a
- * conversation has none.
+ * chat.h - conversations as token ids, in the form of the model's chat template (chat_form.h). What
+ * comes out is what transformers' apply_chat_template() gives for that template, with two
+ * exceptions on purpose: strings such as "<|im_end|>" inside a message are text, not tokens, if the
+ * data says so; and an assistant's words are tokenised apart from the header in front of them, as
+ * a model meets them when it answers (it matters only where they begin with spaces that would join
+ * the header).
  * Threads: as the tokenizer.
  */
 #ifndef FL_DATA_CHAT_H
@@ -13,22 +13,33 @@
 #include <stdbool.h>
 
 #include "base/json.h"
+#include "worker/data/example.h"
 #include "worker/data/tokenizer.h"
 
-/* FL_EINVAL with the reason when this tokenizer's chat template can't be followed. */
-FL_CHECKED enum fl_status fl_chat_check(const struct fl_tokenizer *tokenizer,
-                                        struct fl_error *error);
+struct fl_chat;
 
 /*
- * Append a conversation. messages: an array of {"role", "content"} (system, user, assistant, tool),
- * or, sharegpt, of {"from", "value"} (human, gpt, system and the roles above). Labels: each
- * assistant text and its <|im_end|> are scored, all else is FL_IGNORE.
+ * The chat template of that name (FL_CHAT_NAMES), or, for NULL and "auto", the one that the
+ * tokenizer carries. The tokenizer must outlive it. FL_EINVAL: it is not known, or the tokenizer
+ * lacks one of its marks; FL_EUSAGE: there is none of that name.
  */
-FL_CHECKED enum fl_status fl_chat_row(struct fl_tokenizer *tokenizer, const json_t *messages,
-                                      bool sharegpt, bool specials_plain, struct fl_ids *ids,
-                                      struct fl_ids *labels, struct fl_error *error);
+FL_CHECKED enum fl_status fl_chat_open(struct fl_tokenizer *tokenizer, const char *name,
+                                       struct fl_chat **out, struct fl_error *error);
+/* NULL is fine. */
+void fl_chat_close(struct fl_chat *self);
 
-/* Append what a reply to one user message is generated after. */
+/*
+ * Append a conversation to an empty example. messages: an array of {"role", "content"} (system,
+ * user, assistant, tool; content a string, or a list of {"type": "text", "text"} parts) or,
+ * sharegpt, of {"from", "value"} (human, gpt, chatgpt, system and the roles above). Each
+ * assistant's words and what ends them are scored. FL_EFORMAT: no conversation, or one that the
+ * template refuses, such as two messages of one role in a row.
+ */
+FL_CHECKED enum fl_status fl_chat_row(struct fl_chat *self, const json_t *messages, bool sharegpt,
+                                      bool specials_plain, struct fl_example *out,
+                                      struct fl_error *error);
+
+/* Append what a reply to one user message is generated after, by the tokenizer's own template. */
 FL_CHECKED enum fl_status fl_chat_prompt(struct fl_tokenizer *tokenizer, const char *user,
                                          size_t length, struct fl_ids *ids, struct fl_error *error);
 

@@ -38,7 +38,7 @@ struct fl_dataset {
 struct reading {
     struct fl_dataset *set;  /* what is opened */
     struct fl_dataset *side; /* where rows go that are not drawn: set, or set->valid */
-    struct fl_tokenizer *tokenizer;
+    struct fl_reader reader;
     const struct fl_dataset_options *options;
     struct fl_example example; /* the record at hand */
     struct fl_error *error;
@@ -133,7 +133,7 @@ static enum fl_status side_of(const struct reading *r, const json_t *record,
 static enum fl_status read_record(struct reading *r, const json_t *record)
 {
     struct fl_dataset *side = NULL;
-    enum fl_status status = fl_record_row(record, r->tokenizer, r->options, &r->example, r->error);
+    enum fl_status status = fl_record_row(record, &r->reader, &r->example, r->error);
     if (status == FL_OK)
         status = side_of(r, record, &side);
     return status == FL_OK ? add_row(r, side) : status;
@@ -198,7 +198,7 @@ static enum fl_status cut_text(struct reading *r, const struct fl_ids *ids)
 /* The whole file is one text: its ids are cut into consecutive rows. */
 static enum fl_status read_text(struct reading *r, const char *path)
 {
-    if (r->tokenizer == NULL)
+    if (r->reader.tokenizer == NULL)
         return fl_fail(r->error, FL_EINVAL, "%s: a text file needs a tokenizer", path);
     struct fl_buf text;
     struct fl_ids ids = {0};
@@ -208,8 +208,8 @@ static enum fl_status read_text(struct reading *r, const char *path)
         flags |= FL_ENCODE_SPECIALS_PLAIN;
     size_t bom = text.length >= 3 && memcmp(text.data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     if (status == FL_OK)
-        status = fl_tokenizer_encode(r->tokenizer, fl_buf_text(&text) + bom, text.length - bom,
-                                     flags, &ids, r->error);
+        status = fl_tokenizer_encode(r->reader.tokenizer, fl_buf_text(&text) + bom,
+                                     text.length - bom, flags, &ids, r->error);
     fl_buf_free(&text);
     if (status == FL_OK)
         status = cut_text(r, &ids);
@@ -329,9 +329,13 @@ enum fl_status fl_dataset_open(const char *path, struct fl_tokenizer *tokenizer,
     struct fl_dataset *self = fl_calloc(1, sizeof *self);
     if (self == NULL)
         return fl_fail_memory(error);
-    struct reading r = {
-        .set = self, .side = self, .tokenizer = tokenizer, .options = options, .error = error};
+    struct reading r = {.set = self,
+                        .side = self,
+                        .reader = {tokenizer, options, NULL},
+                        .options = options,
+                        .error = error};
     status = read_path(&r, path);
+    fl_reader_end(&r.reader);
     fl_example_free(&r.example);
     if (status != FL_OK) {
         fl_dataset_close(self);

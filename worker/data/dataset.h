@@ -4,12 +4,14 @@
  * A path is a plain .txt file, a file of records in any form that source.h knows (JSONL, one JSON
  * array, CSV), or a directory of such files, read in the order of their names. A record's keys
  * decide what it is: `text`; `prompt` + `completion`; `input_ids` (+ `labels`, unshifted, -100 =
- * not scored); `instruction` (+ `input`) + `output`; `messages` and `conversations` where the
- * model's chat template is ChatML.
+ * not scored); `instruction` (+ `input`) + `output`; `messages` and `conversations` in the
+ * form of the model's chat template (chat.h).
  *
  *   text                 template's ids of the text, EOS appended; all scored
  *   prompt + completion  ids(prompt) with the template's prefix, ids(completion), EOS; completion
  *                        and EOS scored
+ *   instruction          as a prompt, in the words of Stanford Alpaca, and output as its completion
+ *   messages             the chat template's ids; each assistant's words and their end scored
  *   .txt                 the ids of the whole file cut into consecutive rows of seq_len, no EOS
  *
  * In a directory, names say what files are for (files.h). Where some are named train*, these alone
@@ -49,6 +51,7 @@ struct fl_dataset_options {
     bool add_eos;              /* append EOS to text and completion rows */
     bool specials_plain;       /* special-token strings in the data are text */
     bool loss_all;             /* score prompts too, and every turn of a conversation */
+    const char *chat_template; /* a name of chat_form.h; NULL or "auto": the model's own */
     bool skip_bad_rows;        /* count a broken record instead of stopping there */
     uint32_t vocab_size;       /* ids at or above it are refused; 0: the tokenizer's vocabulary */
     double valid_split;        /* 0..FL_VALID_SPLIT_MAX: share of the records that is held out */

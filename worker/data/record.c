@@ -13,7 +13,8 @@
 /* What the kinds of rows need, in one place. */
 struct context {
     const json_t *row;
-    struct fl_tokenizer *tokenizer;
+    struct fl_reader *reader;
+    struct fl_tokenizer *tokenizer; /* the reader's */
     const struct fl_dataset_options *options;
     struct fl_example *out;
     struct fl_error *error;
@@ -200,8 +201,12 @@ static enum fl_status row_chat(struct context *c)
 {
     bool sharegpt = json_object_get(c->row, "messages") == NULL;
     const json_t *messages = json_object_get(c->row, sharegpt ? "conversations" : "messages");
-    return fl_chat_row(c->tokenizer, messages, sharegpt, c->options->specials_plain, &c->out->ids,
-                       &c->out->labels, c->error);
+    enum fl_status status = FL_OK;
+    if (c->reader->chat == NULL)
+        status = fl_chat_open(c->tokenizer, c->options->chat_template, &c->reader->chat, c->error);
+    return status == FL_OK ? fl_chat_row(c->reader->chat, messages, sharegpt,
+                                         c->options->specials_plain, c->out, c->error)
+                           : status;
 }
 
 static const struct {
@@ -247,12 +252,17 @@ enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
     return fl_fail(error, FL_EFORMAT, "not valid JSON: %.*s", (int)told, reason.text);
 }
 
-enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
-                             const struct fl_dataset_options *options, struct fl_example *out,
+void fl_reader_end(struct fl_reader *self)
+{
+    fl_chat_close(self->chat);
+    self->chat = NULL;
+}
+
+enum fl_status fl_record_row(const json_t *record, struct fl_reader *reader, struct fl_example *out,
                              struct fl_error *error)
 {
     fl_example_clear(out);
-    struct context c = {record, tokenizer, options, out, error};
+    struct context c = {record, reader, reader->tokenizer, reader->options, out, error};
     return json_is_object(record) ? read_row(&c)
                                   : fl_fail(error, FL_EFORMAT, "it is not a JSON object");
 }

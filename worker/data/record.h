@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "base/json.h"
+#include "worker/data/chat.h"
 #include "worker/data/dataset.h"
 #include "worker/data/example.h"
 #include "worker/data/feed.h"
@@ -22,13 +23,20 @@
 FL_CHECKED enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
                                           struct fl_place *place, struct fl_error *error);
 
+/* What every record of a data set is read with. Zero chat; release with fl_reader_end(). */
+struct fl_reader {
+    struct fl_tokenizer *tokenizer; /* NULL: only rows of input_ids can be read */
+    const struct fl_dataset_options *options;
+    struct fl_chat *chat; /* owned; opened at the first conversation */
+};
+void fl_reader_end(struct fl_reader *self);
+
 /*
  * The record as an example, not yet cut, its labels completions only where it has prompts; *out was
  * zeroed once and is emptied here. FL_EFORMAT says what is wrong with the record, without file and
- * line.
+ * line; FL_EINVAL, that the tokenizer or its chat template does not serve.
  */
-FL_CHECKED enum fl_status fl_record_row(const json_t *record, struct fl_tokenizer *tokenizer,
-                                        const struct fl_dataset_options *options,
+FL_CHECKED enum fl_status fl_record_row(const json_t *record, struct fl_reader *reader,
                                         struct fl_example *out, struct fl_error *error);
 
 /*

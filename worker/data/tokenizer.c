@@ -148,11 +148,11 @@ void fl_tokenizer_close(struct fl_tokenizer *self)
 
 /* ---- encoding ---- */
 
-/* A stretch of text without added tokens. */
+/* A stretch of text without added tokens; continues: an earlier stretch. */
 static enum fl_status encode_plain(struct fl_tokenizer *self, const char *text, size_t length,
-                                   struct fl_ids *out)
+                                   bool continues, struct fl_ids *out)
 {
-    if (self->add_prefix_space && text[0] != ' ') {
+    if (self->add_prefix_space && !continues && text[0] != ' ') {
         self->prefixed.length = 0;
         fl_buf_append(&self->prefixed, " ", 1);
         fl_buf_append(&self->prefixed, text, length);
@@ -174,7 +174,7 @@ static enum fl_status encode_plain(struct fl_tokenizer *self, const char *text, 
 
 /* A stretch between added tokens of the raw text: normalise it, match the normalised ones. */
 static enum fl_status encode_raw(struct fl_tokenizer *self, const char *text, size_t length,
-                                 bool specials_plain, struct fl_ids *out)
+                                 bool continues, bool specials_plain, struct fl_ids *out)
 {
     if (self->nfc && !fl_unicode_is_nfc(text, length)) {
         self->scratch.length = 0;
@@ -191,22 +191,24 @@ static enum fl_status encode_raw(struct fl_tokenizer *self, const char *text, si
     while (status == FL_OK && fl_added_next(&iter, &split)) {
         status = split.token != NULL
                      ? fl_ids_push(out, split.token->id)
-                     : encode_plain(self, text + split.start, split.end - split.start, out);
+                     : encode_plain(self, text + split.start, split.end - split.start,
+                                    continues && split.start == 0, out);
     }
     return status;
 }
 
 static enum fl_status encode_text(struct fl_tokenizer *self, const char *text, size_t length,
-                                  bool specials_plain, struct fl_ids *out)
+                                  bool continues, bool specials_plain, struct fl_ids *out)
 {
     struct fl_added_iter iter;
     struct fl_added_split split;
     enum fl_status status = FL_OK;
     fl_added_begin(&iter, &self->raw, text, length, specials_plain);
     while (status == FL_OK && fl_added_next(&iter, &split)) {
-        status = split.token != NULL ? fl_ids_push(out, split.token->id)
-                                     : encode_raw(self, text + split.start, split.end - split.start,
-                                                  specials_plain, out);
+        status = split.token != NULL
+                     ? fl_ids_push(out, split.token->id)
+                     : encode_raw(self, text + split.start, split.end - split.start,
+                                  continues && split.start == 0, specials_plain, out);
     }
     return status;
 }
@@ -222,7 +224,8 @@ enum fl_status fl_tokenizer_encode(struct fl_tokenizer *self, const char *text, 
     if ((flags & (FL_ENCODE_ADD_SPECIAL | FL_ENCODE_PREFIX_ONLY)) != 0)
         status = fl_ids_append(out, self->prefix.ids, self->prefix.count);
     if (status == FL_OK)
-        status = encode_text(self, text, length, (flags & FL_ENCODE_SPECIALS_PLAIN) != 0, out);
+        status = encode_text(self, text, length, (flags & FL_ENCODE_CONTINUES) != 0,
+                             (flags & FL_ENCODE_SPECIALS_PLAIN) != 0, out);
     if (status == FL_OK && (flags & FL_ENCODE_ADD_SPECIAL) != 0 &&
         (flags & FL_ENCODE_PREFIX_ONLY) == 0)
         status = fl_ids_append(out, self->suffix.ids, self->suffix.count);

@@ -49,7 +49,10 @@ void fl_tokenizer_close(struct fl_tokenizer *self);
 enum fl_encode_flags {
     FL_ENCODE_ADD_SPECIAL = 1,    /* the template's own ids (BOS, EOS) around the text */
     FL_ENCODE_SPECIALS_PLAIN = 2, /* strings such as "<|im_end|>" in text are text, not tokens */
-    FL_ENCODE_PREFIX_ONLY = 4     /* of the template only what stands before the text (BOS) */
+    FL_ENCODE_PREFIX_ONLY = 4,    /* of the template only what stands before the text (BOS) */
+    /* the text is a later part of a longer one, whose earlier parts were encoded apart: */
+    FL_ENCODE_CONTINUES = 8, /* it goes on in a word's middle, so nothing is put in front of it */
+    FL_ENCODE_BEHIND = 16    /* it stands behind a special token */
 };
 
 /*

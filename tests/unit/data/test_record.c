@@ -28,11 +28,13 @@ static enum fl_status read_with(const char *line, struct fl_tokenizer *with,
                                 const struct fl_dataset_options *how)
 {
     json_t *record;
+    struct fl_reader reader = {with, how, NULL};
     struct fl_place place = {1, 1};
     enum fl_status status = fl_record_parse(line, strlen(line), &record, &place, &error);
     if (status == FL_OK)
-        status = fl_record_row(record, with, how, &example, &error);
+        status = fl_record_row(record, &reader, &example, &error);
     json_decref(record);
+    fl_reader_end(&reader);
     return status;
 }
 

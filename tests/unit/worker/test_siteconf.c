@@ -67,11 +67,13 @@ START_TEST(models_and_data_of_single_jobs_are_found_by_name)
     ck_assert_uint_eq(conf->memory_limit, 4ull << 30);
     ck_assert(conf->data_valid_split == 0 && conf->data_loss_all == 0 && !conf->data_skip_bad_rows);
     fl_siteconf_free(&conf);
-    fl_assert_ok(
-        parse("[data]\nvalid_split = 0.05\nloss = all\nskip_bad_rows = on\n", &conf, &error),
-        &error);
+    fl_assert_ok(parse("[data]\nvalid_split = 0.05\nloss = all\nskip_bad_rows = on\n"
+                       "chat_template = llama2\n",
+                       &conf, &error),
+                 &error);
     ck_assert(conf->data_valid_split == 0.05 && conf->data_loss_all == 1);
     ck_assert(conf->data_skip_bad_rows);
+    ck_assert_int_eq(conf->data_chat_template, 2);
     fl_siteconf_free(&conf);
 }
 END_TEST
