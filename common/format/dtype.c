@@ -1,7 +1,8 @@
 /*
  * dtype.c - see dtype.h. Each kernel is an inline body in plain C, which is the reference; where
- * the compiler does not vectorise it well, x86 has a body of its own. Integer and float steps are
- * exact or single-rounded in the same order everywhere, so every path gives the same bits.
+ * the compiler does not vectorise it well, x86 has a body of its own. Five-bit and super-block
+ * types are in dtype_blocks.c. Integer and float steps are exact or single-rounded in the same
+ * order everywhere, so every path gives the same bits.
  */
 #include "format/dtype.h"
 
@@ -9,24 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-#include <immintrin.h>
-#else
-#define HAVE_X86 0
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
+#include "format/dtype_internal.h"
 
 static const struct {
     const char *name;
     uint16_t values, bytes;
     bool is_float;
 } types[FL_DTYPE_COUNT] = {
-    [FL_DTYPE_F32] = {"F32", 1, 4, true},     [FL_DTYPE_F16] = {"F16", 1, 2, true},
-    [FL_DTYPE_BF16] = {"BF16", 1, 2, true},   [FL_DTYPE_F64] = {"F64", 1, 8, true},
-    [FL_DTYPE_Q8_0] = {"Q8_0", 32, 34, true}, [FL_DTYPE_Q4_0] = {"Q4_0", 32, 18, true},
-    [FL_DTYPE_Q4_1] = {"Q4_1", 32, 20, true}, [FL_DTYPE_OTHER] = {"other", 1, 1, false},
+    [FL_DTYPE_F32] = {"F32", 1, 4, true},       [FL_DTYPE_F16] = {"F16", 1, 2, true},
+    [FL_DTYPE_BF16] = {"BF16", 1, 2, true},     [FL_DTYPE_F64] = {"F64", 1, 8, true},
+    [FL_DTYPE_Q8_0] = {"Q8_0", 32, 34, true},   [FL_DTYPE_Q4_0] = {"Q4_0", 32, 18, true},
+    [FL_DTYPE_Q4_1] = {"Q4_1", 32, 20, true},   [FL_DTYPE_Q5_0] = {"Q5_0", 32, 22, true},
+    [FL_DTYPE_Q5_1] = {"Q5_1", 32, 24, true},   [FL_DTYPE_Q4_K] = {"Q4_K", 256, 144, true},
+    [FL_DTYPE_Q5_K] = {"Q5_K", 256, 176, true}, [FL_DTYPE_Q6_K] = {"Q6_K", 256, 210, true},
+    [FL_DTYPE_OTHER] = {"other", 1, 1, false},
 };
 
 const char *fl_dtype_name(enum fl_dtype dtype)
@@ -58,29 +55,6 @@ size_t fl_dtype_row_bytes(enum fl_dtype dtype, size_t columns)
 }
 
 /* ---- one value ---- */
-
-INLINE float float_of_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-INLINE uint32_t bits_of_float(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
-/* Shift the half's exponent and mantissa into place, then scale by 2^112; exact, subnormals too. */
-INLINE float widen_half(uint16_t half)
-{
-    uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
-    float scaled = float_of_bits(magnitude) * 0x1p112f;
-    uint32_t bits = (half & 0x7c00) == 0x7c00 ? magnitude | 0x7f800000u : bits_of_float(scaled);
-    return float_of_bits(bits | sign);
-}
 
 float fl_f16_to_f32(uint16_t half)
 {
@@ -139,13 +113,6 @@ INLINE void f64_body(const uint8_t *src, size_t count, float *out)
     }
 }
 
-INLINE float half_at(const uint8_t *p)
-{
-    uint16_t half;
-    memcpy(&half, p, 2);
-    return widen_half(half);
-}
-
 INLINE void q8_0_body(const uint8_t *src, size_t count, float *out)
 {
     for (size_t block = 0; block < count / 32; block++, src += 34, out += 32) {
@@ -182,14 +149,6 @@ INLINE void q4_1_body(const uint8_t *src, size_t count, float *out)
 
 /* ---- the same for wider vector units ---- */
 
-typedef void (*widen_function)(const uint8_t *src, size_t count, float *out);
-
-#define KERNEL(name, body, attribute)                                                              \
-    attribute static void name(const uint8_t *src, size_t count, float *out)                       \
-    {                                                                                              \
-        body(src, count, out);                                                                     \
-    }
-
 /* The bodies that differ are named; bf16 and f64 are vectorised well by the compiler. */
 #define KERNELS(suffix, attribute, f16, q8_0, q4_0, q4_1)                                          \
     KERNEL(f16_##suffix, f16, attribute)                                                           \
@@ -198,18 +157,23 @@ typedef void (*widen_function)(const uint8_t *src, size_t count, float *out);
     KERNEL(q8_0_##suffix, q8_0, attribute)                                                         \
     KERNEL(q4_0_##suffix, q4_0, attribute)                                                         \
     KERNEL(q4_1_##suffix, q4_1, attribute)                                                         \
-    static const widen_function suffix##_table[FL_DTYPE_COUNT] = {                                 \
-        [FL_DTYPE_F16] = f16_##suffix,   [FL_DTYPE_BF16] = bf16_##suffix,                          \
-        [FL_DTYPE_F64] = f64_##suffix,   [FL_DTYPE_Q8_0] = q8_0_##suffix,                          \
-        [FL_DTYPE_Q4_0] = q4_0_##suffix, [FL_DTYPE_Q4_1] = q4_1_##suffix,                          \
+    static const fl_widen_function suffix##_table[FL_DTYPE_COUNT] = {                              \
+        [FL_DTYPE_F16] = f16_##suffix,                                                             \
+        [FL_DTYPE_BF16] = bf16_##suffix,                                                           \
+        [FL_DTYPE_F64] = f64_##suffix,                                                             \
+        [FL_DTYPE_Q8_0] = q8_0_##suffix,                                                           \
+        [FL_DTYPE_Q4_0] = q4_0_##suffix,                                                           \
+        [FL_DTYPE_Q4_1] = q4_1_##suffix,                                                           \
+        [FL_DTYPE_Q5_0] = fl_widen_q5_0_##suffix,                                                  \
+        [FL_DTYPE_Q5_1] = fl_widen_q5_1_##suffix,                                                  \
+        [FL_DTYPE_Q4_K] = fl_widen_q4_k_##suffix,                                                  \
+        [FL_DTYPE_Q5_K] = fl_widen_q5_k_##suffix,                                                  \
+        [FL_DTYPE_Q6_K] = fl_widen_q6_k_##suffix,                                                  \
     };
 
 KERNELS(scalar, , f16_body, q8_0_body, q4_0_body, q4_1_body)
 
 #if HAVE_X86
-#define AVX2   __attribute__((target("avx2")))
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-
 /* widen_half() for eight at once: the same integer steps and the same one multiplication */
 AVX2 static inline void f16_body_avx2(const uint8_t *src, size_t count, float *out)
 {
@@ -320,7 +284,7 @@ KERNELS(avx2, AVX2, f16_body_avx2, q8_0_body_avx2, q4_0_body_avx2, q4_1_body_avx
 KERNELS(avx512, AVX512, f16_body, q8_0_body_avx512, q4_0_body_avx512, q4_1_body_avx512)
 #endif
 
-static const widen_function *choose(void)
+static const fl_widen_function *choose(void)
 {
     const char *wanted = getenv("FL_KERNELS");
     if (wanted && strcmp(wanted, "scalar") == 0)
@@ -338,13 +302,13 @@ static const widen_function *choose(void)
 
 void fl_dtype_widen(enum fl_dtype dtype, const void *src, size_t count, float *out)
 {
-    static const widen_function *chosen;
+    static const fl_widen_function *chosen;
     assert(fl_dtype_is_float(dtype));
     if (dtype == FL_DTYPE_F32) {
         memcpy(out, src, count * sizeof(*out));
         return;
     }
-    const widen_function *table = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
+    const fl_widen_function *table = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
     if (!table) {
         table = choose();
         __atomic_store_n(&chosen, table, __ATOMIC_RELAXED);

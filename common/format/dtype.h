@@ -1,11 +1,12 @@
 /*
  * dtype.h - element types of stored tensors, and their widening to float32.
  *
- * Plain types hold one value each; quantised types (GGUF) hold blocks of 32 values. Widening is
- * exact for every type here (a product of two half floats, a sum in float32, as GGUF defines it).
+ * Plain types hold one value each; quantised types (GGUF) hold blocks of 32 values, or
+ * super-blocks of 256 (Q4_K, Q5_K, Q6_K). Widening follows the format's own float32 steps (scales
+ * multiplied first, then the values), bit for bit as the gguf package does it.
  * Paths for AVX2 and AVX-512 are chosen at run time and give the same bits as the scalar reference,
  * which FL_KERNELS=scalar in the environment forces.
- * Sources: IEEE 754 (binary16), bfloat16, GGUF's block layouts (Q8_0, Q4_0, Q4_1).
+ * Sources: IEEE 754 (binary16), bfloat16, GGUF's block layouts.
  * Threads: pure functions; the choice is made once, by whichever call is first.
  */
 #ifndef FL_FORMAT_DTYPE_H
@@ -23,6 +24,11 @@ enum fl_dtype {
     FL_DTYPE_Q8_0,  /* 32 values in 34 bytes: f16 d, 32 i8; d q */
     FL_DTYPE_Q4_0,  /* 32 values in 18 bytes: f16 d, 16 bytes of nibbles; d (q - 8) */
     FL_DTYPE_Q4_1,  /* 32 values in 20 bytes: f16 d, f16 m, 16 bytes; d q + m */
+    FL_DTYPE_Q5_0,  /* 32 values in 22 bytes: f16 d, 32 fifth bits, nibbles; d (q - 16) */
+    FL_DTYPE_Q5_1,  /* 32 values in 24 bytes: f16 d, f16 m, 32 fifth bits, nibbles; d q + m */
+    FL_DTYPE_Q4_K,  /* 256 values in 144 bytes: 8 sub-blocks, d s q - dmin m */
+    FL_DTYPE_Q5_K,  /* 256 values in 176 bytes: as Q4_K with fifth bits */
+    FL_DTYPE_Q6_K,  /* 256 values in 210 bytes: 16 sub-blocks, d s (q - 32) */
     FL_DTYPE_OTHER, /* known to a file format, of no use here (integers, booleans, ...) */
     FL_DTYPE_COUNT
 };

@@ -48,16 +48,16 @@ static const struct {
     enum fl_dtype dtype;
     uint32_t values, bytes; /* of one block */
 } tensor_types[] = {
-    {0, "F32", FL_DTYPE_F32, 1, 4},         {1, "F16", FL_DTYPE_F16, 1, 2},
-    {2, "Q4_0", FL_DTYPE_Q4_0, 32, 18},     {3, "Q4_1", FL_DTYPE_Q4_1, 32, 20},
-    {6, "Q5_0", FL_DTYPE_OTHER, 32, 22},    {7, "Q5_1", FL_DTYPE_OTHER, 32, 24},
-    {8, "Q8_0", FL_DTYPE_Q8_0, 32, 34},     {9, "Q8_1", FL_DTYPE_OTHER, 32, 36},
-    {10, "Q2_K", FL_DTYPE_OTHER, 256, 84},  {11, "Q3_K", FL_DTYPE_OTHER, 256, 110},
-    {12, "Q4_K", FL_DTYPE_OTHER, 256, 144}, {13, "Q5_K", FL_DTYPE_OTHER, 256, 176},
-    {14, "Q6_K", FL_DTYPE_OTHER, 256, 210}, {15, "Q8_K", FL_DTYPE_OTHER, 256, 292},
-    {24, "I8", FL_DTYPE_OTHER, 1, 1},       {25, "I16", FL_DTYPE_OTHER, 1, 2},
-    {26, "I32", FL_DTYPE_OTHER, 1, 4},      {27, "I64", FL_DTYPE_OTHER, 1, 8},
-    {28, "F64", FL_DTYPE_F64, 1, 8},        {30, "BF16", FL_DTYPE_BF16, 1, 2},
+    {0, "F32", FL_DTYPE_F32, 1, 4},        {1, "F16", FL_DTYPE_F16, 1, 2},
+    {2, "Q4_0", FL_DTYPE_Q4_0, 32, 18},    {3, "Q4_1", FL_DTYPE_Q4_1, 32, 20},
+    {6, "Q5_0", FL_DTYPE_Q5_0, 32, 22},    {7, "Q5_1", FL_DTYPE_Q5_1, 32, 24},
+    {8, "Q8_0", FL_DTYPE_Q8_0, 32, 34},    {9, "Q8_1", FL_DTYPE_OTHER, 32, 36},
+    {10, "Q2_K", FL_DTYPE_OTHER, 256, 84}, {11, "Q3_K", FL_DTYPE_OTHER, 256, 110},
+    {12, "Q4_K", FL_DTYPE_Q4_K, 256, 144}, {13, "Q5_K", FL_DTYPE_Q5_K, 256, 176},
+    {14, "Q6_K", FL_DTYPE_Q6_K, 256, 210}, {15, "Q8_K", FL_DTYPE_OTHER, 256, 292},
+    {24, "I8", FL_DTYPE_OTHER, 1, 1},      {25, "I16", FL_DTYPE_OTHER, 1, 2},
+    {26, "I32", FL_DTYPE_OTHER, 1, 4},     {27, "I64", FL_DTYPE_OTHER, 1, 8},
+    {28, "F64", FL_DTYPE_F64, 1, 8},       {30, "BF16", FL_DTYPE_BF16, 1, 2},
 };
 
 static int tensor_type(uint32_t id)

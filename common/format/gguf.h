@@ -56,7 +56,7 @@ uint32_t fl_gguf_tensor_count(const struct fl_gguf *self);
 const struct fl_tensor_view *fl_gguf_tensor(const struct fl_gguf *self, uint32_t index);
 /* NULL: not there. A tensor of a type that is not read here has dtype FL_DTYPE_OTHER. */
 const struct fl_tensor_view *fl_gguf_find(const struct fl_gguf *self, const char *name);
-/* The name of a tensor's stored type, "Q4_K" too. */
+/* The name of a tensor's stored type, "Q3_K" too. */
 const char *fl_gguf_type_name(const struct fl_gguf *self, uint32_t index);
 
 bool fl_gguf_has(const struct fl_gguf *self, const char *key);

@@ -1,7 +1,8 @@
 /*
  * The engine against frozen results of transformers and PEFT (make_models.py, make_gguf.py,
- * make_smollm2.py say how they came about). Bounds: logits 1e-4 of the largest logit, losses 1e-5,
- * every LoRA gradient 1e-4, the adapter after 5 AdamW steps 1e-3 of its change (Frobenius norms).
+ * make_blocks.py, make_smollm2.py say how they came about). Bounds: logits 1e-4 of the largest
+ * logit, losses 1e-5, every LoRA gradient 1e-4, the adapter after 5 AdamW steps 1e-3 of its change
+ * (Frobenius norms).
  *
  *   test_golden          the tiny models under tests/golden/
  *   test_golden --real   SmolLM2-135M, whose GGUF file $FEDLORA_MODEL names; exit 77 without it
@@ -380,11 +381,17 @@ START_TEST(two_runs_give_the_same_bytes)
 }
 END_TEST
 
-/* tiny-gguf: one file as it is, one of many types with rope_freqs; bounds as for logits. */
+/*
+ * tiny-gguf: one file as it is, one of many types with rope_freqs. blocks: five-bit and super-block
+ * types. Bounds as for logits.
+ */
+static const char *const gguf_files[][2] = {
+    {"tiny-gguf", "f32"}, {"tiny-gguf", "mixed"}, {"blocks", "model"}};
+
 START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
 {
-    static const struct golden folder = {"tiny-gguf", NULL};
-    static const char *const files[] = {"f32", "mixed"};
+    const struct golden folder = {gguf_files[_i][0], NULL};
+    const char *file = gguf_files[_i][1];
     struct opened o = {0};
     char path[FL_PATH_BYTES], name[32];
     int32_t ids[128];
@@ -399,7 +406,7 @@ START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
     for (size_t i = 0; i < o.longest; i++) {
         ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
     }
-    (void)snprintf(name, sizeof name, "%s.gguf", files[_i]);
+    (void)snprintf(name, sizeof name, "%s.gguf", file);
     case_path(path, &folder, name);
     fl_assert_ok(fl_model_open(path, &o.model, &o.error), &o.error);
     uint32_t vocab = fl_model_config(o.model)->vocab;
@@ -407,7 +414,7 @@ START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
     float *logits = fl_calloc((size_t)o.longest * vocab, sizeof *logits);
     ck_assert_ptr_nonnull(logits);
     fl_assert_ok(fl_engine_forward_logits(engine, ids, o.longest, logits, &o.error), &o.error);
-    (void)snprintf(name, sizeof name, "%s.0", files[_i]);
+    (void)snprintf(name, sizeof name, "%s.0", file);
     float *theirs = expected_tensor(&o, name, &count);
     double worst = logits_error(logits, o.longest, vocab, theirs, 1, 1, count);
     ck_assert_msg(worst < 1e-4, "%s: %.3g of the largest logit", name, worst);
@@ -428,7 +435,7 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, two_runs_give_the_same_bytes, 0, case_count);
     tcase_set_timeout(tc, 180);
     if (cases == tiny) {
-        tcase_add_loop_test(tc, gguf_files_have_the_logits_of_their_dequantised_weights, 0, 2);
+        tcase_add_loop_test(tc, gguf_files_have_the_logits_of_their_dequantised_weights, 0, 3);
     }
 }
 

@@ -227,6 +227,11 @@ START_TEST(every_vector_unit_gives_the_bits_of_the_scalar_code)
     compare_kernels(FL_DTYPE_Q8_0, blocks + 1, 32 * 300);
     compare_kernels(FL_DTYPE_Q4_0, blocks + 1, 32 * 300);
     compare_kernels(FL_DTYPE_Q4_1, blocks + 1, 32 * 300);
+    compare_kernels(FL_DTYPE_Q5_0, blocks + 1, 32 * 300);
+    compare_kernels(FL_DTYPE_Q5_1, blocks + 1, 32 * 300);
+    compare_kernels(FL_DTYPE_Q4_K, blocks + 1, 256 * 48);
+    compare_kernels(FL_DTYPE_Q5_K, blocks + 1, 256 * 48);
+    compare_kernels(FL_DTYPE_Q6_K, blocks + 1, 256 * 48);
     compare_kernels(FL_DTYPE_F64, blocks + 1, 1000);
 }
 END_TEST
@@ -237,6 +242,8 @@ START_TEST(rows_of_blocks_have_the_bytes_that_the_format_says)
     ck_assert_uint_eq(fl_dtype_row_bytes(FL_DTYPE_Q4_0, 64), 36);
     ck_assert_uint_eq(fl_dtype_row_bytes(FL_DTYPE_Q4_1, 64), 40);
     ck_assert_uint_eq(fl_dtype_row_bytes(FL_DTYPE_BF16, 3), 6);
+    ck_assert_uint_eq(fl_dtype_row_bytes(FL_DTYPE_Q5_0, 64), 44);
+    ck_assert_uint_eq(fl_dtype_row_bytes(FL_DTYPE_Q4_K, 512), 288);
     ck_assert_str_eq(fl_dtype_name(FL_DTYPE_Q4_1), "Q4_1");
     ck_assert(!fl_dtype_is_float(FL_DTYPE_OTHER));
     ck_assert(!fl_dtype_is_float(FL_DTYPE_COUNT));
