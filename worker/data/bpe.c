@@ -18,7 +18,8 @@
 #define CACHE_IDS       9
 
 struct token {
-    uint32_t offset, length; /* bytes in the arena; offset ABSENT: no such id */
+    uint32_t offset, length;             /* bytes in the arena; offset ABSENT: no such id */
+    uint32_t shown_offset, shown_length; /* the same for what it decodes to */
 };
 #define ABSENT UINT32_MAX
 
@@ -54,6 +55,7 @@ struct fl_bpe {
     struct merge *merges;
     size_t merges_capacity, merges_count;
     int32_t byte_ids[256];
+    int32_t fallback_ids[256];
     struct fl_bpe_rules rules;
     struct symbol *symbols; /* scratch */
     struct candidate *heap;
@@ -139,6 +141,7 @@ struct fl_bpe *fl_bpe_new(size_t expected_tokens, size_t expected_merges)
     }
     memset(self->slots, 0xFF, self->slots_capacity * sizeof *self->slots);
     memset(self->merges, 0xFF, self->merges_capacity * sizeof *self->merges);
+    memset(self->fallback_ids, 0xFF, sizeof self->fallback_ids);
     self->rules.unk = NO_TOKEN;
     return self;
 }
@@ -233,7 +236,10 @@ enum fl_status fl_bpe_add_token(struct fl_bpe *self, uint32_t id, const char *by
     status = fl_buf_status(&self->arena);
     if (status != FL_OK)
         return status;
-    self->tokens[id] = (struct token){(uint32_t)offset, (uint32_t)length};
+    self->tokens[id] = (struct token){.offset = (uint32_t)offset,
+                                      .length = (uint32_t)length,
+                                      .shown_offset = (uint32_t)offset,
+                                      .shown_length = (uint32_t)length};
     if (mergeable) {
         self->slots[slot] = (int32_t)id;
         self->mergeable++;
@@ -253,6 +259,34 @@ bool fl_bpe_token(const struct fl_bpe *self, uint32_t id, const char **bytes, si
     *length = self->tokens[id].length;
     *bytes = *length > 0 ? (const char *)self->arena.data + self->tokens[id].offset : "";
     return true;
+}
+
+enum fl_status fl_bpe_set_shown(struct fl_bpe *self, uint32_t id, const char *bytes, size_t length)
+{
+    if (id >= self->size || self->tokens[id].offset == ABSENT)
+        return FL_ENOTFOUND;
+    const size_t offset = self->arena.length;
+    fl_buf_append(&self->arena, bytes, length);
+    enum fl_status status = fl_buf_status(&self->arena);
+    if (status != FL_OK)
+        return status;
+    self->tokens[id].shown_offset = (uint32_t)offset;
+    self->tokens[id].shown_length = (uint32_t)length;
+    return FL_OK;
+}
+
+bool fl_bpe_shown(const struct fl_bpe *self, uint32_t id, const char **bytes, size_t *length)
+{
+    if (id >= self->size || self->tokens[id].offset == ABSENT)
+        return false;
+    *length = self->tokens[id].shown_length;
+    *bytes = *length > 0 ? (const char *)self->arena.data + self->tokens[id].shown_offset : "";
+    return true;
+}
+
+void fl_bpe_set_fallback(struct fl_bpe *self, uint8_t byte, int32_t id)
+{
+    self->fallback_ids[byte] = id;
 }
 
 uint32_t fl_bpe_size(const struct fl_bpe *self)
@@ -412,27 +446,76 @@ static enum fl_status reserve_symbols(struct fl_bpe *self, size_t count)
     return FL_OK;
 }
 
-/* One symbol a byte that has a token; unk for the others, or nothing. Returns the count. */
-static uint32_t split_bytes(struct fl_bpe *self, const char *word, size_t length)
+/* The symbols of one word as they are laid down, before they are linked. */
+struct split {
+    struct fl_bpe *bpe;
+    uint32_t count;
+    bool unk; /* an unk is due: it is laid down before the next symbol that is in the vocabulary */
+};
+
+static void lay(struct split *split, int32_t id)
 {
-    uint32_t count = 0;
-    bool after_unk = false;
+    const uint32_t at = split->count++;
+    split->bpe->symbols[at] = (struct symbol){id, at - 1, at + 1};
+}
+
+static void lay_unk(struct split *split)
+{
+    if (split->unk)
+        lay(split, split->bpe->rules.unk);
+    split->unk = false;
+}
+
+static void lay_unknown(struct split *split)
+{
+    const struct fl_bpe_rules *rules = &split->bpe->rules;
+    if (rules->unk == NO_TOKEN)
+        return;
+    if (!rules->fuse_unk)
+        lay_unk(split);
+    split->unk = true;
+}
+
+/* A character without a token as the tokens of its bytes; false when one of them has none. */
+static bool lay_bytes(struct split *split, const char *bytes, size_t length)
+{
+    const int32_t *ids = split->bpe->fallback_ids;
     for (size_t i = 0; i < length; i++) {
-        int32_t id = self->byte_ids[(unsigned char)word[i]];
-        bool unk = id == NO_TOKEN;
-        if (unk)
-            id = self->rules.unk;
-        if (id == NO_TOKEN || (unk && after_unk && self->rules.fuse_unk))
-            continue;
-        after_unk = unk;
-        self->symbols[count] = (struct symbol){id, count - 1, count + 1};
-        count++;
+        if (ids[(unsigned char)bytes[i]] == NO_TOKEN)
+            return false;
     }
-    if (count > 0) {
+    for (size_t i = 0; i < length; i++)
+        lay(split, ids[(unsigned char)bytes[i]]);
+    return true;
+}
+
+/*
+ * One symbol a byte or character that has a token, its bytes' tokens or unk for the others, or
+ * nothing. A due unk is laid down behind tokens of bytes, as Hugging Face does it. Returns the
+ * count, at most length.
+ */
+static uint32_t split_word(struct fl_bpe *self, const char *word, size_t length)
+{
+    struct split split = {.bpe = self};
+    size_t used = 1;
+    for (size_t at = 0; at < length; at += used) {
+        if (self->rules.characters)
+            (void)fl_utf8_next(word + at, length - at, &used);
+        const int32_t id = self->rules.characters ? fl_bpe_find(self, word + at, used)
+                                                  : self->byte_ids[(unsigned char)word[at]];
+        if (id != NO_TOKEN) {
+            lay_unk(&split);
+            lay(&split, id);
+        } else if (!self->rules.characters || !lay_bytes(&split, word + at, used)) {
+            lay_unknown(&split);
+        }
+    }
+    lay_unk(&split);
+    if (split.count > 0) {
         self->symbols[0].previous = END;
-        self->symbols[count - 1].next = END;
+        self->symbols[split.count - 1].next = END;
     }
-    return count;
+    return split.count;
 }
 
 static enum fl_status merge_all(struct fl_bpe *self, uint32_t count)
@@ -471,7 +554,7 @@ static enum fl_status merge_word(struct fl_bpe *self, const char *word, size_t l
     enum fl_status status = reserve_symbols(self, length);
     if (status != FL_OK)
         return status;
-    uint32_t count = split_bytes(self, word, length);
+    uint32_t count = split_word(self, word, length);
     status = merge_all(self, count);
     for (uint32_t i = 0; status == FL_OK && count > 0 && i != END; i = self->symbols[i].next)
         status = fl_ids_push(out, self->symbols[i].id);

@@ -1,9 +1,11 @@
 /*
- * bpe.h - byte-level byte-pair encoding: the vocabulary, the ranked merges, and the merging of one
- * pre-token.
+ * bpe.h - byte-pair encoding, of bytes or of characters: the vocabulary, the ranked merges, and the
+ * merging of one pre-token.
  *
- * Tokens are kept as the bytes that they stand for (the printable alphabet of vocabulary files,
- * "Ġ" for a space, is undone while reading). A word starts as one symbol a byte; the pair with the
+ * Of bytes: tokens are kept as the bytes that they stand for (the printable alphabet of vocabulary
+ * files, "Ġ" for a space, is undone while reading), and a word starts as one symbol a byte.
+ * Of characters (SentencePiece's way): tokens are kept as they are written, a word starts as one
+ * symbol a character, and a character without a token as its bytes' tokens. The pair with the
  * lowest rank is merged first, the leftmost of equals, until none is left. A queue entry is stale
  * when its pair would no longer give the same token: the test that Hugging Face makes, kept because
  * the outcome depends on it where several pairs give one token.
@@ -47,11 +49,18 @@ FL_CHECKED enum fl_status fl_bpe_add_merge(struct fl_bpe *self, const char *a, s
 
 struct fl_bpe_rules {
     bool ignore_merges; /* a word that is a token becomes that token without merging */
-    int32_t unk;        /* stands for a byte that has no token; -1: such bytes vanish */
+    int32_t unk;        /* stands for what has no token; -1: it vanishes */
     bool fuse_unk;      /* neighbouring unk become one */
+    bool characters;    /* symbols are characters, not bytes */
 };
 /* Call once after all tokens are in. */
 void fl_bpe_set_rules(struct fl_bpe *self, const struct fl_bpe_rules *rules);
+
+/*
+ * The token that stands for one byte of a character without a token; a character falls back to its
+ * bytes only when all of them have such a token.
+ */
+void fl_bpe_set_fallback(struct fl_bpe *self, uint8_t byte, int32_t id);
 
 /* Append the ids of one pre-token. */
 FL_CHECKED enum fl_status fl_bpe_word(struct fl_bpe *self, const char *word, size_t length,
@@ -61,6 +70,11 @@ FL_CHECKED enum fl_status fl_bpe_word(struct fl_bpe *self, const char *word, siz
 int32_t fl_bpe_find(const struct fl_bpe *self, const char *bytes, size_t length);
 /* The bytes of a token, borrowed until the next fl_bpe_add_token(); false: no such id. */
 bool fl_bpe_token(const struct fl_bpe *self, uint32_t id, const char **bytes, size_t *length);
+/* What a token decodes to where that is not what it is written as. FL_ENOTFOUND: no such id. */
+FL_CHECKED enum fl_status fl_bpe_set_shown(struct fl_bpe *self, uint32_t id, const char *bytes,
+                                           size_t length);
+/* As fl_bpe_token(), but the bytes that the token decodes to. */
+bool fl_bpe_shown(const struct fl_bpe *self, uint32_t id, const char **bytes, size_t *length);
 /* One more than the largest id. */
 uint32_t fl_bpe_size(const struct fl_bpe *self);
 

@@ -35,6 +35,8 @@ static const struct {
 
 const char *fl_pre_name(enum fl_pre pre)
 {
+    if (pre == FL_PRE_WHOLE || pre == FL_PRE_METASPACE)
+        return pre == FL_PRE_WHOLE ? "whole" : "metaspace";
     for (size_t i = 0; i < KNOWN_COUNT; i++) {
         if (KNOWN[i].pre == pre)
             return KNOWN[i].gguf;
@@ -225,6 +227,16 @@ static size_t scan_smollm(struct fl_pre_iter *self)
     return scan_gpt2(&part, self->at);
 }
 
+/* Up to the next U+2581 behind the first character. */
+static size_t scan_metaspace(const struct scan *s, size_t at)
+{
+    for (at++; at < s->end; at++) {
+        if (s->end - at >= 3 && memcmp(s->text + at, "\xE2\x96\x81", 3) == 0)
+            break;
+    }
+    return at;
+}
+
 void fl_pre_begin(struct fl_pre_iter *self, enum fl_pre pre, const char *text, size_t length)
 {
     *self = (struct fl_pre_iter){.pre = pre, .text = text, .length = length};
@@ -248,6 +260,12 @@ bool fl_pre_next(struct fl_pre_iter *self, const char **piece, size_t *length)
         break;
     case FL_PRE_SMOLLM:
         end = scan_smollm(self);
+        break;
+    case FL_PRE_WHOLE:
+        end = self->length;
+        break;
+    case FL_PRE_METASPACE:
+        end = scan_metaspace(&s, self->at);
         break;
     }
     *piece = self->text + self->at;

@@ -7,6 +7,8 @@
  *              | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
  *   qwen2      as llama-bpe with \p{N} for \p{N}{1,3}
  *   smollm     every digit apart, then gpt-2 on what lies between
+ *   whole      the text is one piece
+ *   metaspace  a piece begins at each U+2581
  *
  * The pieces, joined, are the text. Threads: an iterator belongs to one thread.
  */
@@ -16,9 +18,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum fl_pre { FL_PRE_GPT2, FL_PRE_LLAMA3, FL_PRE_QWEN2, FL_PRE_SMOLLM };
+enum fl_pre {
+    FL_PRE_GPT2,
+    FL_PRE_LLAMA3,
+    FL_PRE_QWEN2,
+    FL_PRE_SMOLLM,
+    FL_PRE_WHOLE,    /* SentencePiece's way */
+    FL_PRE_METASPACE /* the same, words apart */
+};
 
-/* The name that GGUF files use. */
+/* The name that GGUF files use; "whole" and "metaspace" are ours. */
 const char *fl_pre_name(enum fl_pre pre);
 /* From tokenizer.ggml.pre; false when unknown. */
 bool fl_pre_from_gguf(const char *name, enum fl_pre *out);

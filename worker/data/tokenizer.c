@@ -59,13 +59,12 @@ enum fl_status fl_tokenizer_add(struct fl_tokenizer *self, const struct fl_added
                                 bool normalized, const char *what, struct fl_error *error)
 {
     struct fl_added_token entry = *token;
-    struct fl_buf form_c;
-    fl_buf_init(&form_c, 4 * FL_ADDED_TOKEN_BYTES_MAX);
     enum fl_status status = FL_OK;
-    if (normalized && self->nfc) {
-        status = fl_unicode_nfc(token->content, token->length, &form_c);
-        entry.content = (char *)fl_buf_text(&form_c);
-        entry.length = form_c.length;
+    if (normalized) {
+        const char *form;
+        status = fl_marks_normalise(self, token->content, token->length, false, &form,
+                                    &entry.length);
+        entry.content = (char *)form;
     }
     const char *bytes;
     size_t length;
@@ -75,7 +74,10 @@ enum fl_status fl_tokenizer_add(struct fl_tokenizer *self, const struct fl_added
                                   false);
     if (status == FL_OK)
         status = fl_added_push(normalized ? &self->normalized : &self->raw, &entry);
-    fl_buf_free(&form_c);
+    /* decoded as it is matched: with its mark in front, as Hugging Face does it */
+    if (status == FL_OK &&
+        (entry.length != token->length || memcmp(entry.content, token->content, entry.length) != 0))
+        status = fl_bpe_set_shown(self->bpe, (uint32_t)token->id, entry.content, entry.length);
     if (status == FL_ENOMEM)
         return fl_fail_memory(error);
     if (status != FL_OK)
@@ -119,12 +121,16 @@ enum fl_status fl_tokenizer_open(const char *model_path, struct fl_tokenizer **o
         return fl_fail_memory(error);
     self->bos = -1;
     fl_buf_init(&self->scratch, 4ull * TEXT_BYTES_MAX);
-    fl_buf_init(&self->prefixed, TEXT_BYTES_MAX + 1ull);
+    fl_buf_init(&self->marked, 4ull * TEXT_BYTES_MAX);
+    fl_buf_init(&self->prefixed, 4ull * TEXT_BYTES_MAX);
     enum fl_status status = fl_path_is_directory(model_path)
                                 ? fl_tokenizer_read_json(self, model_path, error)
                                 : fl_tokenizer_read_gguf(self, model_path, error);
     if (status == FL_OK)
         status = seal(self, model_path, error);
+    if (status == FL_OK && self->decoder != FL_DECODE_AS_IS &&
+        (status = fl_marks_show(self)) != FL_OK)
+        (void)fl_fail(error, status, "%s: the vocabulary is too large", model_path);
     if (status != FL_OK) {
         fl_tokenizer_close(self);
         return status;
@@ -142,31 +148,43 @@ void fl_tokenizer_close(struct fl_tokenizer *self)
     fl_added_free(&self->normalized);
     fl_free(self->chat_template);
     fl_buf_free(&self->scratch);
+    fl_buf_free(&self->marked);
     fl_buf_free(&self->prefixed);
     fl_free(self);
 }
 
 /* ---- encoding ---- */
 
-/* A stretch of text without added tokens; continues: an earlier stretch. */
-static enum fl_status encode_plain(struct fl_tokenizer *self, const char *text, size_t length,
-                                   bool continues, struct fl_ids *out)
+static enum fl_place place_of(enum fl_place whole, size_t start)
 {
-    if (self->add_prefix_space && !continues && text[0] != ' ') {
-        self->prefixed.length = 0;
-        fl_buf_append(&self->prefixed, " ", 1);
-        fl_buf_append(&self->prefixed, text, length);
-        enum fl_status status = fl_buf_status(&self->prefixed);
-        if (status != FL_OK)
-            return status;
-        text = fl_buf_text(&self->prefixed);
-        length = self->prefixed.length;
-    }
+    return start == 0 ? whole : FL_PLACE_INSIDE;
+}
+
+static enum fl_status prefix_space(struct fl_tokenizer *self, const char **text, size_t *length)
+{
+    if (!self->add_prefix_space || (*text)[0] == ' ')
+        return FL_OK;
+    self->prefixed.length = 0;
+    fl_buf_append(&self->prefixed, " ", 1);
+    fl_buf_append(&self->prefixed, *text, *length);
+    *text = fl_buf_text(&self->prefixed);
+    *length = self->prefixed.length;
+    return fl_buf_status(&self->prefixed);
+}
+
+/* A stretch of text without added tokens. */
+static enum fl_status encode_plain(struct fl_tokenizer *self, const char *text, size_t length,
+                                   enum fl_place place, struct fl_ids *out)
+{
+    enum fl_status status = FL_OK;
+    if (self->metaspace)
+        status = fl_marks_prefix(self, text, length, place, &text, &length);
+    else if (place != FL_PLACE_CONTINUES)
+        status = prefix_space(self, &text, &length);
     struct fl_pre_iter iter;
     fl_pre_begin(&iter, self->pre, text, length);
     const char *piece;
     size_t piece_length;
-    enum fl_status status = FL_OK;
     while (status == FL_OK && fl_pre_next(&iter, &piece, &piece_length))
         status = fl_bpe_word(self->bpe, piece, piece_length, out);
     return status;
@@ -174,31 +192,26 @@ static enum fl_status encode_plain(struct fl_tokenizer *self, const char *text, 
 
 /* A stretch between added tokens of the raw text: normalise it, match the normalised ones. */
 static enum fl_status encode_raw(struct fl_tokenizer *self, const char *text, size_t length,
-                                 bool continues, bool specials_plain, struct fl_ids *out)
+                                 enum fl_place place, bool specials_plain, struct fl_ids *out)
 {
-    if (self->nfc && !fl_unicode_is_nfc(text, length)) {
-        self->scratch.length = 0;
-        enum fl_status status = fl_unicode_nfc(text, length, &self->scratch);
-        if (status != FL_OK)
-            return status;
-        text = fl_buf_text(&self->scratch);
-        length = self->scratch.length;
-    }
+    enum fl_status status = fl_marks_normalise(self, text, length, place == FL_PLACE_CONTINUES,
+                                               &text, &length);
+    if (status != FL_OK)
+        return status;
     struct fl_added_iter iter;
     struct fl_added_split split;
-    enum fl_status status = FL_OK;
     fl_added_begin(&iter, &self->normalized, text, length, specials_plain);
     while (status == FL_OK && fl_added_next(&iter, &split)) {
         status = split.token != NULL
                      ? fl_ids_push(out, split.token->id)
                      : encode_plain(self, text + split.start, split.end - split.start,
-                                    continues && split.start == 0, out);
+                                    place_of(place, split.start), out);
     }
     return status;
 }
 
 static enum fl_status encode_text(struct fl_tokenizer *self, const char *text, size_t length,
-                                  bool continues, bool specials_plain, struct fl_ids *out)
+                                  enum fl_place place, bool specials_plain, struct fl_ids *out)
 {
     struct fl_added_iter iter;
     struct fl_added_split split;
@@ -208,7 +221,7 @@ static enum fl_status encode_text(struct fl_tokenizer *self, const char *text, s
         status = split.token != NULL
                      ? fl_ids_push(out, split.token->id)
                      : encode_raw(self, text + split.start, split.end - split.start,
-                                  continues && split.start == 0, specials_plain, out);
+                                  place_of(place, split.start), specials_plain, out);
     }
     return status;
 }
@@ -224,7 +237,9 @@ enum fl_status fl_tokenizer_encode(struct fl_tokenizer *self, const char *text, 
     if ((flags & (FL_ENCODE_ADD_SPECIAL | FL_ENCODE_PREFIX_ONLY)) != 0)
         status = fl_ids_append(out, self->prefix.ids, self->prefix.count);
     if (status == FL_OK)
-        status = encode_text(self, text, length, (flags & FL_ENCODE_CONTINUES) != 0,
+        status = encode_text(self, text, length,
+                             (flags & FL_ENCODE_CONTINUES) != 0 ? FL_PLACE_CONTINUES
+                                                                : FL_PLACE_START,
                              (flags & FL_ENCODE_SPECIALS_PLAIN) != 0, out);
     if (status == FL_OK && (flags & FL_ENCODE_ADD_SPECIAL) != 0 &&
         (flags & FL_ENCODE_PREFIX_ONLY) == 0)
@@ -238,17 +253,38 @@ enum fl_status fl_tokenizer_encode(struct fl_tokenizer *self, const char *text, 
 
 /* ---- decoding and questions ---- */
 
+/* The first token of a text: the space that encoding put there goes. */
+static void append_first(const struct fl_tokenizer *self, int32_t id, const char *bytes,
+                         size_t length, struct fl_buf *out)
+{
+    if (!self->strip_space) {
+        fl_buf_append(out, bytes, length);
+    } else if (self->decoder == FL_DECODE_METASPACE) {
+        if (fl_bpe_token(self->bpe, (uint32_t)id, &bytes, &length))
+            fl_marks_append_spaces(out, bytes, length, "");
+    } else {
+        const size_t skipped = bytes[0] == ' ';
+        fl_buf_append(out, bytes + skipped, length - skipped);
+    }
+}
+
 enum fl_status fl_tokenizer_decode(const struct fl_tokenizer *self, const int32_t *ids,
                                    size_t count, struct fl_buf *out, struct fl_error *error)
 {
+    bool at_start = true;
     for (size_t i = 0; i < count; i++) {
         const char *bytes;
         size_t length;
         if (!fl_tokenizer_token(self, ids[i], &bytes, &length))
             return fl_fail(error, FL_EFORMAT, "id %d (number %zu) has no token in this vocabulary",
                            ids[i], i);
-        if (length > 0)
+        if (length == 0)
+            continue;
+        if (at_start)
+            append_first(self, ids[i], bytes, length, out);
+        else
             fl_buf_append(out, bytes, length);
+        at_start = false;
     }
     enum fl_status status = fl_buf_status(out);
     return status == FL_OK ? FL_OK : fl_fail(error, status, "the decoded text is too long");
@@ -257,7 +293,16 @@ enum fl_status fl_tokenizer_decode(const struct fl_tokenizer *self, const int32_
 bool fl_tokenizer_token(const struct fl_tokenizer *self, int32_t id, const char **bytes,
                         size_t *length)
 {
-    return id >= 0 && fl_bpe_token(self->bpe, (uint32_t)id, bytes, length);
+    return id >= 0 && fl_bpe_shown(self->bpe, (uint32_t)id, bytes, length);
+}
+
+bool fl_tokenizer_is_written(const struct fl_tokenizer *self, int32_t id, const char *text,
+                             size_t length)
+{
+    const char *bytes;
+    size_t found;
+    return fl_bpe_token(self->bpe, (uint32_t)id, &bytes, &found) && found == length &&
+           memcmp(bytes, text, length) == 0;
 }
 
 int32_t fl_tokenizer_find(const struct fl_tokenizer *self, const char *text, size_t length)
@@ -265,7 +310,14 @@ int32_t fl_tokenizer_find(const struct fl_tokenizer *self, const char *text, siz
     const struct fl_added_token *token = fl_added_find(&self->raw, text, length);
     if (token == NULL)
         token = fl_added_find(&self->normalized, text, length);
-    return token != NULL ? token->id : fl_bpe_find(self->bpe, text, length);
+    if (token != NULL)
+        return token->id;
+    /* the normaliser may have changed what is matched */
+    for (size_t i = 0; i < self->normalized.count; i++) {
+        if (fl_tokenizer_is_written(self, self->normalized.tokens[i].id, text, length))
+            return self->normalized.tokens[i].id;
+    }
+    return fl_bpe_find(self->bpe, text, length);
 }
 
 uint32_t fl_tokenizer_vocab_size(const struct fl_tokenizer *self)

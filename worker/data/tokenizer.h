@@ -1,15 +1,18 @@
 /*
- * tokenizer.h - byte-level BPE: text to token ids and back, as Hugging Face's tokenizers does it.
+ * tokenizer.h - BPE: text to token ids and back, as Hugging Face's tokenizers does it.
  *
  * Read from a Hugging Face directory (tokenizer.json, with tokenizer_config.json, config.json and
  * generation_config.json for the special ids) or from one GGUF file (tokenizer.ggml.*). Known
- * pre-tokenizers: GPT-2, Llama-3, Qwen2 (with NFC), SmolLM (digits apart); any other pipeline is
- * refused by name, never approximated.
+ * pre-tokenizers: GPT-2, Llama-3, Qwen2 (with NFC), SmolLM (digits apart) of byte-level BPE;
+ * Metaspace and the Prepend and Replace normalisers of SentencePiece's way (Llama 2, Mistral), with
+ * tokens for bytes; a GGUF's tokenizer model "llama" with its scores. Any other pipeline is refused
+ * by name, never approximated.
  *
  * Bytes: on valid UTF-8 the ids equal those of Hugging Face. A byte that is not part of valid UTF-8
  * counts as one character that is neither letter, number nor space, and keeps its value, so that
  * decode(encode(x)) == x for every x where the normaliser leaves x alone and the vocabulary has all
- * 256 bytes. NUL is a character like any other.
+ * 256 bytes (SentencePiece's way: where x has no U+2581 and its space in front is put there). NUL
+ * is a character like any other.
  *
  * Threads: encode() keeps a cache and scratch memory inside the tokenizer, so that one tokenizer
  * belongs to one thread at a time. The const calls are pure.
@@ -64,16 +67,17 @@ FL_CHECKED enum fl_status fl_tokenizer_encode(struct fl_tokenizer *self, const c
                                               struct fl_error *error);
 
 /*
- * Append the bytes of ids to *out, special tokens included as they are written. The bytes need not
- * be valid UTF-8 (ids can end inside a character). FL_EFORMAT: an id without a token.
+ * Append the bytes of ids to *out, special tokens included as they are written; SentencePiece's way
+ * without the space that encoding puts in front. The bytes need not be valid UTF-8 (ids can end
+ * inside a character). FL_EFORMAT: an id without a token.
  */
 FL_CHECKED enum fl_status fl_tokenizer_decode(const struct fl_tokenizer *self, const int32_t *ids,
                                               size_t count, struct fl_buf *out,
                                               struct fl_error *error);
 
 /*
- * The bytes of one token, borrowed; false when the id has none (a negative or too large id, or a
- * hole in the vocabulary, as the padding rows of some models are).
+ * The bytes that one token decodes to, borrowed; false when the id has none (a negative or too
+ * large id, or a hole in the vocabulary, as the padding rows of some models are).
  */
 bool fl_tokenizer_token(const struct fl_tokenizer *self, int32_t id, const char **bytes,
                         size_t *length);
@@ -89,7 +93,7 @@ int32_t fl_tokenizer_eos(const struct fl_tokenizer *self);
 /* Every id that ends a generation (eos, end of turn), borrowed; *count may be 0. */
 const int32_t *fl_tokenizer_eos_ids(const struct fl_tokenizer *self, size_t *count);
 bool fl_tokenizer_is_eos(const struct fl_tokenizer *self, int32_t id);
-/* "gpt-2", "llama-bpe", "qwen2" or "smollm". */
+/* "gpt-2", "llama-bpe", "qwen2" or "smollm"; "whole" or "metaspace": SentencePiece's way. */
 const char *fl_tokenizer_pre_name(const struct fl_tokenizer *self);
 /* The Jinja chat template as the model carries it, borrowed; NULL when it has none. */
 const char *fl_tokenizer_chat_template(const struct fl_tokenizer *self);

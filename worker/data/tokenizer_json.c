@@ -6,6 +6,7 @@
  * tokenizer.json may list `model` before or after the pipeline: its members are cut out first and
  * read in the order in which they depend on each other.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -131,7 +132,8 @@ static enum fl_status add_vocab_entry(struct fl_tokenizer *self, struct fl_scan 
     if (!fl_scan_key(scan) || !fl_scan_u32(scan, &id))
         return scan_error(scan, what, error);
     size_t length = text->length;
-    bool mergeable = length > 0 && fl_bpe_from_alphabet((char *)text->data, &length);
+    bool mergeable = length > 0 &&
+                     (self->characters || fl_bpe_from_alphabet((char *)text->data, &length));
     enum fl_status status = fl_bpe_add_token(self->bpe, id, fl_buf_text(text), length, mergeable);
     if (status == FL_OK)
         return FL_OK;
@@ -161,7 +163,8 @@ static enum fl_status add_merge(struct fl_tokenizer *self, char *left, size_t le
                                 char *right, size_t right_length, uint32_t rank, const char *what,
                                 struct fl_error *error)
 {
-    if (!fl_bpe_from_alphabet(left, &left_length) || !fl_bpe_from_alphabet(right, &right_length))
+    if (!self->characters &&
+        (!fl_bpe_from_alphabet(left, &left_length) || !fl_bpe_from_alphabet(right, &right_length)))
         return FL_OK;
     enum fl_status status = fl_bpe_add_merge(self->bpe, left, left_length, right, right_length,
                                              rank);
@@ -253,16 +256,24 @@ static enum fl_status set_rules(struct fl_tokenizer *self, const struct member *
     enum fl_status status = load(&b[B_UNK], what, &unk, error);
     if (status != FL_OK)
         return status;
-    struct fl_bpe_rules rules = {
-        .ignore_merges = is(&b[B_IGNORE], "true"), .unk = -1, .fuse_unk = is(&b[B_FUSE], "true")};
+    struct fl_bpe_rules rules = {.ignore_merges = is(&b[B_IGNORE], "true"),
+                                 .unk = -1,
+                                 .fuse_unk = is(&b[B_FUSE], "true"),
+                                 .characters = self->characters};
     if (json_is_string(unk) && json_string_length(unk) > 0)
         rules.unk = fl_bpe_find(self->bpe, json_string_value(unk), json_string_length(unk));
     json_decref(unk);
     fl_bpe_set_rules(self->bpe, &rules);
+    for (int byte = 0; is(&b[B_FALLBACK], "true") && byte < 256; byte++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
+        fl_bpe_set_fallback(self->bpe, (uint8_t)byte, fl_bpe_find(self->bpe, name, 6));
+    }
     return FL_OK;
 }
 
-static enum fl_status check_model(const struct member *b, const char *what, struct fl_error *error)
+static enum fl_status check_model(const struct fl_tokenizer *self, const struct member *b,
+                                  const char *what, struct fl_error *error)
 {
     const struct span *type = &b[B_TYPE].span;
     if (type->text != NULL && !is(&b[B_TYPE], "\"BPE\""))
@@ -273,11 +284,9 @@ static enum fl_status check_model(const struct member *b, const char *what, stru
                        "%s: BPE with dropout, continuing_subword_prefix or "
                        "end_of_word_suffix is not supported",
                        what);
-    if (is(&b[B_FALLBACK], "true"))
+    if (is(&b[B_FALLBACK], "true") && !self->characters)
         return fl_fail(error, FL_EFORMAT,
-                       "%s: byte_fallback (SentencePiece-style BPE) is not "
-                       "supported; only byte-level BPE is",
-                       what);
+                       "%s: byte_fallback with a ByteLevel pre_tokenizer is not supported", what);
     if (b[B_VOCAB].span.text == NULL || b[B_MERGES].span.text == NULL)
         return fl_fail(error, FL_EFORMAT, "%s: model has no vocab or no merges", what);
     return FL_OK;
@@ -300,7 +309,7 @@ static enum fl_status read_model(struct fl_tokenizer *self, struct span model, c
     };
     enum fl_status status = cut(model, b, B_COUNT, what, error);
     if (status == FL_OK)
-        status = check_model(b, what, error);
+        status = check_model(self, b, what, error);
     if (status != FL_OK)
         return status;
     self->bpe = fl_bpe_new(count_byte(b[B_VOCAB].span, ':'), count_byte(b[B_MERGES].span, '"') / 2);
@@ -343,11 +352,11 @@ static enum fl_status read_tokenizer(struct fl_tokenizer *self, struct span text
         return status;
     if (m[M_MODEL].span.text == NULL)
         return fl_fail(error, FL_EFORMAT, "%s: no member \"model\"", what);
-    status = read_model(self, m[M_MODEL].span, what, error);
-    if (status == FL_OK)
-        status = read_member(self, &m[M_NORMALIZER], fl_pipeline_normalizer, what, error);
+    status = read_member(self, &m[M_NORMALIZER], fl_pipeline_normalizer, what, error);
     if (status == FL_OK)
         status = read_member(self, &m[M_PRE], fl_pipeline_pre_tokenizer, what, error);
+    if (status == FL_OK)
+        status = read_model(self, m[M_MODEL].span, what, error);
     if (status == FL_OK)
         status = read_member(self, &m[M_DECODER], fl_pipeline_decoder, what, error);
     if (status == FL_OK)

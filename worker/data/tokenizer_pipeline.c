@@ -30,25 +30,50 @@ static bool flag(const json_t *object, const char *key, bool fallback)
 
 /* ---- normalizer ---- */
 
+/* {"pattern": {"String": from}, "content": to} */
+static bool replaces(const json_t *value, const char *from, const char *to)
+{
+    const char *pattern =
+        json_string_value(json_object_get(json_object_get(value, "pattern"), "String"));
+    const char *content = json_string_value(json_object_get(value, "content"));
+    return has_type(value, "Replace") && pattern != NULL && content != NULL &&
+           strcmp(pattern, from) == 0 && strcmp(content, to) == 0;
+}
+
+/* The steps do not touch each other's characters: their order does not matter. */
+static bool read_normalizer(struct fl_tokenizer *self, const json_t *value)
+{
+    const char *prefix = json_string_value(json_object_get(value, "prepend"));
+    if (has_type(value, "NFC")) {
+        self->nfc = true;
+        return true;
+    }
+    if (has_type(value, "Prepend") && prefix != NULL && strcmp(prefix, FL_MARK) == 0 &&
+        !self->mark_prefix) {
+        self->mark_prefix = true;
+        return true;
+    }
+    if (!replaces(value, " ", FL_MARK))
+        return false;
+    self->mark_spaces = true;
+    return true;
+}
+
 enum fl_status fl_pipeline_normalizer(struct fl_tokenizer *self, const json_t *value,
                                       const char *what, struct fl_error *error)
 {
     if (value == NULL)
         return FL_OK;
-    if (has_type(value, "NFC")) {
-        self->nfc = true;
-        return FL_OK;
-    }
     const json_t *parts = json_object_get(value, "normalizers");
-    bool fine = has_type(value, "Sequence") && json_is_array(parts);
-    for (size_t i = 0; fine && i < json_array_size(parts); i++) {
-        fine = has_type(json_array_get(parts, i), "NFC");
-        self->nfc = true;
-    }
+    bool fine = has_type(value, "Sequence") ? json_is_array(parts) : read_normalizer(self, value);
+    for (size_t i = 0; fine && i < json_array_size(parts); i++)
+        fine = read_normalizer(self, json_array_get(parts, i));
     if (fine)
         return FL_OK;
-    return fl_fail(error, FL_EFORMAT, "%s: normalizer %.40s is not supported (only NFC is)", what,
-                   type_of(value));
+    return fl_fail(error, FL_EFORMAT,
+                   "%s: normalizer %.40s is not supported (NFC, Prepend and Replace of spaces by "
+                   "U+2581 are)",
+                   what, type_of(value));
 }
 
 /* ---- pre_tokenizer ---- */
@@ -80,30 +105,97 @@ static bool read_sequence(const json_t *value, enum fl_pre *out)
     return has_type(first, "Digits") && flag(first, "individual_digits", false);
 }
 
+/* {"replacement": "▁", "prepend_scheme": ..., "split": ...}, or the older add_prefix_space */
+static bool read_metaspace(struct fl_tokenizer *self, const json_t *value)
+{
+    static const char *const SCHEMES[] = {"never", "first", "always"};
+    const char *mark = json_string_value(json_object_get(value, "replacement"));
+    const json_t *scheme = json_object_get(value, "prepend_scheme");
+    const char *name = scheme != NULL ? json_string_value(scheme) : "always";
+    if (mark == NULL || strcmp(mark, FL_MARK) != 0 || name == NULL)
+        return false;
+    for (size_t i = 0; i < 3; i++) {
+        if (strcmp(name, SCHEMES[i]) != 0)
+            continue;
+        self->scheme = (enum fl_scheme)i;
+        self->metaspace = self->characters = true;
+        self->pre = flag(value, "split", true) ? FL_PRE_METASPACE : FL_PRE_WHOLE;
+        return i == 0 || flag(value, "add_prefix_space", true);
+    }
+    return false;
+}
+
+/* Splitting at spaces does nothing where the normaliser has left none. */
+static bool splits_at_spaces(const json_t *value)
+{
+    const char *pattern =
+        json_string_value(json_object_get(json_object_get(value, "pattern"), "String"));
+    return has_type(value, "Split") && pattern != NULL && strcmp(pattern, " ") == 0;
+}
+
 enum fl_status fl_pipeline_pre_tokenizer(struct fl_tokenizer *self, const json_t *value,
                                          const char *what, struct fl_error *error)
 {
-    if (has_type(value, "ByteLevel") && flag(value, "use_regex", true)) {
+    const bool marked = self->mark_prefix || self->mark_spaces;
+    if (!marked && has_type(value, "ByteLevel") && flag(value, "use_regex", true)) {
         self->pre = FL_PRE_GPT2;
         self->add_prefix_space = flag(value, "add_prefix_space", true);
         return FL_OK;
     }
-    if (read_sequence(value, &self->pre))
+    if (!marked && read_sequence(value, &self->pre))
+        return FL_OK;
+    if (self->mark_spaces && (value == NULL || splits_at_spaces(value))) {
+        self->pre = FL_PRE_WHOLE;
+        self->characters = true;
+        return FL_OK;
+    }
+    if (has_type(value, "Metaspace") && read_metaspace(self, value))
         return FL_OK;
     return fl_fail(error, FL_EFORMAT,
                    "%s: pre_tokenizer %.40s is not one of those that are supported (GPT-2, "
-                   "Llama-3, Qwen2 and SmolLM byte-level BPE)",
+                   "Llama-3, Qwen2 and SmolLM byte-level BPE; Metaspace)",
                    what, value != NULL ? type_of(value) : "null");
+}
+
+/* ---- decoder ---- */
+
+/* [Replace "▁" by " ", ByteFallback, Fuse] and perhaps Strip of one space at the start */
+static bool read_pieces(struct fl_tokenizer *self, const json_t *value)
+{
+    const json_t *parts = json_object_get(value, "decoders"), *strip = json_array_get(parts, 3);
+    const char *content = json_string_value(json_object_get(strip, "content"));
+    const size_t count = json_array_size(parts);
+    if (!has_type(value, "Sequence") || count < 3 || count > 4 ||
+        !replaces(json_array_get(parts, 0), FL_MARK, " ") ||
+        !has_type(json_array_get(parts, 1), "ByteFallback") ||
+        !has_type(json_array_get(parts, 2), "Fuse"))
+        return false;
+    self->decoder = FL_DECODE_PIECES;
+    self->strip_space = count == 4;
+    return count == 3 ||
+           (has_type(strip, "Strip") && content != NULL && strcmp(content, " ") == 0 &&
+            json_integer_value(json_object_get(strip, "start")) == 1 &&
+            json_integer_value(json_object_get(strip, "stop")) == 0);
+}
+
+static bool read_metaspace_decoder(struct fl_tokenizer *self, const json_t *value)
+{
+    const char *mark = json_string_value(json_object_get(value, "replacement"));
+    const char *scheme = json_string_value(json_object_get(value, "prepend_scheme"));
+    self->decoder = FL_DECODE_METASPACE;
+    self->strip_space = scheme == NULL || strcmp(scheme, "never") != 0;
+    return has_type(value, "Metaspace") && mark != NULL && strcmp(mark, FL_MARK) == 0;
 }
 
 enum fl_status fl_pipeline_decoder(struct fl_tokenizer *self, const json_t *value, const char *what,
                                    struct fl_error *error)
 {
-    (void)self;
-    if (value == NULL || has_type(value, "ByteLevel"))
+    if (!self->characters && (value == NULL || has_type(value, "ByteLevel")))
         return FL_OK;
-    return fl_fail(error, FL_EFORMAT, "%s: decoder %.40s is not supported (only ByteLevel is)",
-                   what, type_of(value));
+    if (self->characters && (read_pieces(self, value) || read_metaspace_decoder(self, value)))
+        return FL_OK;
+    return fl_fail(error, FL_EFORMAT, "%s: decoder %.40s is not supported with this pre_tokenizer",
+                   what, value != NULL ? type_of(value) : "null");
 }
 
 /* ---- added_tokens ---- */
@@ -119,7 +211,7 @@ static bool agrees(const struct fl_tokenizer *self, const struct fl_added_token 
         return true;
     char copy[FL_ADDED_TOKEN_BYTES_MAX];
     size_t copied = token->length;
-    if (copied > sizeof copy)
+    if (self->characters || copied > sizeof copy)
         return false;
     memcpy(copy, token->content, copied);
     return fl_bpe_from_alphabet(copy, &copied) && copied == length &&
@@ -266,7 +358,8 @@ static int32_t named_id(const struct fl_tokenizer *self, const json_t *value)
     for (size_t s = 0; s < 2; s++) {
         for (size_t i = 0; i < sets[s]->count; i++) {
             const struct fl_added_token *token = &sets[s]->tokens[i];
-            if (token->length == length && memcmp(token->content, text, length) == 0)
+            if ((token->length == length && memcmp(token->content, text, length) == 0) ||
+                fl_tokenizer_is_written(self, token->id, text, length))
                 return token->id;
         }
     }

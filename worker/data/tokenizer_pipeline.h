@@ -9,13 +9,16 @@
 #include "base/json.h"
 #include "worker/data/tokenizer_internal.h"
 
-/* null, NFC, or a Sequence of these */
+/* null, NFC, Prepend and Replace of SentencePiece's way, or a Sequence of these */
 FL_CHECKED enum fl_status fl_pipeline_normalizer(struct fl_tokenizer *self, const json_t *value,
                                                  const char *what, struct fl_error *error);
-/* ByteLevel, or a Sequence of Split or Digits with ByteLevel */
+/*
+ * ByteLevel, or a Sequence of Split or Digits with ByteLevel; Metaspace; null behind a normaliser
+ * that replaces spaces. Call after the normaliser. Decides self->characters.
+ */
 FL_CHECKED enum fl_status fl_pipeline_pre_tokenizer(struct fl_tokenizer *self, const json_t *value,
                                                     const char *what, struct fl_error *error);
-/* null or ByteLevel */
+/* null or ByteLevel; for characters [Replace, ByteFallback, Fuse, Strip] or Metaspace */
 FL_CHECKED enum fl_status fl_pipeline_decoder(struct fl_tokenizer *self, const json_t *value,
                                               const char *what, struct fl_error *error);
 /* added_tokens; call after the normaliser */

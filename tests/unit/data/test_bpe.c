@@ -72,6 +72,24 @@ START_TEST(bytes_without_a_token_vanish_or_become_unk)
 }
 END_TEST
 
+START_TEST(characters_without_a_token_fall_back_to_bytes_or_unk)
+{
+    struct fl_bpe *bpe = letters();
+    ck_assert_int_eq(fl_bpe_add_token(bpe, 8, "\u00e9", 2, true), FL_OK);
+    ck_assert_int_eq(fl_bpe_add_token(bpe, 9, "a\u00e9", 3, true), FL_OK);
+    merge(bpe, "a", "\u00e9", 0);
+    fl_bpe_set_rules(bpe, &(struct fl_bpe_rules){.unk = 2, .fuse_unk = true, .characters = true});
+    word_is(bpe, "a\u00e9\u00e9", "9 8 ");
+    word_is(bpe, "a\u00ea\u00ebb", "0 2 1 "); /* no tokens for bytes: one unk */
+    fl_bpe_set_fallback(bpe, 0xC3, 6);
+    fl_bpe_set_fallback(bpe, 0xAA, 7);
+    word_is(bpe, "b\u00ea", "1 6 7 ");
+    word_is(bpe, "b\u00eb\u00ea", "1 6 7 2 "); /* a due unk is laid down behind the bytes */
+    word_is(bpe, "\xC3", "6 ");                /* a byte outside UTF-8 is a character */
+    fl_bpe_free(bpe);
+}
+END_TEST
+
 START_TEST(ignore_merges_takes_a_whole_word_first)
 {
     struct fl_bpe *bpe = letters();
@@ -144,6 +162,7 @@ static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, the_lowest_rank_merges_first_and_the_leftmost_of_equals);
     tcase_add_test(tc, bytes_without_a_token_vanish_or_become_unk);
+    tcase_add_test(tc, characters_without_a_token_fall_back_to_bytes_or_unk);
     tcase_add_test(tc, ignore_merges_takes_a_whole_word_first);
     tcase_add_test(tc, tables_grow_and_refuse_what_is_taken);
     tcase_add_test(tc, the_printable_alphabet_maps_all_bytes_once);

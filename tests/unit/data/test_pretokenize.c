@@ -57,6 +57,17 @@ START_TEST(smollm_takes_digits_out_before_anything_else)
 }
 END_TEST
 
+START_TEST(metaspace_begins_a_piece_at_each_mark)
+{
+    pieces_are(FL_PRE_METASPACE, "a\u2581b c\u2581\u2581d\u2581",
+               "a|\u2581b c|\u2581|\u2581d|\u2581");
+    pieces_are(FL_PRE_METASPACE, "\xE2\x96", "\xE2\x96");
+    pieces_are(FL_PRE_WHOLE, "a\u2581b c", "a\u2581b c");
+    ck_assert_str_eq(fl_pre_name(FL_PRE_WHOLE), "whole");
+    ck_assert_str_eq(fl_pre_name(FL_PRE_METASPACE), "metaspace");
+}
+END_TEST
+
 START_TEST(any_bytes_give_pieces_that_join_to_the_text)
 {
     unsigned state = 1;
@@ -67,7 +78,7 @@ START_TEST(any_bytes_give_pieces_that_join_to_the_text)
             static const char SOME[] = " \n\r'stS1aZ\xC5\xBF\xE3\x80\x80\xFF\0!";
             text[i] = round % 2 != 0 ? (char)(state >> 16) : SOME[(state >> 16) % sizeof SOME];
         }
-        for (enum fl_pre pre = FL_PRE_GPT2; pre <= FL_PRE_SMOLLM; pre++) {
+        for (enum fl_pre pre = FL_PRE_GPT2; pre <= FL_PRE_METASPACE; pre++) {
             struct fl_pre_iter iter;
             const char *piece, *next = text;
             size_t length;
@@ -105,6 +116,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, llama3_groups_three_digits_and_takes_newlines_along);
     tcase_add_test(tc, qwen2_takes_single_digits);
     tcase_add_test(tc, smollm_takes_digits_out_before_anything_else);
+    tcase_add_test(tc, metaspace_begins_a_piece_at_each_mark);
     tcase_add_test(tc, any_bytes_give_pieces_that_join_to_the_text);
     tcase_add_test(tc, names_and_expressions_are_recognised_exactly);
 }

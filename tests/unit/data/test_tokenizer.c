@@ -12,8 +12,10 @@
 #define GOLDEN FL_TEST_SOURCE_DIR "/golden/tokenizer/"
 
 static struct fl_error error;
-static const char *const NAMES[] = {"gpt2", "prefix", "llama3", "qwen2", "smollm"};
-#define NAMES_COUNT 5
+/* byte-level BPE, then SentencePiece's way (make_tokenizer.py, make_tokenizer_spm.py) */
+static const char *const NAMES[] = {"gpt2",   "prefix",  "llama3", "qwen2", "smollm",
+                                    "llama2", "mistral", "always", "never", "gemma"};
+#define NAMES_COUNT 10
 
 static struct fl_tokenizer *open_golden(const char *name)
 {
@@ -38,6 +40,26 @@ static void ids_are(struct fl_tokenizer *tokenizer, const json_t *row, const cha
         ck_assert_msg(ids.ids[i] == json_integer_value(json_array_get(expected, i)),
                       "%s of '%s': id %zu", key, json_string_value(text), i);
     fl_ids_free(&ids);
+}
+
+/* Where the answers hold the decoded text of "ids": the same bytes. */
+static void decoded_is(const struct fl_tokenizer *tokenizer, const json_t *row)
+{
+    const json_t *text = json_object_get(row, "decoded"), *list = json_object_get(row, "ids");
+    struct fl_ids ids = {0};
+    struct fl_buf out;
+    if (text == NULL)
+        return;
+    fl_buf_init(&out, 1 << 20);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        ck_assert_int_eq(fl_ids_push(&ids, (int32_t)json_integer_value(json_array_get(list, i))),
+                         FL_OK);
+    fl_assert_ok(fl_tokenizer_decode(tokenizer, ids.ids, ids.count, &out, &error), &error);
+    ck_assert_msg(out.length == json_string_length(text) &&
+                      memcmp(fl_buf_text(&out), json_string_value(text), out.length) == 0,
+                  "'%s', not '%s'", fl_buf_text(&out), json_string_value(text));
+    fl_ids_free(&ids);
+    fl_buf_free(&out);
 }
 
 /* Decoding what stands for the bare text gives the text, where nothing was stripped or lost. */
@@ -76,6 +98,7 @@ START_TEST(every_hard_case_has_the_ids_of_hugging_face)
         ids_are(tokenizer, row, "ids", FL_ENCODE_ADD_SPECIAL);
         ids_are(tokenizer, row, "bare", 0);
         ids_are(tokenizer, row, "plain", FL_ENCODE_SPECIALS_PLAIN);
+        decoded_is(tokenizer, row);
         if (_i == 0 || _i == 2)
             text_returns(tokenizer, row);
         json_decref(row);

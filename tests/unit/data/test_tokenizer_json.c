@@ -73,6 +73,55 @@ START_TEST(unknown_pipelines_are_refused_by_name)
 }
 END_TEST
 
+#define MARKED(normalizer, pre, decoder)                                                           \
+    "{" MODEL ",\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre ",\"decoder\":" decoder "}"
+#define REPLACE    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}"
+#define UNMARK     "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},\"content\":\" \"}"
+#define SEQUENCE   "{\"type\":\"Sequence\",\"decoders\":[" UNMARK ",{\"type\":\"ByteFallback\"},"
+#define PIECES     SEQUENCE "{\"type\":\"Fuse\"}]}"
+#define META(rest) "{\"type\":\"Metaspace\",\"replacement\":\"\u2581\"" rest "}"
+
+START_TEST(the_forms_of_sentencepiece_are_known)
+{
+    accepted(MARKED(REPLACE, "null", PIECES));
+    accepted(MARKED("{\"type\":\"Sequence\",\"normalizers\":[" REPLACE ",{\"type\":\"NFC\"}]}",
+                    "null", PIECES));
+    accepted(MARKED("null", META(",\"prepend_scheme\":\"never\",\"split\":false"), PIECES));
+    accepted(MARKED("null", META(",\"prepend_scheme\":\"never\",\"add_prefix_space\":false"),
+                    META(",\"prepend_scheme\":\"never\"")));
+    accepted(MARKED(REPLACE,
+                    "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},"
+                    "\"behavior\":\"MergedWithPrevious\"}",
+                    SEQUENCE
+                    "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,"
+                    "\"stop\":0}]}"));
+}
+END_TEST
+
+START_TEST(what_is_nearly_sentencepiece_is_refused)
+{
+    refused(MARKED("{\"type\":\"Prepend\",\"prepend\":\"_\"}", "null", PIECES),
+            "normalizer Prepend");
+    refused(MARKED("{\"type\":\"Prepend\",\"prepend\":\"\u2581\"}", "null", PIECES),
+            "pre_tokenizer null");
+    refused(MARKED(REPLACE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}", "null"),
+            "pre_tokenizer ByteLevel");
+    refused(MARKED("null", "{\"type\":\"Metaspace\",\"replacement\":\"_\"}", PIECES),
+            "pre_tokenizer Metaspace");
+    refused(MARKED("null", META(",\"prepend_scheme\":\"last\""), PIECES),
+            "pre_tokenizer Metaspace");
+    refused(MARKED("null", META(",\"prepend_scheme\":3"), PIECES), "pre_tokenizer Metaspace");
+    refused(MARKED("null", META(",\"add_prefix_space\":false"), PIECES), "pre_tokenizer Metaspace");
+    refused(MARKED(REPLACE, "null", "null"), "decoder null");
+    refused(MARKED(REPLACE, "null", "{\"type\":\"ByteLevel\"}"), "decoder ByteLevel");
+    refused(MARKED(REPLACE, "null", SEQUENCE "{\"type\":\"Strip\"}]}"), "decoder Sequence");
+    refused(MARKED(REPLACE, "null",
+                   SEQUENCE "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \","
+                            "\"start\":2,\"stop\":0}]}"),
+            "decoder Sequence");
+}
+END_TEST
+
 START_TEST(unknown_models_are_refused_by_name)
 {
     refused("{" PRE ",\"model\":{\"type\":\"Unigram\"}}", "model type \"Unigram\"");
@@ -184,6 +233,8 @@ static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, merges_may_be_strings_or_pairs_and_members_in_any_order);
     tcase_add_test(tc, unknown_pipelines_are_refused_by_name);
+    tcase_add_test(tc, the_forms_of_sentencepiece_are_known);
+    tcase_add_test(tc, what_is_nearly_sentencepiece_is_refused);
     tcase_add_test(tc, unknown_models_are_refused_by_name);
     tcase_add_test(tc, hostile_vocabularies_are_refused);
     tcase_add_test(tc, hostile_merges_are_refused);
