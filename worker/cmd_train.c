@@ -27,7 +27,7 @@ struct train {
     const char *targets;
     bool rslora;
     bool has_rank, has_alpha, has_targets, has_dropout, has_rslora;
-    uint64_t steps, epochs, batch_size, warmup, seed, threads;
+    uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;
     bool has_steps, has_epochs;
     double lr, loraplus_ratio, weight_decay, grad_clip;
     const char *schedule, *compute;
@@ -65,7 +65,9 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
         {"--epochs", "N", FL_OPTION_U64, &t->epochs, 1, 1e6, NULL, false, &t->has_epochs,
          "passes over the data"},
         {"--batch-size", "ROWS", FL_OPTION_U64, &t->batch_size, 1, 65536, NULL, false, NULL,
-         "rows a step"},
+         "rows of a batch"},
+        {"--grad-accum", "N", FL_OPTION_U64, &t->accumulate, 1, 65536, NULL, false, NULL,
+         "batches a step; their gradients are summed"},
         {"--lr", "RATE", FL_OPTION_DOUBLE, &t->lr, 0, 1e3, NULL, false, NULL, "learning rate"},
         {"--loraplus-ratio", "X", FL_OPTION_DOUBLE, &t->loraplus_ratio, 1e-6, 1e6, NULL, false,
          NULL, "learning rate of B over that of A"},
@@ -225,8 +227,10 @@ static enum fl_status settle_options(struct train *t, struct fl_error *error)
     struct fl_finetune_options *o = &t->options;
     fl_finetune_defaults(o);
     o->batch_size = (uint32_t)t->batch_size;
-    o->steps = t->has_steps ? t->steps
-                            : fl_finetune_steps(t->local.count, o->batch_size, t->epochs);
+    o->accumulate = (uint32_t)t->accumulate;
+    o->steps = t->has_steps
+                   ? t->steps
+                   : fl_finetune_steps(t->local.count, t->batch_size * t->accumulate, t->epochs);
     o->lr = t->lr;
     o->lr_b = t->lr * t->loraplus_ratio;
     o->warmup = t->warmup;
@@ -253,7 +257,7 @@ static void tell_start(const struct train *t)
     fprintf(stderr, "data: %llu rows, %llu tokens, %llu of them scored; %llu steps of %llu rows\n",
             (unsigned long long)counts->rows, (unsigned long long)counts->tokens,
             (unsigned long long)counts->scored_tokens, (unsigned long long)t->options.steps,
-            (unsigned long long)t->batch_size);
+            (unsigned long long)(t->batch_size * t->accumulate));
 }
 
 /* What was read, before the first step; "valid" is null when nothing is held out. */
@@ -327,8 +331,8 @@ static void write_card(const struct train *t, struct fl_buf *card)
                   a->rank, a->alpha);
     fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
                   (unsigned long long)fl_adapter_parameters(a));
-    fl_buf_printf(card, "| steps | %llu |\n| rows a step | %u |\n", (unsigned long long)o->steps,
-                  o->batch_size);
+    fl_buf_printf(card, "| steps | %llu |\n| rows a step | %llu |\n", (unsigned long long)o->steps,
+                  (unsigned long long)(t->batch_size * t->accumulate));
     fl_buf_printf(card, "| learning rate | %.9g, %s, warm-up %llu |\n| weight decay | %.9g |\n",
                   o->lr, t->schedule, (unsigned long long)o->warmup, o->weight_decay);
     fl_buf_printf(card, "| gradient clip | %.9g |\n| seed | %llu |\n", o->grad_clip,
@@ -413,6 +417,7 @@ int fl_cmd_train(int argc, char **argv)
         .targets = "q_proj,v_proj",
         .epochs = 1,
         .batch_size = 4,
+        .accumulate = 1,
         .lr = 1e-3,
         .loraplus_ratio = 1,
         .grad_clip = 1,

@@ -302,9 +302,14 @@ static struct fl_finetune_options run_options(struct opened *o, const json_t *ru
     struct fl_finetune_options options;
     const char *schedule = json_string_value(json_object_get(run, "schedule"));
     fl_finetune_defaults(&options);
+    const bool own_batch = json_object_get(run, "batch_size") != NULL;
     options.steps = (uint64_t)number(o->expected, "steps");
-    options.batch_size = (uint32_t)number(o->expected, "batch_size");
+    options.batch_size = (uint32_t)number(own_batch ? run : o->expected, "batch_size");
     options.lr = number(run, "lr");
+    if (json_object_get(run, "accumulate")) {
+        options.accumulate = (uint32_t)number(run, "accumulate");
+        options.lr_b = options.lr * number(run, "loraplus_ratio");
+    }
     options.warmup = (uint64_t)number(run, "warmup");
     options.weight_decay = number(run, "weight_decay");
     options.grad_clip = number(run, "grad_clip");
@@ -348,6 +353,28 @@ START_TEST(adapters_after_adamw_steps_are_those_of_peft)
         }
     }
     ck_assert_uint_gt(done, 0);
+    close_case(&o);
+}
+END_TEST
+
+/* recipes.* of one case (make_recipes.py): rsLoRA with accumulated gradients, with LoRA+. */
+START_TEST(recipes_are_those_of_peft)
+{
+    static const char *const recipes[] = {"accumulate", "loraplus"};
+    const int rank_stabilised = 2; /* of the tiny cases */
+    struct opened o;
+    char path[FL_PATH_BYTES];
+    open_case(&o, rank_stabilised);
+    ck_assert(o.adapter->use_rslora);
+    fl_safetensors_close(&o.tensors);
+    json_decref(o.expected);
+    o.expected = NULL;
+    case_path(path, &cases[rank_stabilised], "recipes.safetensors");
+    fl_assert_ok(fl_safetensors_open(path, &o.tensors, &o.error), &o.error);
+    case_path(path, &cases[rank_stabilised], "recipes.json");
+    fl_assert_ok(fl_json_load(path, 1 << 20, &o.expected, &o.error), &o.error);
+    const json_t *all = json_object_get(o.expected, "runs");
+    check_run(&o, recipes[_i], json_object_get(all, recipes[_i]));
     close_case(&o);
 }
 END_TEST
@@ -436,6 +463,7 @@ static void add_tests(TCase *tc)
     tcase_set_timeout(tc, 180);
     if (cases == tiny) {
         tcase_add_loop_test(tc, gguf_files_have_the_logits_of_their_dequantised_weights, 0, 3);
+        tcase_add_loop_test(tc, recipes_are_those_of_peft, 0, 2);
     }
 }
 

@@ -2,14 +2,17 @@
  * finetune.h - the training loop and the evaluation that `fedlora-worker train`, `eval` and the
  * daemon's native trainer share: data order, schedule, clipping, optimizer, progress, stopping.
  *
- * A step takes batch_size rows (ragged, unpadded). Its loss and gradient are those of
- *     L = (sum over scored tokens of the batch of -log p(token)) / (number of scored tokens),
- * one mean over the whole batch. Then: global L2 clip, AdamW (Loshchilov & Hutter, 2019).
+ * A step takes accumulate batches of batch_size rows (ragged, unpadded), fewer at an epoch's end.
+ * Its loss and gradient are those of
+ *     L = (sum over scored tokens of the step of -log p(token)) / (number of scored tokens),
+ * one mean over all its rows: N batches of b rows are one batch of N b rows but for rounding (and
+ * the masks of dropout). Then: global L2 clip, AdamW (Loshchilov & Hutter, 2019).
  * Order: epoch e visits the rows in a Fisher-Yates shuffle drawn from ChaCha20 (crypto/prg.h) under
- * a key made of (seed, e), or in file order; the last partial batch of an epoch is used; epochs
- * wrap around. Determinism: the same model, rows, options, build and thread count give the same
- * adapter bytes. Threads: one call at a time a model; *stop may be set from any thread or a signal
- * handler.
+ * a key made of (seed, e), or in file order; the last partial step of an epoch is used; epochs
+ * wrap around. Every random choice is a function of (seed, position): what a run needs to go on
+ * elsewhere is its position, the adapter and the optimizer's state. Determinism: the same model,
+ * rows, options, build and thread count give the same adapter bytes, in one run or in pieces.
+ * Threads: one call at a time a model; *stop may be set from any thread or a signal handler.
  */
 #ifndef FL_ENGINE_FINETUNE_H
 #define FL_ENGINE_FINETUNE_H
@@ -27,7 +30,8 @@
 
 struct fl_finetune_options {
     uint64_t steps;      /* optimizer steps of this call, >= 1 (see fl_finetune_steps()) */
-    uint32_t batch_size; /* rows a step, >= 1 */
+    uint32_t batch_size; /* rows of one batch, >= 1 */
+    uint32_t accumulate; /* batches a step, >= 1 */
     double lr;           /* peak learning rate, >= 0 */
     double lr_a, lr_b;   /* override lr for that factor; negative: lr */
     enum fl_schedule schedule;
@@ -43,16 +47,17 @@ struct fl_finetune_options {
     uint32_t threads; /* 0: the processors that this process may use */
     enum fl_compute compute;
     uint32_t max_batch_tokens; /* tokens that pass the layers at once; 0: chosen (engine.h) */
+    uint32_t max_row_tokens;   /* longest row of fl_finetune_validate(); 0: that of training */
 };
 
 /*
- * The command line's defaults: 4 rows, lr 1e-3 constant, clip 1, AdamW, both factors, shuffled;
- * steps is 0 and must be set.
+ * The command line's defaults: 1 batch of 4 rows, lr 1e-3 constant, clip 1, AdamW, both factors,
+ * shuffled; steps is 0 and must be set.
  */
 void fl_finetune_defaults(struct fl_finetune_options *options);
 
-/* Steps of `epochs` passes over count rows: epochs * ceil(count / batch_size). */
-uint64_t fl_finetune_steps(size_t count, uint32_t batch_size, uint64_t epochs);
+/* Steps of `epochs` passes over count rows: epochs * ceil(count / rows). rows: of a step, >= 1. */
+uint64_t fl_finetune_steps(size_t count, uint64_t rows, uint64_t epochs);
 
 /* What a finished step tells. */
 struct fl_finetune_step {
@@ -92,6 +97,44 @@ FL_CHECKED enum fl_status fl_finetune(const struct fl_model *model, struct fl_ad
                                       const struct fl_finetune_watch *watch,
                                       struct fl_finetune_result *result, struct fl_error *error);
 
+/*
+ * The same, step by step, for callers that do something of their own between two steps. What is
+ * borrowed (model, adapter, rows) must outlive the run; options are copied.
+ */
+struct fl_finetune_run; /* opaque */
+
+/* Where a run stands between two steps. */
+struct fl_finetune_position {
+    uint64_t step;   /* steps that are done */
+    uint64_t epoch;  /* of the last row that was taken, from 0 */
+    uint32_t cursor; /* rows of that epoch that were taken */
+};
+
+/* The errors of fl_finetune() before its first step. *out is NULL on failure. */
+FL_CHECKED enum fl_status fl_finetune_open(const struct fl_model *model, struct fl_adapter *adapter,
+                                           const struct fl_row *rows, size_t count,
+                                           const struct fl_finetune_options *options,
+                                           struct fl_finetune_run **out, struct fl_error *error);
+void fl_finetune_close(struct fl_finetune_run **self);
+
+/* One step, also beyond options.steps. FL_ERANGE as in fl_finetune(). */
+FL_CHECKED enum fl_status fl_finetune_advance(struct fl_finetune_run *self,
+                                              struct fl_finetune_step *out, struct fl_error *error);
+
+struct fl_finetune_position fl_finetune_position(const struct fl_finetune_run *self);
+/*
+ * Go on from a position of an earlier run with the same rows and options; the caller restores the
+ * adapter and the optimizer of that run. FL_EFORMAT: a run over these rows can't be there.
+ */
+FL_CHECKED enum fl_status fl_finetune_seek(struct fl_finetune_run *self,
+                                           const struct fl_finetune_position *position,
+                                           struct fl_error *error);
+/* Borrowed; its state is that behind the last step. */
+struct fl_optimizer *fl_finetune_optimizer(struct fl_finetune_run *self);
+/* "f32": a constant. */
+const char *fl_finetune_compute(const struct fl_finetune_run *self);
+uint32_t fl_finetune_threads(const struct fl_finetune_run *self);
+
 struct fl_evaluation {
     double loss_sum; /* -log p summed over scored tokens */
     uint64_t scored; /* 0 when nothing is scored */
@@ -116,6 +159,18 @@ FL_CHECKED enum fl_status fl_finetune_evaluate(const struct fl_model *model,
                                                const struct fl_evaluate_options *options,
                                                const atomic_int *stop, struct fl_evaluation *out,
                                                struct fl_error *error);
+
+/*
+ * Evaluate the run's adapter as it stands, in the run's engine; changes nothing that training sees.
+ * No row may be longer than options.max_row_tokens. FL_ESTOPPED as above.
+ */
+FL_CHECKED enum fl_status fl_finetune_validate(struct fl_finetune_run *self,
+                                               const struct fl_row *rows, size_t count,
+                                               const atomic_int *stop, struct fl_evaluation *out,
+                                               struct fl_error *error);
+
+/* Tokens of the longest row; 1 when there is none. */
+uint32_t fl_finetune_longest(const struct fl_row *rows, size_t count);
 
 /* The visiting order, also used by tests: order has count entries and becomes epoch's permutation.
  */

@@ -1,6 +1,7 @@
 /* The training loop: order of the data, options, stopping, masks, sameness of two runs. */
 #include "runner.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -213,6 +214,127 @@ START_TEST(the_schedule_runs_over_the_whole_job)
 }
 END_TEST
 
+static double largest_difference(const struct fl_adapter *a, const struct fl_adapter *b)
+{
+    double worst = 0;
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct fl_lora_module *m = &a->modules[i], *n = &b->modules[i];
+        for (size_t j = 0; j < (size_t)m->rank * m->module.in; j++) {
+            worst = fmax(worst, fabs((double)m->a[j] - (double)n->a[j]));
+        }
+        for (size_t j = 0; j < (size_t)m->rank * m->module.out; j++) {
+            worst = fmax(worst, fabs((double)m->b[j] - (double)n->b[j]));
+        }
+    }
+    return worst;
+}
+
+START_TEST(small_batches_add_up_to_a_large_one)
+{
+    struct bench large, small;
+    struct seen seen[2] = {0};
+    struct fl_finetune_watch watch[2] = {{.on_step = see, .context = &seen[0]},
+                                         {.on_step = see, .context = &seen[1]}};
+    bool ready = open_bench(&large);
+    ready = open_bench(&small) && ready;
+    if (ready) {
+        small.options.batch_size = 1;
+        small.options.accumulate = 2; /* of 3 rows: an epoch ends with a step of one */
+        fl_assert_ok(tune(&large, &watch[0]), &large.error);
+        fl_assert_ok(tune(&small, &watch[1]), &small.error);
+        for (size_t i = 0; i < 4; i++) {
+            ck_assert_uint_eq(seen[0].tokens[i], seen[1].tokens[i]);
+            ck_assert_double_eq_tol(seen[0].losses[i], seen[1].losses[i], 1e-5);
+        }
+        ck_assert_double_lt(largest_difference(large.adapter, small.adapter), 1e-4);
+    }
+    close_bench(&large);
+    close_bench(&small);
+}
+END_TEST
+
+/* `steps` steps of a run that goes on from *state (length 0: the beginning), and its state then. */
+static void run_part(struct bench *b, uint64_t steps, struct fl_finetune_position *position,
+                     struct fl_buf *state)
+{
+    struct fl_finetune_run *run;
+    struct fl_finetune_step step;
+    fl_assert_ok(fl_finetune_open(b->model, b->adapter, rows, ROWS, &b->options, &run, &b->error),
+                 &b->error);
+    if (state->length) {
+        fl_assert_ok(
+            fl_optimizer_decode(fl_finetune_optimizer(run), state->data, state->length, &b->error),
+            &b->error);
+    }
+    fl_assert_ok(fl_finetune_seek(run, position, &b->error), &b->error);
+    for (uint64_t i = 0; i < steps; i++) {
+        struct fl_evaluation evaluation;
+        fl_assert_ok(fl_finetune_advance(run, &step, &b->error), &b->error);
+        fl_assert_ok(fl_finetune_validate(run, rows, ROWS, NULL, &evaluation, &b->error),
+                     &b->error);
+        ck_assert_uint_eq(evaluation.scored, 9);
+    }
+    *position = fl_finetune_position(run);
+    fl_buf_free(state);
+    fl_buf_init(state, 1u << 24);
+    ck_assert_int_eq(fl_optimizer_encode(fl_finetune_optimizer(run), state), FL_OK);
+    fl_finetune_close(&run);
+}
+
+START_TEST(a_run_in_pieces_gives_the_bytes_of_a_whole_one)
+{
+    struct bench whole, pieces;
+    bool ready = open_bench(&whole);
+    ready = open_bench(&pieces) && ready;
+    if (ready) {
+        struct fl_finetune_position position = {0};
+        struct fl_buf state;
+        fl_buf_init(&state, 1u << 24);
+        whole.adapter->dropout = pieces.adapter->dropout = 0.3;
+        whole.options.steps = pieces.options.steps = 5;
+        whole.options.schedule = pieces.options.schedule = FL_SCHEDULE_COSINE;
+        whole.options.batch_size = pieces.options.batch_size = 1;
+        whole.options.accumulate = pieces.options.accumulate = 2;
+        fl_assert_ok(tune(&whole, NULL), &whole.error);
+        run_part(&pieces, 1, &position, &state);
+        run_part(&pieces, 1, &position, &state);
+        ck_assert_uint_eq(position.cursor, 3);
+        run_part(&pieces, 3, &position, &state);
+        ck_assert_uint_eq(position.step, 5);
+        ck_assert_uint_eq(position.epoch, 2);
+        ck_assert_double_eq(largest_difference(whole.adapter, pieces.adapter), 0);
+        fl_buf_free(&state);
+    }
+    close_bench(&whole);
+    close_bench(&pieces);
+}
+END_TEST
+
+START_TEST(a_position_that_no_run_can_have_is_refused)
+{
+    static const struct fl_finetune_position wrong[] = {
+        {.step = 1, .epoch = 0, .cursor = 4}, {.step = 1, .epoch = 0, .cursor = 1},
+        {.step = 2, .epoch = 0, .cursor = 2}, {.step = 1, .epoch = 0, .cursor = 0},
+        {.step = 1, .epoch = 7, .cursor = 2}, {.step = 1, .epoch = UINT64_MAX, .cursor = 2}};
+    static const struct fl_finetune_position right[] = {
+        {0}, {.step = 1, .epoch = 0, .cursor = 2}, {.step = 6, .epoch = 2, .cursor = 3}};
+    struct bench b;
+    if (open_bench(&b)) {
+        struct fl_finetune_run *run;
+        fl_assert_ok(fl_finetune_open(b.model, b.adapter, rows, ROWS, &b.options, &run, &b.error),
+                     &b.error);
+        for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+            ck_assert_int_eq(fl_finetune_seek(run, &wrong[i], &b.error), FL_EFORMAT);
+        }
+        for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+            fl_assert_ok(fl_finetune_seek(run, &right[i], &b.error), &b.error);
+        }
+        fl_finetune_close(&run);
+    }
+    close_bench(&b);
+}
+END_TEST
+
 START_TEST(options_that_make_no_sense_are_refused)
 {
     struct bench b;
@@ -222,6 +344,9 @@ START_TEST(options_that_make_no_sense_are_refused)
         ck_assert_int_eq(tune(&b, NULL), FL_EINVAL);
         b.options = good;
         b.options.batch_size = 0;
+        ck_assert_int_eq(tune(&b, NULL), FL_EINVAL);
+        b.options = good;
+        b.options.accumulate = 0;
         ck_assert_int_eq(tune(&b, NULL), FL_EINVAL);
         b.options = good;
         b.options.train = FL_TRAIN_NONE;
@@ -286,6 +411,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_factor_that_is_not_trained_keeps_its_bytes);
     tcase_add_test(tc, a_set_stop_flag_ends_the_run_before_the_next_step);
     tcase_add_test(tc, the_schedule_runs_over_the_whole_job);
+    tcase_add_test(tc, small_batches_add_up_to_a_large_one);
+    tcase_add_test(tc, a_run_in_pieces_gives_the_bytes_of_a_whole_one);
+    tcase_add_test(tc, a_position_that_no_run_can_have_is_refused);
     tcase_add_test(tc, options_that_make_no_sense_are_refused);
     tcase_add_test(tc, evaluation_does_not_depend_on_how_rows_are_grouped);
     tcase_add_test(tc, a_new_adapter_changes_nothing_until_it_is_trained);
