@@ -3,12 +3,16 @@
 #include "worker/engine/optimizer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "format/peft.h"
+#include "format/safetensors.h"
 #include "worker/engine/kernels.h"
 
-static const char MAGIC[8] = {'f', 'l', 'o', 'p', 't', 'i', 'm', '1'};
+/* the longest key of an adapter's tensor, with ".exp_avg_sq" behind it */
+enum { KEY_BYTES = FL_MODULE_NAME_BYTES + 64 };
 
 struct fl_optimizer {
     struct fl_optimizer_options options;
@@ -160,42 +164,138 @@ enum fl_status fl_optimizer_step(struct fl_optimizer *self, struct fl_adapter *a
     return FL_OK;
 }
 
-/* MAGIC, kind u32, train u32, steps u64, values u64, then m and v (float32, this machine's). */
-enum { HEADER_BYTES = 32 };
+/* The tensors of a saved state: their names and what they look at. */
+struct listing {
+    struct fl_tensor_view *views; /* (count) */
+    char (*names)[KEY_BYTES];     /* (count) */
+    uint32_t count;
+    double steps;
+};
 
-static size_t state_bytes(const struct fl_optimizer *self)
+static void list_moment(struct listing *self, const struct fl_adapter *adapter, uint32_t i,
+                        const char *moment, float *values)
 {
-    return self->m ? self->values * 2 * sizeof *self->m : 0;
+    const struct fl_lora_module *m = &adapter->modules[i / 2];
+    char *name = self->names[self->count];
+    fl_peft_key(m->module.name, i % 2 ? 'B' : 'A', name, KEY_BYTES);
+    const size_t length = strlen(name);
+    (void)snprintf(name + length, KEY_BYTES - length, ".%s", moment);
+    struct fl_tensor_view view = {.name = name, .dtype = FL_DTYPE_F32, .rank = 2};
+    view.shape[0] = i % 2 ? m->module.out : m->rank;
+    view.shape[1] = i % 2 ? m->rank : m->module.in;
+    view.data = (const uint8_t *)values;
+    view.bytes = (size_t)(view.shape[0] * view.shape[1]) * sizeof *values;
+    self->views[self->count++] = view;
 }
 
-enum fl_status fl_optimizer_encode(const struct fl_optimizer *self, struct fl_buf *out)
+static void listing_free(struct listing *self)
 {
-    fl_buf_append(out, MAGIC, sizeof MAGIC);
-    fl_buf_u32(out, (uint32_t)self->options.kind);
-    fl_buf_u32(out, self->options.train);
-    fl_buf_u64(out, self->steps);
-    fl_buf_u64(out, self->values);
-    if (self->m)
-        fl_buf_append(out, self->m, state_bytes(self));
-    return fl_buf_status(out);
+    fl_free(self->views);
+    fl_free(self->names);
 }
 
-enum fl_status fl_optimizer_decode(struct fl_optimizer *self, const void *bytes, size_t length,
+/* Everything that a saved state of this optimizer holds, looking at the state itself. */
+static enum fl_status list_state(const struct fl_optimizer *self, const struct fl_adapter *adapter,
+                                 struct listing *out)
+{
+    const size_t most = 1 + 4 * (size_t)adapter->count;
+    *out = (struct listing){.views = fl_calloc(most, sizeof *out->views),
+                            .names = fl_calloc(most, sizeof *out->names),
+                            .steps = (double)self->steps};
+    if (!out->views || !out->names) {
+        listing_free(out);
+        return FL_ENOMEM;
+    }
+    out->views[out->count++] = (struct fl_tensor_view){.name = "step",
+                                                       .dtype = FL_DTYPE_F64,
+                                                       .rank = 1,
+                                                       .shape = {1},
+                                                       .data = (const uint8_t *)&out->steps,
+                                                       .bytes = sizeof out->steps};
+    size_t at = 0;
+    for (uint32_t i = 0; self->m && i < 2 * adapter->count; i++) {
+        const struct tensor t = tensor_at(self, adapter, NULL, i);
+        if (!t.p)
+            continue;
+        list_moment(out, adapter, i, "exp_avg", self->m + at);
+        list_moment(out, adapter, i, "exp_avg_sq", self->v + at);
+        at += t.n;
+    }
+    return FL_OK;
+}
+
+enum fl_status fl_optimizer_encode(const struct fl_optimizer *self,
+                                   const struct fl_adapter *adapter, struct fl_buf *out,
                                    struct fl_error *error)
 {
-    const uint8_t *p = bytes;
-    if (length != HEADER_BYTES + state_bytes(self) || memcmp(p, MAGIC, sizeof MAGIC) != 0 ||
-        fl_load_u32(p + 8) != (uint32_t)self->options.kind ||
-        fl_load_u32(p + 12) != self->options.train || fl_load_u64(p + 24) != self->values)
-        return fl_fail(error, FL_EFORMAT, "the optimizer's saved state is of another adapter");
-    for (size_t i = 0; self->m && i < 2 * self->values; i++) {
-        float value;
-        memcpy(&value, p + HEADER_BYTES + i * sizeof value, sizeof value);
-        if (!isfinite(value) || (i >= self->values && value < 0.0f))
-            return fl_fail(error, FL_EFORMAT, "the optimizer's saved state is damaged");
+    struct listing state;
+    if (list_state(self, adapter, &state) != FL_OK)
+        return fl_fail_memory(error);
+    enum fl_status status = fl_safetensors_write(state.views, state.count, out, error);
+    listing_free(&state);
+    return status;
+}
+
+static bool same_tensor(const struct fl_tensor_view *a, const struct fl_tensor_view *b)
+{
+    return a->dtype == b->dtype && a->rank == b->rank && a->shape[0] == b->shape[0] &&
+           (a->rank < 2 || a->shape[1] == b->shape[1]);
+}
+
+/* Copy one moment's values to where the state holds them, unless they can't be of AdamW. */
+static bool take_moment(const struct fl_tensor_view *from, const struct fl_tensor_view *to)
+{
+    float *values = (float *)(uintptr_t)to->data; /* the view is of our own state */
+    const bool squares = strstr(to->name, ".exp_avg_sq") != NULL;
+    memcpy(values, from->data, to->bytes);
+    for (size_t i = 0; i < to->bytes / sizeof *values; i++) {
+        if (!isfinite(values[i]) || (squares && values[i] < 0.0f))
+            return false;
     }
-    self->steps = fl_load_u64(p + 16);
-    if (self->m)
-        memcpy(self->m, p + HEADER_BYTES, state_bytes(self));
+    return true;
+}
+
+static bool take_steps(struct fl_optimizer *self, const struct fl_tensor_view *from)
+{
+    double steps;
+    memcpy(&steps, from->data, sizeof steps);
+    if (!(steps >= 0.0 && steps <= 0x1p53) || steps != floor(steps))
+        return false;
+    self->steps = (uint64_t)steps;
+    return true;
+}
+
+static enum fl_status take_state(struct fl_optimizer *self, const struct listing *state,
+                                 const struct fl_safetensors *file, const char *what,
+                                 struct fl_error *error)
+{
+    if (fl_safetensors_count(file) != state->count)
+        return fl_fail(error, FL_EFORMAT, "%s: the state of another optimizer: %u tensors, not %u",
+                       what, fl_safetensors_count(file), state->count);
+    for (uint32_t i = 0; i < state->count; i++) {
+        const struct fl_tensor_view *to = &state->views[i];
+        const struct fl_tensor_view *from = fl_safetensors_find(file, to->name);
+        if (!from || !same_tensor(from, to))
+            return fl_fail(error, FL_EFORMAT, "%s: no tensor %.200s of this adapter's shape", what,
+                           to->name);
+        if (!(i == 0 ? take_steps(self, from) : take_moment(from, to)))
+            return fl_fail(error, FL_EFORMAT, "%s: tensor %.200s is damaged", what, to->name);
+    }
     return FL_OK;
+}
+
+enum fl_status fl_optimizer_decode(struct fl_optimizer *self, const struct fl_adapter *adapter,
+                                   const void *bytes, size_t length, const char *what,
+                                   struct fl_error *error)
+{
+    struct listing state;
+    struct fl_safetensors *file = NULL;
+    if (list_state(self, adapter, &state) != FL_OK)
+        return fl_fail_memory(error);
+    enum fl_status status = fl_safetensors_open_memory(bytes, length, what, &file, error);
+    if (status == FL_OK)
+        status = take_state(self, &state, file, what, error);
+    fl_safetensors_close(&file);
+    listing_free(&state);
+    return status;
 }

@@ -56,9 +56,21 @@ FL_CHECKED enum fl_status fl_optimizer_step(struct fl_optimizer *self, struct fl
 /* Steps taken so far. */
 uint64_t fl_optimizer_steps(const struct fl_optimizer *self);
 
-/* The state (step count, moments) as bytes for a checkpoint, and back; FL_EFORMAT: other shape. */
-FL_CHECKED enum fl_status fl_optimizer_encode(const struct fl_optimizer *self, struct fl_buf *out);
-FL_CHECKED enum fl_status fl_optimizer_decode(struct fl_optimizer *self, const void *bytes,
-                                              size_t length, struct fl_error *error);
+/*
+ * The state as a safetensors file appended to *out, for a checkpoint: "step" (F64, 1), and for
+ * AdamW ADAPTER_KEY.exp_avg and ADAPTER_KEY.exp_avg_sq of each trained tensor (F32, that tensor's
+ * shape). adapter: that of create.
+ */
+FL_CHECKED enum fl_status fl_optimizer_encode(const struct fl_optimizer *self,
+                                              const struct fl_adapter *adapter, struct fl_buf *out,
+                                              struct fl_error *error);
+/*
+ * And back. what names the bytes in messages. FL_EFORMAT: of another adapter or optimizer, or
+ * damaged; the state is then undefined, and the run must end.
+ */
+FL_CHECKED enum fl_status fl_optimizer_decode(struct fl_optimizer *self,
+                                              const struct fl_adapter *adapter, const void *bytes,
+                                              size_t length, const char *what,
+                                              struct fl_error *error);
 
 #endif

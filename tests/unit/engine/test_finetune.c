@@ -262,9 +262,9 @@ static void run_part(struct bench *b, uint64_t steps, struct fl_finetune_positio
     fl_assert_ok(fl_finetune_open(b->model, b->adapter, rows, ROWS, &b->options, &run, &b->error),
                  &b->error);
     if (state->length) {
-        fl_assert_ok(
-            fl_optimizer_decode(fl_finetune_optimizer(run), state->data, state->length, &b->error),
-            &b->error);
+        fl_assert_ok(fl_optimizer_decode(fl_finetune_optimizer(run), b->adapter, state->data,
+                                         state->length, "state", &b->error),
+                     &b->error);
     }
     fl_assert_ok(fl_finetune_seek(run, position, &b->error), &b->error);
     for (uint64_t i = 0; i < steps; i++) {
@@ -277,7 +277,8 @@ static void run_part(struct bench *b, uint64_t steps, struct fl_finetune_positio
     *position = fl_finetune_position(run);
     fl_buf_free(state);
     fl_buf_init(state, 1u << 24);
-    ck_assert_int_eq(fl_optimizer_encode(fl_finetune_optimizer(run), state), FL_OK);
+    fl_assert_ok(fl_optimizer_encode(fl_finetune_optimizer(run), b->adapter, state, &b->error),
+                 &b->error);
     fl_finetune_close(&run);
 }
 

@@ -152,6 +152,38 @@ START_TEST(a_gradient_that_is_not_finite_moves_nothing)
 }
 END_TEST
 
+static enum fl_status decode(struct fl_optimizer *self, const struct bench *b, const void *bytes,
+                             size_t length)
+{
+    return fl_optimizer_decode(self, b->adapter, bytes, length, "state", &error);
+}
+
+START_TEST(a_state_of_another_optimizer_is_refused)
+{
+    struct bench b = make_bench();
+    struct fl_optimizer_options options = fl_optimizer_defaults();
+    struct fl_optimizer *adamw_of_both, *adamw_of_b, *sgd;
+    struct fl_buf buf;
+    fl_buf_init(&buf, 1 << 20);
+    fl_assert_ok(fl_optimizer_create(b.adapter, &options, &adamw_of_both, &error), &error);
+    options.train = FL_TRAIN_B;
+    fl_assert_ok(fl_optimizer_create(b.adapter, &options, &adamw_of_b, &error), &error);
+    options.kind = FL_OPTIMIZER_SGD;
+    fl_assert_ok(fl_optimizer_create(b.adapter, &options, &sgd, &error), &error);
+    fl_assert_ok(fl_optimizer_encode(adamw_of_b, b.adapter, &buf, &error), &error);
+    fl_assert_ok(decode(adamw_of_b, &b, buf.data, buf.length), &error);
+    ck_assert_int_eq(decode(adamw_of_both, &b, buf.data, buf.length), FL_EFORMAT);
+    ck_assert_int_eq(decode(sgd, &b, buf.data, buf.length), FL_EFORMAT);
+    fl_buf_free(&buf);
+    fl_assert_ok(fl_optimizer_encode(sgd, b.adapter, &buf, &error), &error);
+    fl_assert_ok(decode(sgd, &b, buf.data, buf.length), &error);
+    fl_buf_free(&buf);
+    fl_optimizer_destroy(&adamw_of_both);
+    fl_optimizer_destroy(&adamw_of_b);
+    fl_optimizer_destroy(&sgd);
+}
+END_TEST
+
 START_TEST(a_restored_state_goes_on_with_the_same_bytes)
 {
     struct bench b = make_bench(), c = make_bench();
@@ -163,9 +195,9 @@ START_TEST(a_restored_state_goes_on_with_the_same_bytes)
     fl_assert_ok(fl_optimizer_create(c.adapter, &options, &second, &error), &error);
     fl_assert_ok(fl_optimizer_step(first, b.adapter, b.gradients, 2.0, 1e-2, 1e-2, NULL, &error),
                  &error);
-    fl_assert_ok(fl_optimizer_encode(first, &buf), &error);
+    fl_assert_ok(fl_optimizer_encode(first, b.adapter, &buf, &error), &error);
     memcpy(c.adapter->modules[0].b, b.adapter->modules[0].b, b.n * sizeof(float));
-    fl_assert_ok(fl_optimizer_decode(second, buf.data, buf.length, &error), &error);
+    fl_assert_ok(decode(second, &c, buf.data, buf.length), &error);
     fl_assert_ok(fl_optimizer_step(first, b.adapter, b.gradients, 3.0, 1e-2, 1e-2, NULL, &error),
                  &error);
     fl_assert_ok(fl_optimizer_step(second, c.adapter, b.gradients, 3.0, 1e-2, 1e-2, NULL, &error),
@@ -173,12 +205,12 @@ START_TEST(a_restored_state_goes_on_with_the_same_bytes)
     ck_assert_int_eq(memcmp(c.adapter->modules[0].b, b.adapter->modules[0].b, b.n * sizeof(float)),
                      0);
     for (size_t cut = 0; cut < buf.length; cut += 7)
-        ck_assert_int_eq(fl_optimizer_decode(second, buf.data, cut, &error), FL_EFORMAT);
-    buf.data[0] ^= 1;
-    ck_assert_int_eq(fl_optimizer_decode(second, buf.data, buf.length, &error), FL_EFORMAT);
-    buf.data[0] ^= 1;
-    memset(buf.data + 32, 0xff, 4); /* a NaN */
-    ck_assert_int_eq(fl_optimizer_decode(second, buf.data, buf.length, &error), FL_EFORMAT);
+        ck_assert_int_eq(decode(second, &c, buf.data, cut), FL_EFORMAT);
+    const size_t data = 8 + (size_t)fl_load_u64(buf.data); /* "step" is first: the widest type */
+    memset(buf.data + data + 8, 0xff, 4);                  /* a NaN */
+    ck_assert_int_eq(decode(second, &c, buf.data, buf.length), FL_EFORMAT);
+    memset(buf.data + data, 0xff, 8);
+    ck_assert_int_eq(decode(second, &c, buf.data, buf.length), FL_EFORMAT);
     fl_buf_free(&buf);
     fl_optimizer_destroy(&first);
     fl_optimizer_destroy(&second);
@@ -212,6 +244,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, sgd_follows_the_formula);
     tcase_add_test(tc, a_frozen_factor_does_not_move);
     tcase_add_test(tc, a_gradient_that_is_not_finite_moves_nothing);
+    tcase_add_test(tc, a_state_of_another_optimizer_is_refused);
     tcase_add_test(tc, a_restored_state_goes_on_with_the_same_bytes);
     tcase_add_test(tc, senseless_settings_are_refused);
 }
