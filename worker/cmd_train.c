@@ -1,46 +1,31 @@
 /*
  * cmd_train.c - `fedlora-worker train`: local fine-tuning without a coordinator. Reads a model and
- * a data file, trains a LoRA adapter, writes a PEFT directory. Nothing is written before the last
- * step is done.
+ * a data file, trains a LoRA adapter, writes a PEFT directory (training.h says when).
  */
-#include <math.h>
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cli.h"
 #include "base/fs.h"
-#include "base/json.h"
+#include "worker/cmd_train.h"
 #include "worker/commands.h"
-#include "worker/engine/finetune.h"
-#include "worker/local.h"
-#include "worker/progress.h"
 
-#define PROGRAM   "fedlora-worker train"
-#define COUNT_MAX 4294967295.0
+#define PROGRAM     FL_TRAIN_PROGRAM
+#define COUNT_MAX   4294967295.0
+#define OPTIONS_MAX 64
 
-struct train {
-    const char *model, *out, *init;
-    struct fl_local_data data;
-    uint64_t rank;
-    double alpha, dropout;
-    const char *targets;
-    bool rslora;
-    bool has_rank, has_alpha, has_targets, has_dropout, has_rslora;
-    uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;
-    bool has_steps, has_epochs;
-    double lr, loraplus_ratio, weight_decay, grad_clip;
-    const char *schedule, *compute;
-    bool shuffle, json;
+static size_t append(struct fl_option *out, size_t count, const struct fl_option *some, size_t n)
+{
+    assert(count + n <= OPTIONS_MAX);
+    memcpy(out + count, some, n * sizeof *some);
+    return count + n;
+}
 
-    struct fl_local local;
-    struct fl_finetune_options options;
-    struct fl_finetune_result result;
-    struct fl_progress progress;
-    enum fl_status print_status; /* the first failure to print an event */
-};
+#define APPEND(out, count, some) append(out, count, some, sizeof(some) / sizeof((some)[0]))
 
-static bool parse(struct train *t, int argc, char **argv, int *exit_code)
+/* What is trained, and on what. */
+static size_t adapter_options(struct fl_train *t, struct fl_option *out, size_t count)
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &t->model, 0, 0, NULL, true, NULL,
@@ -60,6 +45,29 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
          "scale: alpha / sqrt(rank)"},
         {"--init-adapter", "PEFT_DIR", FL_OPTION_STRING, &t->init, 0, 0, NULL, false, NULL,
          "go on from this adapter, with its rank, alpha and targets"},
+    };
+    return APPEND(out, count, options);
+}
+
+static size_t data_options(struct fl_train *t, struct fl_option *out, size_t count)
+{
+    const struct fl_option options[] = {
+        {"--seq-len", "T", FL_OPTION_U64, &t->data.seq_len, 2, FL_SEQ_MAX, NULL, false, NULL,
+         "tokens of the longest row (0: 256, or the model's context if shorter)"},
+        {"--no-eos", NULL, FL_OPTION_FLAG, &t->data.no_eos, 0, 0, NULL, false, NULL,
+         "append no end-of-text token to rows"},
+        {"--specials", "HOW", FL_OPTION_CHOICE, &t->data.specials, 0, 0, "plain|match", false, NULL,
+         "special-token strings in the data: plain text, or the tokens"},
+        {"--skip-bad-rows", NULL, FL_OPTION_FLAG, &t->data.skip_bad_rows, 0, 0, NULL, false, NULL,
+         "count broken lines instead of stopping"},
+    };
+    return APPEND(out, count, options);
+}
+
+/* How a step is made. */
+static size_t step_options(struct fl_train *t, struct fl_option *out, size_t count)
+{
+    const struct fl_option options[] = {
         {"--steps", "N", FL_OPTION_U64, &t->steps, 1, COUNT_MAX, NULL, false, &t->has_steps,
          "optimizer steps, instead of --epochs"},
         {"--epochs", "N", FL_OPTION_U64, &t->epochs, 1, 1e6, NULL, false, &t->has_epochs,
@@ -86,6 +94,20 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
         {"--valid-split", "SHARE", FL_OPTION_DOUBLE, &t->data.valid_split, 0, FL_VALID_SPLIT_MAX,
          NULL, false, NULL,
          "share of the records to hold out for validation, chosen by their hash"},
+    };
+    return APPEND(out, count, options);
+}
+
+/* How the run goes on. */
+static size_t run_options(struct fl_train *t, struct fl_option *out, size_t count)
+{
+    const struct fl_option options[] = {
+        {"--checkpoint-every", "N", FL_OPTION_U64, &t->checkpoint_every, 0, COUNT_MAX, NULL, false,
+         NULL, "steps between two checkpoints (0: only when stopped)"},
+        {"--keep-checkpoints", "K", FL_OPTION_U64, &t->keep_checkpoints, 0, COUNT_MAX, NULL, false,
+         NULL, "the newest ones that are kept (0: all)"},
+        {"--resume", NULL, FL_OPTION_FLAG, &t->resume, 0, 0, NULL, false, NULL,
+         "go on from the newest checkpoint in --out"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &t->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
         {"--threads", "N", FL_OPTION_U64, &t->threads, 0, 1024, NULL, false, NULL,
@@ -93,29 +115,24 @@ static bool parse(struct train *t, int argc, char **argv, int *exit_code)
         {"--json", NULL, FL_OPTION_FLAG, &t->json, 0, 0, NULL, false, NULL,
          "one JSON event a line on stdout"},
     };
+    return APPEND(out, count, options);
+}
+
+static bool parse(struct fl_train *t, int argc, char **argv, int *exit_code)
+{
+    struct fl_option options[OPTIONS_MAX];
+    size_t count = adapter_options(t, options, 0);
+    count = step_options(t, options, count);
+    count = data_options(t, options, count);
+    count = run_options(t, options, count);
     const struct fl_usage usage = {
         .program = PROGRAM,
         .summary = "Fine-tune a LoRA adapter on local data, without a coordinator.",
         .example = PROGRAM " --model model.gguf --data rows.jsonl --out adapter --rank 8",
         .options = options,
-        .option_count = sizeof options / sizeof options[0],
+        .option_count = count,
     };
     return fl_cli_begin(&usage, argc, argv, exit_code);
-}
-
-/* Early, so that nobody trains for hours and then can't save: --out is new or a PEFT directory. */
-static enum fl_status check_out(const char *out, struct fl_error *error)
-{
-    char config[FL_PATH_BYTES];
-    enum fl_status status = fl_path_join(config, out, "adapter_config.json", error);
-    if (status != FL_OK) {
-        return status;
-    }
-    if (fl_path_exists(out) && !fl_path_exists(config)) {
-        return fl_fail(error, FL_EEXIST,
-                       "%s: it exists and is no adapter directory, so it is not replaced", out);
-    }
-    return FL_OK;
 }
 
 static bool same_modules(const struct fl_adapter *adapter, const struct fl_inventory *chosen)
@@ -131,7 +148,7 @@ static bool same_modules(const struct fl_adapter *adapter, const struct fl_inven
     return true;
 }
 
-static enum fl_status contradiction(const struct train *t, const char *option, double own,
+static enum fl_status contradiction(const struct fl_train *t, const char *option, double own,
                                     double given, struct fl_error *error)
 {
     return fl_fail(error, FL_EUSAGE, "%s %.9g contradicts %s, which has %.9g", option, given,
@@ -139,7 +156,7 @@ static enum fl_status contradiction(const struct train *t, const char *option, d
 }
 
 /* An explicit option may repeat what --init-adapter says, never contradict it. */
-static enum fl_status check_init(const struct train *t, struct fl_error *error)
+static enum fl_status check_init(const struct fl_train *t, struct fl_error *error)
 {
     const struct fl_adapter *a = t->local.adapter;
     if (t->has_rank && t->rank != a->rank) {
@@ -182,7 +199,7 @@ static void name_base(struct fl_adapter *adapter, const char *path)
     (void)snprintf(adapter->base_model, sizeof adapter->base_model, "%s", path);
 }
 
-static enum fl_status new_adapter(struct train *t, struct fl_error *error)
+static enum fl_status new_adapter(struct fl_train *t, struct fl_error *error)
 {
     struct fl_inventory chosen = {0};
     enum fl_status status = fl_inventory_select(fl_model_inventory(t->local.model), t->targets,
@@ -205,7 +222,7 @@ static enum fl_status new_adapter(struct train *t, struct fl_error *error)
     return status;
 }
 
-static enum fl_status open_adapter(struct train *t, struct fl_error *error)
+static enum fl_status open_adapter(struct fl_train *t, struct fl_error *error)
 {
     enum fl_status status;
     if (t->init) {
@@ -222,7 +239,7 @@ static enum fl_status open_adapter(struct train *t, struct fl_error *error)
     return status;
 }
 
-static enum fl_status settle_options(struct train *t, struct fl_error *error)
+static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
 {
     struct fl_finetune_options *o = &t->options;
     fl_finetune_defaults(o);
@@ -244,123 +261,9 @@ static enum fl_status settle_options(struct train *t, struct fl_error *error)
     return status == FL_OK ? FL_OK : fl_fail(error, FL_EUSAGE, "--schedule %s", t->schedule);
 }
 
-static void tell_start(const struct train *t)
+static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
 {
-    const struct fl_adapter *adapter = t->local.adapter;
-    uint64_t trainable = fl_adapter_parameters(adapter);
-    uint64_t total = fl_model_parameters(t->local.model) + trainable;
-    fprintf(stderr,
-            "trainable parameters: %llu of %llu (%.4f %%), %u modules; adapter size: %.2f MB\n",
-            (unsigned long long)trainable, (unsigned long long)total,
-            100.0 * (double)trainable / (double)total, adapter->count, 4e-6 * (double)trainable);
-    const struct fl_dataset_counts *counts = fl_dataset_counts(t->local.data);
-    fprintf(stderr, "data: %llu rows, %llu tokens, %llu of them scored; %llu steps of %llu rows\n",
-            (unsigned long long)counts->rows, (unsigned long long)counts->tokens,
-            (unsigned long long)counts->scored_tokens, (unsigned long long)t->options.steps,
-            (unsigned long long)(t->batch_size * t->accumulate));
-}
-
-/* What was read, before the first step; "valid" is null when nothing is held out. */
-static enum fl_status print_data(const struct train *t, struct fl_error *error)
-{
-    const struct fl_dataset *valid = fl_dataset_valid(t->local.data);
-    json_t *event = fl_local_counts(t->local.data);
-    json_t *counts = valid ? fl_local_counts(valid) : json_null();
-    json_t *whole = json_pack("{s:s}", "event", "data");
-    if (!event || !counts || json_object_set_new(event, "valid", counts) != 0 ||
-        json_object_update(whole, event) != 0) {
-        json_decref(whole);
-        whole = NULL;
-    }
-    json_decref(event);
-    return fl_local_print(whole, error);
-}
-
-static double speed(uint64_t tokens, double seconds)
-{
-    return seconds > 0 ? (double)tokens / seconds : 0.0;
-}
-
-static void on_step(void *context, const struct fl_finetune_step *step)
-{
-    struct train *t = context;
-    if (!t->json || t->progress.terminal) {
-        fl_progress_step(&t->progress, step->step, step->loss, step->tokens, step->seconds);
-    }
-    if (t->json && t->print_status == FL_OK) {
-        struct fl_error ignored;
-        t->print_status =
-            fl_local_print(json_pack("{s:s, s:I, s:f, s:I, s:I, s:f}", "event", "step", "step",
-                                     (json_int_t)step->step, "loss", step->loss, "tokens",
-                                     (json_int_t)step->tokens, "scored", (json_int_t)step->scored,
-                                     "tokens_per_second", speed(step->tokens, step->seconds)),
-                           &ignored);
-    }
-}
-
-static enum fl_status tell_done(const struct train *t, struct fl_error *error)
-{
-    const struct fl_finetune_result *r = &t->result;
-    double tokens_per_second = speed(r->tokens, r->seconds);
-    if (t->json) {
-        return fl_local_print(json_pack("{s:s, s:I, s:f, s:I, s:f, s:I}", "event", "done", "steps",
-                                        (json_int_t)r->steps, "loss", r->loss, "tokens",
-                                        (json_int_t)r->tokens, "tokens_per_second",
-                                        tokens_per_second, "peak_rss_bytes",
-                                        (json_int_t)fl_local_peak_rss_bytes()),
-                              error);
-    }
-    fprintf(stderr, "%llu steps, loss %.4f, %.0f tokens/s (%s), peak memory %.0f MB\n",
-            (unsigned long long)r->steps, r->loss, tokens_per_second, r->compute,
-            1e-6 * (double)fl_local_peak_rss_bytes());
-    fprintf(stderr, "adapter: %s\n", t->out);
-    return FL_OK;
-}
-
-/* README.md of the adapter: how it came about, without a word about the data. */
-static void write_card(const struct train *t, struct fl_buf *card)
-{
-    const struct fl_adapter *a = t->local.adapter;
-    const struct fl_finetune_options *o = &t->options;
-    fl_buf_printf(card,
-                  "---\nbase_model: %s\nlibrary_name: peft\n"
-                  "pipeline_tag: text-generation\ntags:\n- lora\n- fedlora\n---\n\n",
-                  a->base_model);
-    fl_buf_printf(card, "# LoRA adapter\n\nTrained by fedlora %s.\n\n", FL_VERSION);
-    fl_buf_printf(card, "| setting | value |\n|---|---|\n| rank | %u |\n| alpha | %.9g |\n",
-                  a->rank, a->alpha);
-    fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
-                  (unsigned long long)fl_adapter_parameters(a));
-    fl_buf_printf(card, "| steps | %llu |\n| rows a step | %llu |\n", (unsigned long long)o->steps,
-                  (unsigned long long)(t->batch_size * t->accumulate));
-    fl_buf_printf(card, "| learning rate | %.9g, %s, warm-up %llu |\n| weight decay | %.9g |\n",
-                  o->lr, t->schedule, (unsigned long long)o->warmup, o->weight_decay);
-    fl_buf_printf(card, "| gradient clip | %.9g |\n| seed | %llu |\n", o->grad_clip,
-                  (unsigned long long)o->seed);
-    fl_buf_printf(card, "| compute | %s |\n| loss of the last step | %.6g |\n", t->result.compute,
-                  t->result.loss);
-}
-
-static enum fl_status save(const struct train *t, struct fl_error *error)
-{
-    struct fl_buf card;
-    fl_buf_init(&card, 1u << 16);
-    write_card(t, &card);
-    enum fl_status status = fl_buf_status(&card);
-    if (status != FL_OK) {
-        (void)fl_fail_memory(error);
-    } else if (!fl_adapter_finite(t->local.adapter)) {
-        status = fl_fail(error, FL_ERANGE, "the adapter holds NaN or Inf after training");
-    } else {
-        status = fl_adapter_save(t->local.adapter, t->out, fl_buf_text(&card), error);
-    }
-    fl_buf_free(&card);
-    return status;
-}
-
-static enum fl_status open_all(struct train *t, struct fl_error *error)
-{
-    enum fl_status status = check_out(t->out, error);
+    enum fl_status status = fl_training_check_out(t->out, t->resume, error);
     if (status == FL_OK) {
         status = fl_local_open_model(&t->local, t->model, error);
     }
@@ -377,41 +280,36 @@ static enum fl_status open_all(struct train *t, struct fl_error *error)
     return status;
 }
 
-static enum fl_status train(struct train *t, struct fl_error *error)
+static enum fl_status train(struct fl_train *t, struct fl_error *error)
 {
-    struct fl_finetune_watch watch = {
-        .on_step = on_step, .context = t, .stop = fl_local_stop_on_signals()};
+    struct fl_training training = {.stop = fl_local_stop_on_signals()};
     enum fl_status status = open_all(t, error);
     if (status != FL_OK) {
         return status;
     }
-    tell_start(t);
-    if (t->json) {
-        status = print_data(t, error);
-        if (status != FL_OK) {
-            return status;
-        }
-    }
+    training.model = t->local.model;
+    training.adapter = t->local.adapter;
+    training.rows = t->local.rows;
+    training.count = t->local.count;
+    training.options = t->options;
+    training.out = t->out;
+    training.checkpoint_every = t->checkpoint_every;
+    training.keep_checkpoints = (uint32_t)t->keep_checkpoints;
+    training.resume = t->resume;
+    fl_train_listen(t, &training.watch);
+    fl_train_tell_start(t);
     fl_progress_start(&t->progress, "step", t->options.steps);
-    status = fl_finetune(t->local.model, t->local.adapter, t->local.rows, t->local.count,
-                         &t->options, &watch, &t->result, error);
+    status = fl_training_run(&training, &t->result, error);
     fl_progress_end(&t->progress);
-    if (status == FL_ESTOPPED) {
-        return fl_fail(error, status, "stopped after %llu steps; nothing was saved",
-                       (unsigned long long)t->result.steps);
-    }
     if (status == FL_OK && t->print_status != FL_OK) {
         status = fl_fail(error, t->print_status, "standard output: the events can't be written");
     }
-    if (status == FL_OK) {
-        status = save(t, error);
-    }
-    return status == FL_OK ? tell_done(t, error) : status;
+    return status == FL_OK ? fl_train_tell_done(t, error) : status;
 }
 
 int fl_cmd_train(int argc, char **argv)
 {
-    struct train t = {
+    struct fl_train t = {
         .rank = 8,
         .alpha = 16,
         .targets = "q_proj,v_proj",
@@ -438,5 +336,9 @@ int fl_cmd_train(int argc, char **argv)
         status = train(&t, &error);
     }
     fl_local_close(&t.local);
-    return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
+    exit_code = status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
+    if (status == FL_ESTOPPED && t.result.saved[0]) {
+        fl_train_tell_resume(argc, argv);
+    }
+    return exit_code;
 }

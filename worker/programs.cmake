@@ -1,5 +1,6 @@
 # fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
 fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapter SOURCES
+  checkpoint.c
   client.c
   client_audit.c
   client_masks.c
@@ -22,6 +23,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_status.c
   cmd_tokenize.c
   cmd_train.c
+  cmd_train_words.c
   compute.c
   daemon.c
   labour.c
@@ -35,6 +37,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   siteconf.c
   sitestore.c
   trainer_native.c
+  training.c
   trust.c
   trust_store.c)
 

@@ -2,7 +2,6 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,30 +159,6 @@ static bool replaceable(const char *directory)
     return empty;
 }
 
-static enum fl_status sync_parent(const char *path, struct fl_error *error)
-{
-    char parent[FL_PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    size_t length = slash ? (size_t)(slash - path) : 0;
-    snprintf(parent, sizeof(parent), "%.*s", (int)length, path);
-    return fl_fs_sync_directory(length ? parent : slash ? "/" : ".", error);
-}
-
-/* Put the finished temporary directory in the place of the old one, if there is one. */
-static enum fl_status move_into_place(const char *temporary, const char *directory,
-                                      struct fl_error *error)
-{
-    if (!fl_path_exists(directory))
-        return fl_fs_rename(temporary, directory, error);
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, directory, RENAME_EXCHANGE) != 0) {
-        /* a file system that cannot exchange: there is a moment without either name */
-        enum fl_status status = fl_fs_remove(directory, error);
-        return status == FL_OK ? fl_fs_rename(temporary, directory, error) : status;
-    }
-    enum fl_status status = sync_parent(directory, error);
-    return status == FL_OK ? fl_fs_remove(temporary, error) : status;
-}
-
 enum fl_status fl_adapter_save(const struct fl_adapter *self, const char *directory,
                                const char *card, struct fl_error *error)
 {
@@ -206,7 +181,7 @@ enum fl_status fl_adapter_save(const struct fl_adapter *self, const char *direct
     if (status == FL_OK)
         status = write_all(self, temporary, card, error);
     if (status == FL_OK)
-        status = move_into_place(temporary, path, error);
+        status = fl_fs_replace_directory(temporary, path, error);
     if (status != FL_OK) {
         struct fl_error ignored;
         (void)!fl_fs_remove(temporary, &ignored);

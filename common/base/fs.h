@@ -90,6 +90,13 @@ FL_CHECKED enum fl_status fl_fs_remove(const char *path, struct fl_error *error)
 FL_CHECKED enum fl_status fl_fs_rename(const char *from, const char *to, struct fl_error *error);
 
 /*
+ * Put the finished directory `from` durably in the place of `to`, which may be there already: then
+ * the two are exchanged in one step (where the file system can) and the old one is removed.
+ */
+FL_CHECKED enum fl_status fl_fs_replace_directory(const char *from, const char *to,
+                                                  struct fl_error *error);
+
+/*
  * Take flock(LOCK_EX | LOCK_NB) on the file, made if absent. FL_EBUSY: another process holds it.
  * *fd is the lock: keep it open for as long as the lock shall be held; close() gives it back.
  */

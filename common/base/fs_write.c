@@ -203,6 +203,19 @@ enum fl_status fl_fs_rename(const char *from, const char *to, struct fl_error *e
     return sync_parent(to, error);
 }
 
+enum fl_status fl_fs_replace_directory(const char *from, const char *to, struct fl_error *error)
+{
+    if (!fl_path_exists(to))
+        return fl_fs_rename(from, to, error);
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) != 0) {
+        /* a file system that cannot exchange: there is a moment without either name */
+        enum fl_status status = fl_fs_remove(to, error);
+        return status == FL_OK ? fl_fs_rename(from, to, error) : status;
+    }
+    enum fl_status status = sync_parent(to, error);
+    return status == FL_OK ? fl_fs_remove(from, error) : status;
+}
+
 /* mkdir one directory. FL_EEXIST: it is there. */
 static enum fl_status make_one(const char *path, mode_t mode, struct fl_error *error)
 {

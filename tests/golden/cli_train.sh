@@ -192,17 +192,73 @@ expect 3 "adapter of another model" "$worker" eval --model "$tiny" --data "$tiny
     --adapter "$golden/cases/gqa-tied/init"
 [ ! -e "$work/n" ] || fail "a failed training wrote an adapter"
 
+# --- a run that is stopped, killed, and resumed, to the bytes of one that was not
+same_adapter() { # WHAT DIR DIR
+    for file in adapter_config.json adapter_model.safetensors README.md; do
+        cmp -s "$2/$file" "$3/$file" || fail "$1: $file differs"
+    done
+}
+run=("${train[@]}" --steps 30 --batch-size 3 --grad-accum 2 --dropout 0.1 --lr 5e-3 --schedule cosine)
+expect 0 "whole run" "${run[@]}" --out "$work/whole"
+[ ! -e "$work/whole/checkpoints" ] || fail "a run leaves checkpoints that nobody asked for"
+expect 0 "with checkpoints" "${run[@]}" --out "$work/kept" --checkpoint-every 7 --keep-checkpoints 2 --json
+same_adapter "with checkpoints" "$work/whole" "$work/kept"
+says "checkpoint event" '^\{"event":"checkpoint","step":28,"path":".*/kept/checkpoints/step-28"\}$' "$work/out"
+[ "$(ls "$work/kept/checkpoints" | sort | tr '\n' ' ')" = "step-21 step-28 " ] || fail "checkpoints: $(ls "$work/kept/checkpoints")"
+expect 0 "a checkpoint is an adapter" "$worker" inspect "$work/kept/checkpoints/step-28"
+expect 1 "begin over checkpoints" "${run[@]}" --out "$work/kept"
+says "begin over checkpoints" '\-\-resume' "$work/err"
+one_line "begin over checkpoints" 1
+expect 0 "resume" "${run[@]}" --out "$work/kept" --resume
+says "resume" 'going on from .*/step-28' "$work/err"
+same_adapter "resume" "$work/whole" "$work/kept"
+expect 2 "resume, other rate" "${run[@]}" --out "$work/kept" --resume --lr 6e-3
+says "resume, other rate" '\-\-lr is 0.006 now and was 0.005' "$work/err"
+expect 2 "resume, other data" "${run[@]}" --out "$work/kept" --resume --data "$tiny/bank.jsonl"
+says "resume, other data" 'another --data' "$work/err"
+expect 2 "resume, other dropout" "${run[@]}" --out "$work/kept" --resume --dropout 0.2
+cp -r "$tiny" "$work/other-model"
+sed -i 's/"rms_norm_eps": 1e-05/"rms_norm_eps": 1e-06/' "$work/other-model/config.json"
+expect 2 "resume, other model" "${run[@]}" --out "$work/kept" --resume --model "$work/other-model"
+says "resume, other model" 'another --model' "$work/err"
+expect 1 "resume an adapter without checkpoints" "${run[@]}" --out "$work/whole" --resume
+same_adapter "refusals change nothing" "$work/whole" "$work/kept"
+printf 'x' | dd of="$work/kept/checkpoints/step-28/optimizer.safetensors" bs=1 seek=900 conv=notrunc 2>/dev/null
+expect 3 "damaged checkpoint" "${run[@]}" --out "$work/kept" --resume
+says "damaged checkpoint" 'step-28/optimizer.safetensors' "$work/err"
+rm -r "$work/kept/checkpoints/step-28"
+expect 0 "the one before it" "${run[@]}" --out "$work/kept" --resume
+same_adapter "the one before it" "$work/whole" "$work/kept"
+
+kills=0
+for pause in 0.02 0.05 0.03 0.06 0.04 0.07 0.05 0.08; do
+    "${run[@]}" --out "$work/killed" --checkpoint-every 1 --resume >"$work/out" 2>"$work/err" &
+    pid=$!
+    sleep "$pause"
+    kill -KILL "$pid" 2>/dev/null && kills=$((kills + 1))
+    wait "$pid" 2>/dev/null
+done
+expect 0 "after kill -9" "${run[@]}" --out "$work/killed" --checkpoint-every 1 --resume
+same_adapter "after $kills kill -9" "$work/whole" "$work/killed"
+(cd "$work" && ls -d killed.* 2>/dev/null | grep -v '^killed.tmp.run$') && fail "a killed run left something beside its directory"
+(cd "$work/killed" && ls -A . checkpoints | grep -qE 'tmp|unfinished') && fail "a killed run left something unfinished"
+
 # --- Ctrl-C
-"${train[@]}" --out "$work/stopped" --steps 100000000 --json >"$work/out" 2>"$work/err" &
+expect 0 "long run" "${run[@]}" --steps 3000 --out "$work/long"
+"${run[@]}" --steps 3000 --out "$work/stopped" --json >"$work/out" 2>"$work/err" &
 pid=$!
 for _ in $(seq 100); do
     grep -q '"step"' "$work/out" && break
-    sleep 0.1
+    sleep 0.05
 done
 kill -INT "$pid"
 wait "$pid"
 [ $? -eq 1 ] || fail "an interrupted training does not exit 1"
-[ -z "$(ls "$work" | grep stopped)" ] || fail "an interrupted training left something behind"
+says "interrupted" 'stopped after step [0-9]+ of 3000; saved in .*/checkpoints/step-' "$work/err"
+says "how to go on" '^go on with: fedlora-worker train .* --resume$' "$work/err"
+command=$(sed -n 's/^go on with: fedlora-worker train//p' "$work/err")
+expect 0 "the command that it named" bash -c "'$worker' train $command"
+same_adapter "the command that it named" "$work/long" "$work/stopped"
 
 if [ "$failures" -ne 0 ]; then
     echo "$failures failures"

@@ -327,14 +327,14 @@ enum fl_status fl_finetune_advance(struct fl_finetune_run *self, struct fl_finet
     return FL_OK;
 }
 
-static void count_step(struct fl_finetune_result *result, const struct fl_finetune_step *step)
+void fl_finetune_count(struct fl_finetune_result *total, const struct fl_finetune_step *step)
 {
-    result->steps++;
-    result->tokens += step->tokens;
-    result->scored += step->scored;
-    result->loss = step->loss;
-    result->loss_sum += step->loss * (double)step->scored;
-    result->seconds += step->seconds;
+    total->steps++;
+    total->tokens += step->tokens;
+    total->scored += step->scored;
+    total->loss = step->loss;
+    total->loss_sum += step->loss * (double)step->scored;
+    total->seconds += step->seconds;
 }
 
 static bool must_stop(const atomic_int *stop)
@@ -356,7 +356,7 @@ static enum fl_status run_steps(struct fl_finetune_run *self, const struct fl_fi
         if (status != FL_OK) {
             return status;
         }
-        count_step(result, &done);
+        fl_finetune_count(result, &done);
         if (watch && watch->on_step) {
             watch->on_step(watch->context, &done);
         }

@@ -129,6 +129,8 @@ struct fl_finetune_position fl_finetune_position(const struct fl_finetune_run *s
 FL_CHECKED enum fl_status fl_finetune_seek(struct fl_finetune_run *self,
                                            const struct fl_finetune_position *position,
                                            struct fl_error *error);
+/* Add a finished step to the totals. */
+void fl_finetune_count(struct fl_finetune_result *total, const struct fl_finetune_step *step);
 /* Borrowed; its state is that behind the last step. */
 struct fl_optimizer *fl_finetune_optimizer(struct fl_finetune_run *self);
 /* "f32": a constant. */

@@ -1,0 +1,300 @@
+/*
+ * cmd_train_words.c - what `fedlora-worker train` says: progress and events, the adapter's card,
+ * the settings that a checkpoint is held against, the command that resumes.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "format/modelref.h"
+#include "worker/cmd_train.h"
+
+static double speed(uint64_t tokens, double seconds)
+{
+    return seconds > 0 ? (double)tokens / seconds : 0.0;
+}
+
+/* Print an event and release it; after the first failure nothing more is tried. */
+static void event(struct fl_train *t, json_t *object)
+{
+    struct fl_error ignored;
+    if (t->print_status == FL_OK) {
+        t->print_status = fl_local_print(object, &ignored);
+    } else {
+        json_decref(object);
+    }
+}
+
+/* What was read, before the first step; "valid" is null when nothing is held out. */
+static json_t *data_event(const struct fl_train *t)
+{
+    const struct fl_dataset *valid = fl_dataset_valid(t->local.data);
+    json_t *counts = fl_local_counts(t->local.data);
+    json_t *held_out = valid ? fl_local_counts(valid) : json_null();
+    json_t *whole = json_pack("{s:s}", "event", "data");
+    if (!counts || !held_out || json_object_set_new(counts, "valid", held_out) != 0 ||
+        json_object_update(whole, counts) != 0) {
+        json_decref(whole);
+        whole = NULL;
+    }
+    json_decref(counts);
+    return whole;
+}
+
+void fl_train_tell_start(struct fl_train *t)
+{
+    const struct fl_adapter *adapter = t->local.adapter;
+    uint64_t trainable = fl_adapter_parameters(adapter);
+    uint64_t total = fl_model_parameters(t->local.model) + trainable;
+    fprintf(stderr,
+            "trainable parameters: %llu of %llu (%.4f %%), %u modules; adapter size: %.2f MB\n",
+            (unsigned long long)trainable, (unsigned long long)total,
+            100.0 * (double)trainable / (double)total, adapter->count, 4e-6 * (double)trainable);
+    const struct fl_dataset_counts *counts = fl_dataset_counts(t->local.data);
+    fprintf(stderr, "data: %llu rows, %llu tokens, %llu of them scored; %llu steps of %llu rows\n",
+            (unsigned long long)counts->rows, (unsigned long long)counts->tokens,
+            (unsigned long long)counts->scored_tokens, (unsigned long long)t->options.steps,
+            (unsigned long long)(t->batch_size * t->accumulate));
+    if (t->json) {
+        event(t, data_event(t));
+    }
+}
+
+static void on_step(void *context, const struct fl_finetune_step *step)
+{
+    struct fl_train *t = context;
+    /* of the whole run, so that the time left is right after a resume too */
+    t->progress.tokens = t->result.total.tokens - step->tokens;
+    t->progress.seconds = t->result.total.seconds - step->seconds;
+    if (!t->json || t->progress.terminal) {
+        fl_progress_step(&t->progress, step->step, step->loss, step->tokens, step->seconds);
+    }
+    if (t->json) {
+        event(t, json_pack("{s:s, s:I, s:f, s:I, s:I, s:f}", "event", "step", "step",
+                           (json_int_t)step->step, "loss", step->loss, "tokens",
+                           (json_int_t)step->tokens, "scored", (json_int_t)step->scored,
+                           "tokens_per_second", speed(step->tokens, step->seconds)));
+    }
+}
+
+static void on_resume(void *context, uint64_t step, const char *directory)
+{
+    const struct fl_train *t = context;
+    if (step == 0) {
+        fprintf(stderr, "no checkpoint in %s yet: beginning with the first step\n", t->out);
+    } else {
+        fprintf(stderr, "going on from %s\n", directory);
+    }
+}
+
+static void on_checkpoint(void *context, uint64_t step, const char *directory)
+{
+    struct fl_train *t = context;
+    if (t->json) {
+        event(t, json_pack("{s:s, s:I, s:s}", "event", "checkpoint", "step", (json_int_t)step,
+                           "path", directory));
+    }
+}
+
+static void on_trouble(void *context, const char *text)
+{
+    struct fl_train *t = context;
+    fl_progress_end(&t->progress);
+    fprintf(stderr, "warning: %s\n", text);
+}
+
+static enum fl_status set(json_t *settings, const char *key, json_t *value, struct fl_error *error)
+{
+    return json_object_set_new(settings, key, value) == 0 ? FL_OK : fl_fail_memory(error);
+}
+
+static enum fl_status set_count(json_t *settings, const char *key, uint64_t value,
+                                struct fl_error *error)
+{
+    return set(settings, key, json_sprintf("%llu", (unsigned long long)value), error);
+}
+
+/* In as few digits as give the same number back. */
+static enum fl_status set_real(json_t *settings, const char *key, double value,
+                               struct fl_error *error)
+{
+    char text[40];
+    double again = 0;
+    (void)snprintf(text, sizeof text, "%.15g", value);
+    if (fl_parse_double(text, &again) != FL_OK || again != value) {
+        (void)snprintf(text, sizeof text, "%.17g", value);
+    }
+    return set(settings, key, json_string(text), error);
+}
+
+/* The hash of which linears are adapted, with which rank and scale. */
+static enum fl_status set_modules(json_t *settings, const struct fl_adapter *adapter,
+                                  struct fl_error *error)
+{
+    struct fl_blake2b hash;
+    uint8_t digest[FL_HASH_BYTES];
+    char hex[FL_HASH_HEX_BYTES];
+    fl_blake2b_init(&hash, NULL, 0);
+    for (uint32_t i = 0; i < adapter->count; i++) {
+        char line[FL_MODULE_NAME_BYTES + 64];
+        int length = snprintf(line, sizeof line, "%s %u %.17g\n", adapter->modules[i].module.name,
+                              adapter->modules[i].rank, adapter->modules[i].alpha);
+        fl_blake2b_update(&hash, line, (size_t)length);
+    }
+    fl_blake2b_final(&hash, digest);
+    fl_hex(digest, sizeof digest, hex);
+    return set(settings, "--targets", json_string(hex), error);
+}
+
+static enum fl_status set_model(json_t *settings, const char *path, struct fl_error *error)
+{
+    uint8_t manifest[FL_HASH_BYTES];
+    char hex[FL_HASH_HEX_BYTES];
+    enum fl_status status = fl_modelref_manifest(path, manifest, error);
+    if (status != FL_OK) {
+        return status;
+    }
+    fl_hex(manifest, sizeof manifest, hex);
+    return set(settings, "--model", json_string(hex), error);
+}
+
+static enum fl_status set_adapter(json_t *settings, const struct fl_adapter *adapter,
+                                  struct fl_error *error)
+{
+    enum fl_status status = set_count(settings, "--rank", adapter->rank, error);
+    if (status == FL_OK) {
+        status = set_real(settings, "--alpha", adapter->alpha, error);
+    }
+    if (status == FL_OK) {
+        status = set_real(settings, "--dropout", adapter->dropout, error);
+    }
+    if (status == FL_OK) {
+        status = set(settings, "--rslora", json_string(adapter->use_rslora ? "on" : "off"), error);
+    }
+    return status == FL_OK ? set_modules(settings, adapter, error) : status;
+}
+
+static enum fl_status identify(void *context, json_t *settings, struct fl_error *error)
+{
+    const struct fl_train *t = context;
+    const struct fl_finetune_options *o = &t->options;
+    const struct {
+        const char *key;
+        uint64_t value;
+    } counts[] = {{"--steps", o->steps},
+                  {"--batch-size", o->batch_size},
+                  {"--grad-accum", o->accumulate},
+                  {"--warmup", o->warmup},
+                  {"--seed", o->seed}};
+    const struct {
+        const char *key;
+        double value;
+    } reals[] = {{"--lr", o->lr},
+                 {"--loraplus-ratio", t->loraplus_ratio},
+                 {"--weight-decay", o->weight_decay},
+                 {"--grad-clip", o->grad_clip}};
+    enum fl_status status = set_adapter(settings, t->local.adapter, error);
+    for (size_t i = 0; status == FL_OK && i < sizeof counts / sizeof counts[0]; i++) {
+        status = set_count(settings, counts[i].key, counts[i].value, error);
+    }
+    for (size_t i = 0; status == FL_OK && i < sizeof reals / sizeof reals[0]; i++) {
+        status = set_real(settings, reals[i].key, reals[i].value, error);
+    }
+    if (status == FL_OK) {
+        status = set(settings, "--schedule", json_string(t->schedule), error);
+    }
+    if (status == FL_OK) {
+        status = set(settings, "--shuffle", json_string(o->shuffle ? "on" : "off"), error);
+    }
+    if (status == FL_OK) {
+        status = set(settings, "--compute", json_string(t->result.total.compute), error);
+    }
+    return status == FL_OK ? set_model(settings, t->model, error) : status;
+}
+
+enum fl_status fl_train_tell_done(const struct fl_train *t, struct fl_error *error)
+{
+    const struct fl_finetune_result *r = &t->result.total;
+    double tokens_per_second = speed(r->tokens, r->seconds);
+    if (t->json) {
+        return fl_local_print(json_pack("{s:s, s:I, s:f, s:I, s:f, s:I}", "event", "done", "steps",
+                                        (json_int_t)r->steps, "loss", r->loss, "tokens",
+                                        (json_int_t)r->tokens, "tokens_per_second",
+                                        tokens_per_second, "peak_rss_bytes",
+                                        (json_int_t)fl_local_peak_rss_bytes()),
+                              error);
+    }
+    fprintf(stderr, "%llu steps, loss %.4f, %.0f tokens/s (%s), peak memory %.0f MB\n",
+            (unsigned long long)r->steps, r->loss, tokens_per_second, r->compute,
+            1e-6 * (double)fl_local_peak_rss_bytes());
+    fprintf(stderr, "adapter: %s\n", t->out);
+    return FL_OK;
+}
+
+/* README.md of the adapter: how it came about, without a word about the data. */
+static void write_card(void *context, const struct fl_finetune_result *total, struct fl_buf *card)
+{
+    const struct fl_train *t = context;
+    const struct fl_adapter *a = t->local.adapter;
+    const struct fl_finetune_options *o = &t->options;
+    fl_buf_printf(card,
+                  "---\nbase_model: %s\nlibrary_name: peft\n"
+                  "pipeline_tag: text-generation\ntags:\n- lora\n- fedlora\n---\n\n",
+                  a->base_model);
+    fl_buf_printf(card, "# LoRA adapter\n\nTrained by fedlora %s.\n\n", FL_VERSION);
+    fl_buf_printf(card, "| setting | value |\n|---|---|\n| rank | %u |\n| alpha | %.9g |\n",
+                  a->rank, a->alpha);
+    fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
+                  (unsigned long long)fl_adapter_parameters(a));
+    fl_buf_printf(card, "| steps | %llu of %llu |\n| rows a step | %llu |\n",
+                  (unsigned long long)total->steps, (unsigned long long)o->steps,
+                  (unsigned long long)(t->batch_size * t->accumulate));
+    fl_buf_printf(card, "| learning rate | %.9g, %s, warm-up %llu |\n| weight decay | %.9g |\n",
+                  o->lr, t->schedule, (unsigned long long)o->warmup, o->weight_decay);
+    fl_buf_printf(card, "| gradient clip | %.9g |\n| seed | %llu |\n", o->grad_clip,
+                  (unsigned long long)o->seed);
+    fl_buf_printf(card, "| compute | %s |\n| loss of the last step | %.6g |\n", total->compute,
+                  total->loss);
+}
+
+void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch)
+{
+    *watch = (struct fl_training_watch){.context = self,
+                                        .on_resume = on_resume,
+                                        .on_step = on_step,
+                                        .on_checkpoint = on_checkpoint,
+                                        .on_trouble = on_trouble,
+                                        .identify = identify,
+                                        .card = write_card};
+}
+
+/* One word as a POSIX shell reads it back. */
+static void print_word(const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./:=,+@%";
+    if (word[0] && word[strspn(word, plain)] == '\0') {
+        fprintf(stderr, " %s", word);
+        return;
+    }
+    fputs(" '", stderr);
+    for (; *word; word++) {
+        if (*word == '\'') {
+            fputs("'\\''", stderr);
+        } else {
+            fputc(*word, stderr);
+        }
+    }
+    fputc('\'', stderr);
+}
+
+void fl_train_tell_resume(int argc, char **argv)
+{
+    bool resumed = false;
+    fputs("go on with: " FL_TRAIN_PROGRAM, stderr);
+    for (int i = 1; i < argc; i++) {
+        resumed = resumed || strcmp(argv[i], "--resume") == 0;
+        print_word(argv[i]);
+    }
+    fputs(resumed ? "\n" : " --resume\n", stderr);
+}

@@ -1,0 +1,386 @@
+/*
+ * training.c - see training.h.
+ *
+ * Between two steps, in this order: is the run over, was it stopped, is a checkpoint due. All of
+ * it is a function of what a checkpoint holds, so a resumed run goes the same way.
+ */
+#include "worker/training.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/hash.h"
+#include "format/peft.h"
+#include "worker/checkpoint.h"
+
+struct life {
+    const struct fl_training *plan;
+    struct fl_training_result *result;
+    struct fl_finetune_run *run;
+    json_t *settings; /* NULL: not asked for yet */
+    bool ours;        /* OUT is this run's own already */
+};
+
+static enum fl_status join_config(const char *out, char *path, struct fl_error *error)
+{
+    return fl_path_join(path, out, FL_PEFT_CONFIG, error);
+}
+
+enum fl_status fl_training_check_out(const char *out, bool resume, struct fl_error *error)
+{
+    char config[FL_PATH_BYTES], newest[FL_PATH_BYTES];
+    uint64_t step = 0;
+    enum fl_status status = join_config(out, config, error);
+    if (status == FL_OK && fl_path_is_directory(out)) {
+        status = fl_checkpoint_newest(out, newest, &step, error);
+    }
+    if (status != FL_OK || (resume && step > 0) || !fl_path_exists(out)) {
+        return status;
+    }
+    if (step > 0) {
+        return fl_fail(error, FL_EEXIST,
+                       "%s holds the checkpoints of a run, up to step %" PRIu64
+                       ": --resume goes on from there; to begin anew, remove it or choose another "
+                       "--out",
+                       out, step);
+    }
+    if (!fl_path_exists(config)) {
+        return fl_fail(error, FL_EEXIST,
+                       "%s: it exists and is no adapter directory, so it is not replaced", out);
+    }
+    return resume ? fl_fail(error, FL_ENOTFOUND,
+                            "%s: an adapter is there, but no checkpoint to go on from; leave "
+                            "--resume out to train anew",
+                            out)
+                  : FL_OK;
+}
+
+/* ---- what a run is made of ---- */
+
+static enum fl_status set_text(json_t *settings, const char *key, const char *text,
+                               struct fl_error *error)
+{
+    return json_object_set_new(settings, key, json_string(text)) == 0 ? FL_OK
+                                                                      : fl_fail_memory(error);
+}
+
+static enum fl_status set_rows(json_t *settings, const char *key, const struct fl_row *rows,
+                               size_t count, struct fl_error *error)
+{
+    struct fl_blake2b hash;
+    uint8_t digest[FL_HASH_BYTES];
+    char hex[FL_HASH_HEX_BYTES];
+    fl_blake2b_init(&hash, NULL, 0);
+    for (size_t i = 0; i < count; i++) {
+        uint8_t length[4];
+        fl_store_u32(length, rows[i].length);
+        fl_blake2b_update(&hash, length, sizeof length);
+        fl_blake2b_update(&hash, rows[i].ids, rows[i].length * sizeof *rows[i].ids);
+        fl_blake2b_update(&hash, rows[i].labels, rows[i].length * sizeof *rows[i].labels);
+    }
+    fl_blake2b_final(&hash, digest);
+    fl_hex(digest, sizeof digest, hex);
+    return set_text(settings, key, hex, error);
+}
+
+/* Ask once for what makes this run this run. */
+static enum fl_status need_settings(struct life *self, struct fl_error *error)
+{
+    if (self->settings) {
+        return FL_OK;
+    }
+    const struct fl_training *plan = self->plan;
+    json_t *settings = json_object();
+    enum fl_status status = settings ? plan->watch.identify(plan->watch.context, settings, error)
+                                     : fl_fail_memory(error);
+    if (status == FL_OK) {
+        status = set_rows(settings, "--data", plan->rows, plan->count, error);
+    }
+    if (status != FL_OK) {
+        json_decref(settings);
+        return status;
+    }
+    self->settings = settings;
+    return FL_OK;
+}
+
+static struct fl_checkpoint_parts parts_of(struct life *self)
+{
+    return (struct fl_checkpoint_parts){.adapter = self->plan->adapter,
+                                        .optimizer = fl_finetune_optimizer(self->run),
+                                        .settings = self->settings};
+}
+
+/* ---- saving ---- */
+
+/* Take the three files of a PEFT directory out of `from` into `to`, one by one; a reader in between
+ * finds files that fit together, because every adapter of a run has the same configuration. */
+static enum fl_status move_files(const char *from, const char *to, struct fl_error *error)
+{
+    static const char *const names[] = {FL_PEFT_WEIGHTS, FL_PEFT_CONFIG, "README.md"};
+    char source[FL_PATH_BYTES], target[FL_PATH_BYTES];
+    enum fl_status status = FL_OK;
+    for (size_t i = 0; status == FL_OK && i < sizeof names / sizeof names[0]; i++) {
+        status = fl_path_join(source, from, names[i], error);
+        if (status == FL_OK) {
+            status = fl_path_join(target, to, names[i], error);
+        }
+        if (status == FL_OK) {
+            status = fl_fs_rename(source, target, error);
+        }
+    }
+    return status;
+}
+
+/* The adapter into root, which keeps what else is there; what a kill leaves behind lies in one
+ * directory that the next save empties. */
+static enum fl_status save_adapter(const struct fl_adapter *adapter, const char *root,
+                                   const char *card, struct fl_error *error)
+{
+    char scratch[FL_PATH_BYTES], fresh[FL_PATH_BYTES];
+    if (!fl_adapter_finite(adapter)) {
+        return fl_fail(error, FL_ERANGE, "the adapter holds NaN or Inf after training");
+    }
+    enum fl_status status = fl_path_join(scratch, root, "unfinished", error);
+    if (status == FL_OK) {
+        status = fl_path_join(fresh, scratch, "adapter", error);
+    }
+    if (status == FL_OK) {
+        status = fl_fs_remove(scratch, error);
+    }
+    if (status == FL_OK) {
+        status = fl_fs_make_directory(scratch, 0755, error);
+    }
+    if (status == FL_OK) {
+        status = fl_adapter_save(adapter, fresh, card, error);
+    }
+    if (status == FL_OK) {
+        status = move_files(fresh, root, error);
+    }
+    return status == FL_OK ? fl_fs_remove(scratch, error) : status;
+}
+
+static enum fl_status make_card(struct life *self, struct fl_buf *card, struct fl_error *error)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    fl_buf_init(card, 1u << 16);
+    watch->card(watch->context, &self->result->total, card);
+    return fl_buf_status(card) == FL_OK ? FL_OK : fl_fail_memory(error);
+}
+
+/* Everything into the directory root; with_checkpoint: so that a later run can go on from here. */
+static enum fl_status write_root(struct life *self, const char *root, bool with_checkpoint,
+                                 struct fl_error *error)
+{
+    const struct fl_training *plan = self->plan;
+    struct fl_buf card;
+    enum fl_status status = make_card(self, &card, error);
+    if (status == FL_OK) {
+        status = save_adapter(plan->adapter, root, fl_buf_text(&card), error);
+    }
+    if (status == FL_OK && with_checkpoint) {
+        struct fl_checkpoint checkpoint = {.position = fl_finetune_position(self->run),
+                                           .total = self->result->total};
+        struct fl_checkpoint_parts parts = parts_of(self);
+        status = fl_checkpoint_save(root, &checkpoint, &parts, fl_buf_text(&card),
+                                    plan->keep_checkpoints, error);
+    }
+    fl_buf_free(&card);
+    return status;
+}
+
+/* OUT.tmp.run, where OUT is made the first time, all of it before it gets its name. */
+static enum fl_status first_root(const char *out, char *path, struct fl_error *error)
+{
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/') {
+        length--;
+    }
+    int n = snprintf(path, FL_PATH_BYTES, "%.*s.tmp.run", (int)length, out);
+    if (n < 0 || n >= FL_PATH_BYTES) {
+        return fl_fail(error, FL_ERANGE, "the path of the adapter is too long");
+    }
+    return fl_fs_remove(path, error);
+}
+
+static enum fl_status save(struct life *self, bool with_checkpoint, struct fl_error *error)
+{
+    const char *out = self->plan->out;
+    char first[FL_PATH_BYTES];
+    enum fl_status status = with_checkpoint ? need_settings(self, error) : FL_OK;
+    if (status != FL_OK || self->ours) {
+        return status == FL_OK ? write_root(self, out, with_checkpoint, error) : status;
+    }
+    status = first_root(out, first, error);
+    if (status == FL_OK) {
+        status = write_root(self, first, with_checkpoint, error);
+    }
+    if (status == FL_OK) {
+        status = fl_fs_replace_directory(first, out, error);
+    }
+    self->ours = status == FL_OK;
+    if (status != FL_OK) {
+        struct fl_error ignored;
+        (void)!fl_fs_remove(first, &ignored);
+    }
+    return status;
+}
+
+static void tell_trouble(const struct life *self, const char *text)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    if (watch->on_trouble) {
+        watch->on_trouble(watch->context, text);
+    }
+}
+
+static bool is_due(uint64_t step, uint64_t every)
+{
+    return every > 0 && step > 0 && step % every == 0;
+}
+
+/* A checkpoint in passing. */
+static void leave_checkpoint(struct life *self)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    struct fl_error error = {0};
+    uint64_t step = self->result->total.steps;
+    if (save(self, true, &error) != FL_OK) {
+        fl_error_prefix(&error, "no checkpoint at step %" PRIu64 ", training goes on", step);
+        tell_trouble(self, error.text);
+        return;
+    }
+    char path[FL_PATH_BYTES];
+    if (watch->on_checkpoint &&
+        fl_checkpoint_newest(self->plan->out, path, &step, &error) == FL_OK) {
+        watch->on_checkpoint(watch->context, step, path);
+    }
+}
+
+/* ---- the run ---- */
+
+static void tell_resumed(const struct life *self, uint64_t step, const char *directory)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    if (watch->on_resume) {
+        watch->on_resume(watch->context, step, directory);
+    }
+}
+
+static enum fl_status resume(struct life *self, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES], text[160];
+    struct fl_checkpoint checkpoint;
+    uint64_t step = 0;
+    enum fl_status status = fl_checkpoint_newest(self->plan->out, path, &step, error);
+    if (status != FL_OK || step == 0) {
+        tell_resumed(self, 0, "");
+        return status;
+    }
+    status = need_settings(self, error);
+    if (status == FL_OK) {
+        struct fl_checkpoint_parts parts = parts_of(self);
+        status = fl_checkpoint_load(path, &checkpoint, &parts, error);
+    }
+    if (status == FL_OK) {
+        status = fl_finetune_seek(self->run, &checkpoint.position, error);
+        if (status != FL_OK) {
+            fl_error_prefix(error, "%s", path);
+        }
+    }
+    if (status == FL_OK) {
+        status = fl_checkpoint_clear(self->plan->out, error);
+    }
+    if (status != FL_OK) {
+        return status;
+    }
+    struct fl_finetune_result *total = &self->result->total;
+    const uint32_t threads = total->threads, then = checkpoint.total.threads;
+    const char *compute = total->compute;
+    *total = checkpoint.total;
+    total->compute = compute;
+    total->threads = threads;
+    self->result->resumed = total->steps;
+    self->ours = true;
+    tell_resumed(self, step, path);
+    if (threads != then) {
+        (void)snprintf(text, sizeof text,
+                       "%u threads now and %u before: the result is the same but for rounding",
+                       threads, then);
+        tell_trouble(self, text);
+    }
+    return FL_OK;
+}
+
+static enum fl_status stop(struct life *self, struct fl_error *error)
+{
+    struct fl_training_result *result = self->result;
+    uint64_t step = result->total.steps;
+    if (step == 0) {
+        return fl_fail(error, FL_ESTOPPED, "stopped before the first step; nothing was saved");
+    }
+    enum fl_status status = save(self, true, error);
+    if (status == FL_OK) {
+        status = fl_checkpoint_newest(self->plan->out, result->saved, &step, error);
+    }
+    if (status != FL_OK) {
+        fl_error_prefix(error, "stopped after step %" PRIu64 ", and it could not be saved", step);
+        return status;
+    }
+    return fl_fail(error, FL_ESTOPPED, "stopped after step %" PRIu64 " of %" PRIu64 "; saved in %s",
+                   step, self->plan->options.steps, result->saved);
+}
+
+static enum fl_status live(struct life *self, struct fl_error *error)
+{
+    const struct fl_training *plan = self->plan;
+    struct fl_finetune_result *total = &self->result->total;
+    while (total->steps < plan->options.steps) {
+        struct fl_finetune_step done;
+        if (plan->stop && atomic_load(plan->stop) != 0) {
+            return stop(self, error);
+        }
+        enum fl_status status = fl_finetune_advance(self->run, &done, error);
+        if (status != FL_OK) {
+            return status;
+        }
+        fl_finetune_count(total, &done);
+        if (plan->watch.on_step) {
+            plan->watch.on_step(plan->watch.context, &done);
+        }
+        if (is_due(total->steps, plan->checkpoint_every)) {
+            leave_checkpoint(self);
+        }
+    }
+    return save(self, false, error);
+}
+
+enum fl_status fl_training_run(const struct fl_training *self, struct fl_training_result *result,
+                               struct fl_error *error)
+{
+    struct life life = {.plan = self, .result = result};
+    *result = (struct fl_training_result){.total = {.compute = ""}};
+    enum fl_status status = fl_training_check_out(self->out, self->resume, error);
+    if (status == FL_OK) {
+        status = fl_finetune_open(self->model, self->adapter, self->rows, self->count,
+                                  &self->options, &life.run, error);
+    }
+    if (status == FL_OK) {
+        result->total.compute = fl_finetune_compute(life.run);
+        result->total.threads = fl_finetune_threads(life.run);
+        if (self->checkpoint_every > 0) {
+            status = need_settings(&life, error);
+        }
+    }
+    if (status == FL_OK && self->resume) {
+        status = resume(&life, error);
+    }
+    if (status == FL_OK) {
+        status = live(&life, error);
+    }
+    json_decref(life.settings);
+    fl_finetune_close(&life.run);
+    return status;
+}
