@@ -20,6 +20,7 @@
 #define FORMAT          "fedlora-training-state"
 #define FORMAT_VERSION  1
 #define OPTIMIZER_FILE  "optimizer.safetensors"
+#define BEST_FILE       "best_model.safetensors"
 #define STATE_BYTES_MAX (1u << 20)
 #define STEP_MAX        (UINT64_C(1) << 53)
 
@@ -162,19 +163,30 @@ static enum fl_status set_hash(json_t *files, const char *directory, const char 
     return json_object_set_new(files, name, json_string(hex)) == 0 ? FL_OK : fl_fail_memory(error);
 }
 
+static json_t *make_validation(const struct fl_validation *v)
+{
+    return json_pack("{s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:I, s:I, s:f, s:I}", "evaluations",
+                     (json_int_t)v->evaluations, "step", (json_int_t)v->step, "loss", v->loss,
+                     "train", v->train, "best_step", (json_int_t)v->best_step, "best_loss",
+                     v->best_loss, "best_train", v->best_train, "stale", (json_int_t)v->stale,
+                     "rising", (json_int_t)v->rising, "train_sum", v->train_sum, "train_scored",
+                     (json_int_t)v->train_scored);
+}
+
 /* The document of FL_CHECKPOINT_STATE; a new reference, NULL: out of memory. files is taken over.
  */
 static json_t *make_state(const struct fl_checkpoint *self, const json_t *settings, json_t *files)
 {
     const struct fl_finetune_position *at = &self->position;
     const struct fl_finetune_result *t = &self->total;
-    return json_pack("{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:{s:I, s:I, s:f, s:f, s:f}, s:O, s:o}",
-                     "format", FORMAT, "version", FORMAT_VERSION, "fedlora", FL_VERSION, "threads",
-                     (int)t->threads, "step", (json_int_t)at->step, "epoch", (json_int_t)at->epoch,
-                     "row", (json_int_t)at->cursor, "total", "tokens", (json_int_t)t->tokens,
-                     "scored", (json_int_t)t->scored, "loss", t->loss, "loss_sum", t->loss_sum,
-                     "seconds", t->seconds, "settings", (json_t *)(uintptr_t)settings, "files",
-                     files);
+    return json_pack(
+        "{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:{s:I, s:I, s:f, s:f, s:f}, s:o, s:O, s:o}", "format",
+        FORMAT, "version", FORMAT_VERSION, "fedlora", FL_VERSION, "threads", (int)t->threads,
+        "step", (json_int_t)at->step, "epoch", (json_int_t)at->epoch, "row", (json_int_t)at->cursor,
+        "total", "tokens", (json_int_t)t->tokens, "scored", (json_int_t)t->scored, "loss", t->loss,
+        "loss_sum", t->loss_sum, "seconds", t->seconds, "validation",
+        make_validation(&self->validation), "settings", (json_t *)(uintptr_t)settings, "files",
+        files);
 }
 
 static enum fl_status write_state(const char *directory, const struct fl_checkpoint *self,
@@ -191,6 +203,9 @@ static enum fl_status write_state(const char *directory, const struct fl_checkpo
     if (status == FL_OK) {
         status = set_hash(files, directory, OPTIMIZER_FILE, error);
     }
+    if (status == FL_OK && self->validation.evaluations > 0) {
+        status = set_hash(files, directory, BEST_FILE, error);
+    }
     if (status == FL_OK) {
         state = make_state(self, settings, files);
         files = NULL; /* json_pack() releases it when it fails */
@@ -203,9 +218,9 @@ static enum fl_status write_state(const char *directory, const struct fl_checkpo
     return status;
 }
 
-static enum fl_status write_optimizer(const char *directory,
-                                      const struct fl_checkpoint_parts *parts,
-                                      struct fl_error *error)
+/* What the parts hold besides the adapter itself. */
+static enum fl_status write_tensors(const char *directory, const struct fl_checkpoint *self,
+                                    const struct fl_checkpoint_parts *parts, struct fl_error *error)
 {
     char path[FL_PATH_BYTES];
     struct fl_buf bytes;
@@ -213,6 +228,17 @@ static enum fl_status write_optimizer(const char *directory,
     enum fl_status status = fl_path_join(path, directory, OPTIMIZER_FILE, error);
     if (status == FL_OK) {
         status = fl_optimizer_encode(parts->optimizer, parts->adapter, &bytes, error);
+    }
+    if (status == FL_OK) {
+        status = fl_fs_write(path, bytes.data, bytes.length, 0644, error);
+    }
+    fl_buf_free(&bytes);
+    if (status != FL_OK || self->validation.evaluations == 0) {
+        return status;
+    }
+    status = fl_path_join(path, directory, BEST_FILE, error);
+    if (status == FL_OK) {
+        status = fl_adapter_encode(parts->best, &bytes, error);
     }
     if (status == FL_OK) {
         status = fl_fs_write(path, bytes.data, bytes.length, 0644, error);
@@ -240,7 +266,7 @@ static enum fl_status write_all(const char *folder, const struct fl_checkpoint *
         status = fl_adapter_save(parts->adapter, temporary, card, error);
     }
     if (status == FL_OK) {
-        status = write_optimizer(temporary, parts, error);
+        status = write_tensors(temporary, self, parts, error);
     }
     if (status == FL_OK) {
         status = write_state(temporary, self, parts->settings, error);
@@ -295,6 +321,20 @@ static bool read_real(const json_t *object, const char *key, double *out)
     return json_is_number(value) && isfinite(*out);
 }
 
+static bool read_validation(const json_t *object, uint64_t step, struct fl_validation *v)
+{
+    return read_u64(object, "evaluations", step, &v->evaluations) &&
+           read_u64(object, "step", step, &v->step) && read_real(object, "loss", &v->loss) &&
+           read_real(object, "train", &v->train) &&
+           read_u64(object, "best_step", v->step, &v->best_step) &&
+           read_real(object, "best_loss", &v->best_loss) &&
+           read_real(object, "best_train", &v->best_train) &&
+           read_u64(object, "stale", v->evaluations, &v->stale) &&
+           read_u64(object, "rising", v->evaluations, &v->rising) &&
+           read_real(object, "train_sum", &v->train_sum) &&
+           read_u64(object, "train_scored", INT64_MAX, &v->train_scored);
+}
+
 /* Into *self; NULL, or the key that makes no sense. */
 static const char *read_state(const json_t *state, struct fl_checkpoint *self)
 {
@@ -330,7 +370,9 @@ static const char *read_state(const json_t *state, struct fl_checkpoint *self)
         t->seconds < 0) {
         return "total";
     }
-    return NULL;
+    return read_validation(json_object_get(state, "validation"), t->steps, &self->validation)
+               ? NULL
+               : "validation";
 }
 
 /* The settings of the run that was and of the one that goes on, one by one. */
@@ -394,17 +436,33 @@ static enum fl_status read_file(const char *directory, const json_t *files, cons
     return FL_OK;
 }
 
+static enum fl_status read_adapter(const char *directory, const json_t *files, const char *name,
+                                   size_t bytes, struct fl_adapter *adapter, struct fl_error *error)
+{
+    struct fl_buf file;
+    enum fl_status status = read_file(directory, files, name, bytes, &file, error);
+    if (status == FL_OK) {
+        status = fl_adapter_decode(adapter, file.data, file.length, error);
+    }
+    fl_buf_free(&file);
+    return status;
+}
+
 static enum fl_status read_tensors(const char *directory, const json_t *files,
+                                   const struct fl_checkpoint *self,
                                    const struct fl_checkpoint_parts *parts, struct fl_error *error)
 {
     const size_t header = 4096 * ((size_t)parts->adapter->count + 1);
     const size_t bytes = (size_t)fl_adapter_parameters(parts->adapter) * sizeof(float) + header;
     struct fl_buf file;
-    enum fl_status status = read_file(directory, files, FL_PEFT_WEIGHTS, bytes, &file, error);
-    if (status == FL_OK) {
-        status = fl_adapter_decode(parts->adapter, file.data, file.length, error);
+    enum fl_status status = read_adapter(directory, files, FL_PEFT_WEIGHTS, bytes, parts->adapter,
+                                         error);
+    if (status == FL_OK && self->validation.evaluations > 0) {
+        if (!parts->best) {
+            return damaged(directory, "validation", error);
+        }
+        status = read_adapter(directory, files, BEST_FILE, bytes, parts->best, error);
     }
-    fl_buf_free(&file);
     if (status != FL_OK) {
         return status;
     }
@@ -435,7 +493,7 @@ enum fl_status fl_checkpoint_load(const char *directory, struct fl_checkpoint *s
                                   error);
     }
     if (status == FL_OK) {
-        status = read_tensors(directory, json_object_get(state, "files"), parts, error);
+        status = read_tensors(directory, json_object_get(state, "files"), self, parts, error);
     }
     json_decref(state);
     return status;

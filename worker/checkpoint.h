@@ -4,6 +4,7 @@
  *
  *   step-N/  adapter_config.json, adapter_model.safetensors, README.md   as PEFT reads them
  *            optimizer.safetensors       step count and moments (engine/optimizer.h)
+ *            best_model.safetensors      the adapter of the best validation, if there was one
  *            training_state.json         position in the data, totals, the run's settings, and the
  *                                        SHA-256 of the files above
  *
@@ -23,6 +24,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "worker/engine/finetune.h"
+#include "worker/validation.h"
 
 #define FL_CHECKPOINT_STATE "training_state.json"
 
@@ -30,12 +32,15 @@
 struct fl_checkpoint {
     struct fl_finetune_position position;
     struct fl_finetune_result total; /* of all steps so far, and its threads; compute is not kept */
+    struct fl_validation validation;
 };
 
 /* What is written, or filled when reading; all borrowed. */
 struct fl_checkpoint_parts {
     struct fl_adapter *adapter;     /* has its names, shapes and ranks before reading */
     struct fl_optimizer *optimizer; /* made for that adapter */
+    struct fl_adapter *best;        /* of the best evaluation; used when there was one; may be NULL
+                                       in a run without any */
     /* An object of strings: everything that shapes the run's numbers, by names that people know
        ("--lr": "0.001", "--model": a hash in hexadecimal); compared when reading. */
     const json_t *settings;

@@ -118,12 +118,29 @@ static size_t run_options(struct fl_train *t, struct fl_option *out, size_t coun
     return APPEND(out, count, options);
 }
 
+/* What is done with rows that are held out. */
+static size_t validation_options(struct fl_train *t, struct fl_option *out, size_t count)
+{
+    const struct fl_option options[] = {
+        {"--valid", "PATH", FL_OPTION_STRING, &t->valid, 0, 0, NULL, false, NULL,
+         "rows to evaluate while training; the best adapter goes to OUT/best"},
+        {"--eval-every", "N", FL_OPTION_U64, &t->eval_every, 0, COUNT_MAX, NULL, false,
+         &t->has_eval_every, "steps between two evaluations (0: an epoch)"},
+        {"--patience", "K", FL_OPTION_U64, &t->patience, 0, COUNT_MAX, NULL, false,
+         &t->has_patience, "stop after K evaluations without improvement (0: never)"},
+        {"--keep", "WHICH", FL_OPTION_CHOICE, &t->keep, 0, 0, "last|best", false, NULL,
+         "the adapter in OUT itself"},
+    };
+    return APPEND(out, count, options);
+}
+
 static bool parse(struct fl_train *t, int argc, char **argv, int *exit_code)
 {
     struct fl_option options[OPTIONS_MAX];
     size_t count = adapter_options(t, options, 0);
     count = step_options(t, options, count);
     count = data_options(t, options, count);
+    count = validation_options(t, options, count);
     count = run_options(t, options, count);
     const struct fl_usage usage = {
         .program = PROGRAM,
@@ -239,6 +256,25 @@ static enum fl_status open_adapter(struct fl_train *t, struct fl_error *error)
     return status;
 }
 
+/* Options that make sense together, before anything is read. */
+static enum fl_status check_together(const struct fl_train *t, struct fl_error *error)
+{
+    if (t->valid && t->data.valid_split > 0.0) {
+        return fl_fail(error, FL_EUSAGE, "--valid and --valid-split exclude each other");
+    }
+    if (t->has_steps && t->has_epochs) {
+        return fl_fail(error, FL_EUSAGE, "give --steps or --epochs, not both");
+    }
+    const char *lonely = t->has_eval_every              ? "--eval-every"
+                         : t->has_patience              ? "--patience"
+                         : strcmp(t->keep, "best") == 0 ? "--keep best"
+                                                        : NULL;
+    if (!t->valid && lonely) {
+        return fl_fail(error, FL_EUSAGE, "%s needs rows to evaluate: give --valid", lonely);
+    }
+    return FL_OK;
+}
+
 static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
 {
     struct fl_finetune_options *o = &t->options;
@@ -248,6 +284,9 @@ static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
     o->steps = t->has_steps
                    ? t->steps
                    : fl_finetune_steps(t->local.count, t->batch_size * t->accumulate, t->epochs);
+    if (t->eval_every == 0) {
+        t->eval_every = fl_finetune_steps(t->local.count, t->batch_size * t->accumulate, 1);
+    }
     o->lr = t->lr;
     o->lr_b = t->lr * t->loraplus_ratio;
     o->warmup = t->warmup;
@@ -274,6 +313,12 @@ static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
         t->data.split_seed = t->seed;
         status = fl_local_open_data(&t->local, t->model, &t->data, error);
     }
+    if (status == FL_OK && t->valid) {
+        struct fl_local_data valid = t->data;
+        valid.path = t->valid;
+        valid.valid_split = 0.0;
+        status = fl_local_open_valid(&t->local, t->model, &valid, error);
+    }
     if (status == FL_OK) {
         status = settle_options(t, error);
     }
@@ -292,6 +337,11 @@ static enum fl_status train(struct fl_train *t, struct fl_error *error)
     training.rows = t->local.rows;
     training.count = t->local.count;
     training.options = t->options;
+    training.valid = t->local.valid;
+    training.valid_count = t->local.valid_count;
+    training.eval_every = t->eval_every;
+    training.patience = t->patience;
+    training.keep_best = strcmp(t->keep, "best") == 0;
     training.out = t->out;
     training.checkpoint_every = t->checkpoint_every;
     training.keep_checkpoints = (uint32_t)t->keep_checkpoints;
@@ -322,6 +372,8 @@ int fl_cmd_train(int argc, char **argv)
         .shuffle = true,
         .schedule = "constant",
         .compute = "auto",
+        .keep = "last",
+        .keep_checkpoints = 3,
         .data = {.specials = "plain", .loss = "completions", .chat_template = "auto"},
     };
     struct fl_error error = {0};
@@ -329,10 +381,8 @@ int fl_cmd_train(int argc, char **argv)
     if (!parse(&t, argc, argv, &exit_code)) {
         return exit_code;
     }
-    enum fl_status status = FL_OK;
-    if (t.has_steps && t.has_epochs) {
-        status = fl_fail(&error, FL_EUSAGE, "give --steps or --epochs, not both");
-    } else {
+    enum fl_status status = check_together(&t, &error);
+    if (status == FL_OK) {
         status = train(&t, &error);
     }
     fl_local_close(&t.local);

@@ -26,6 +26,9 @@ struct fl_train {
     double lr, loraplus_ratio, weight_decay, grad_clip;
     const char *schedule, *compute;
     bool shuffle, json;
+    const char *valid, *keep;
+    uint64_t eval_every, patience;
+    bool has_eval_every, has_patience;
     uint64_t checkpoint_every, keep_checkpoints;
     bool resume;
 

@@ -14,6 +14,12 @@ static double speed(uint64_t tokens, double seconds)
     return seconds > 0 ? (double)tokens / seconds : 0.0;
 }
 
+/* For a person: where there is no JSON, or where stderr is a terminal. */
+static bool for_people(const struct fl_train *t)
+{
+    return !t->json || t->progress.terminal;
+}
+
 /* Print an event and release it; after the first failure nothing more is tried. */
 static void event(struct fl_train *t, json_t *object)
 {
@@ -28,7 +34,8 @@ static void event(struct fl_train *t, json_t *object)
 /* What was read, before the first step; "valid" is null when nothing is held out. */
 static json_t *data_event(const struct fl_train *t)
 {
-    const struct fl_dataset *valid = fl_dataset_valid(t->local.data);
+    const struct fl_dataset *valid = t->local.valid_data ? t->local.valid_data
+                                                         : fl_dataset_valid(t->local.data);
     json_t *counts = fl_local_counts(t->local.data);
     json_t *held_out = valid ? fl_local_counts(valid) : json_null();
     json_t *whole = json_pack("{s:s}", "event", "data");
@@ -66,7 +73,7 @@ static void on_step(void *context, const struct fl_finetune_step *step)
     /* of the whole run, so that the time left is right after a resume too */
     t->progress.tokens = t->result.total.tokens - step->tokens;
     t->progress.seconds = t->result.total.seconds - step->seconds;
-    if (!t->json || t->progress.terminal) {
+    if (for_people(t)) {
         fl_progress_step(&t->progress, step->step, step->loss, step->tokens, step->seconds);
     }
     if (t->json) {
@@ -84,6 +91,32 @@ static void on_resume(void *context, uint64_t step, const char *directory)
         fprintf(stderr, "no checkpoint in %s yet: beginning with the first step\n", t->out);
     } else {
         fprintf(stderr, "going on from %s\n", directory);
+    }
+}
+
+static void on_validation(void *context, const struct fl_validation *so_far,
+                          const struct fl_evaluation *evaluation, unsigned brought)
+{
+    struct fl_train *t = context;
+    const bool best = brought & FL_VALIDATION_BEST;
+    if (for_people(t)) {
+        fl_progress_end(&t->progress);
+        fprintf(stderr, "step %llu: validation loss %.4f%s\n", (unsigned long long)so_far->step,
+                so_far->loss, best ? ", the best so far" : "");
+    }
+    if (brought & FL_VALIDATION_OVERFITS) {
+        fl_progress_end(&t->progress);
+        fprintf(stderr,
+                "warning: the validation loss stays above its best (%.4f now, %.4f at step %llu) "
+                "while the training loss fell from %.4f to %.4f: the adapter learns its rows by "
+                "heart. The best one is kept; --patience stops there\n",
+                so_far->loss, so_far->best_loss, (unsigned long long)so_far->best_step,
+                so_far->best_train, so_far->train);
+    }
+    if (t->json) {
+        event(t, json_pack("{s:s, s:I, s:f, s:I, s:b}", "event", "validation", "step",
+                           (json_int_t)so_far->step, "loss", so_far->loss, "tokens",
+                           (json_int_t)evaluation->scored, "best", (int)best));
     }
 }
 
@@ -185,7 +218,9 @@ static enum fl_status identify(void *context, json_t *settings, struct fl_error 
                   {"--batch-size", o->batch_size},
                   {"--grad-accum", o->accumulate},
                   {"--warmup", o->warmup},
-                  {"--seed", o->seed}};
+                  {"--seed", o->seed},
+                  {"--eval-every", t->valid ? t->eval_every : 0},
+                  {"--patience", t->patience}};
     const struct {
         const char *key;
         double value;
@@ -212,27 +247,53 @@ static enum fl_status identify(void *context, json_t *settings, struct fl_error 
     return status == FL_OK ? set_model(settings, t->model, error) : status;
 }
 
+static enum fl_status print_done(const struct fl_train *t, struct fl_error *error)
+{
+    const struct fl_finetune_result *r = &t->result.total;
+    const struct fl_validation *v = &t->result.validation;
+    json_t *done = json_pack("{s:s, s:I, s:f, s:I, s:f, s:I}", "event", "done", "steps",
+                             (json_int_t)r->steps, "loss", r->loss, "tokens", (json_int_t)r->tokens,
+                             "tokens_per_second", speed(r->tokens, r->seconds), "peak_rss_bytes",
+                             (json_int_t)fl_local_peak_rss_bytes());
+    if (done && v->evaluations > 0) {
+        json_t *more = json_pack("{s:f, s:f, s:I, s:b}", "validation_loss", v->loss, "best_loss",
+                                 v->best_loss, "best_step", (json_int_t)v->best_step,
+                                 "stopped_early", (int)t->result.early);
+        if (!more || json_object_update(done, more) != 0) {
+            json_decref(done);
+            done = NULL;
+        }
+        json_decref(more);
+    }
+    return fl_local_print(done, error);
+}
+
 enum fl_status fl_train_tell_done(const struct fl_train *t, struct fl_error *error)
 {
     const struct fl_finetune_result *r = &t->result.total;
-    double tokens_per_second = speed(r->tokens, r->seconds);
+    const struct fl_validation *v = &t->result.validation;
     if (t->json) {
-        return fl_local_print(json_pack("{s:s, s:I, s:f, s:I, s:f, s:I}", "event", "done", "steps",
-                                        (json_int_t)r->steps, "loss", r->loss, "tokens",
-                                        (json_int_t)r->tokens, "tokens_per_second",
-                                        tokens_per_second, "peak_rss_bytes",
-                                        (json_int_t)fl_local_peak_rss_bytes()),
-                              error);
+        return print_done(t, error);
+    }
+    if (t->result.early) {
+        fprintf(stderr, "stopped early: no improvement in %llu evaluations\n",
+                (unsigned long long)v->stale);
     }
     fprintf(stderr, "%llu steps, loss %.4f, %.0f tokens/s (%s), peak memory %.0f MB\n",
-            (unsigned long long)r->steps, r->loss, tokens_per_second, r->compute,
+            (unsigned long long)r->steps, r->loss, speed(r->tokens, r->seconds), r->compute,
             1e-6 * (double)fl_local_peak_rss_bytes());
+    if (v->evaluations > 0) {
+        fprintf(stderr, "best validation loss %.4f at step %llu: %s%s\n", v->best_loss,
+                (unsigned long long)v->best_step, t->out,
+                strcmp(t->keep, "best") == 0 ? "" : "/best");
+    }
     fprintf(stderr, "adapter: %s\n", t->out);
     return FL_OK;
 }
 
 /* README.md of the adapter: how it came about, without a word about the data. */
-static void write_card(void *context, const struct fl_finetune_result *total, struct fl_buf *card)
+static void write_card(void *context, const struct fl_finetune_result *total,
+                       const struct fl_validation *validation, bool best, struct fl_buf *card)
 {
     const struct fl_train *t = context;
     const struct fl_adapter *a = t->local.adapter;
@@ -247,14 +308,24 @@ static void write_card(void *context, const struct fl_finetune_result *total, st
     fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
                   (unsigned long long)fl_adapter_parameters(a));
     fl_buf_printf(card, "| steps | %llu of %llu |\n| rows a step | %llu |\n",
-                  (unsigned long long)total->steps, (unsigned long long)o->steps,
+                  (unsigned long long)(best ? validation->best_step : total->steps),
+                  (unsigned long long)o->steps,
                   (unsigned long long)(t->batch_size * t->accumulate));
     fl_buf_printf(card, "| learning rate | %.9g, %s, warm-up %llu |\n| weight decay | %.9g |\n",
                   o->lr, t->schedule, (unsigned long long)o->warmup, o->weight_decay);
     fl_buf_printf(card, "| gradient clip | %.9g |\n| seed | %llu |\n", o->grad_clip,
                   (unsigned long long)o->seed);
-    fl_buf_printf(card, "| compute | %s |\n| loss of the last step | %.6g |\n", total->compute,
-                  total->loss);
+    fl_buf_printf(card, "| compute | %s |\n", total->compute);
+    if (best) {
+        fl_buf_printf(card, "| validation loss, the best of the run | %.6g |\n",
+                      validation->best_loss);
+        return;
+    }
+    fl_buf_printf(card, "| loss of the last step | %.6g |\n", total->loss);
+    if (validation->evaluations > 0) {
+        fl_buf_printf(card, "| validation loss | %.6g, at step %llu |\n", validation->loss,
+                      (unsigned long long)validation->step);
+    }
 }
 
 void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch)
@@ -262,6 +333,7 @@ void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch)
     *watch = (struct fl_training_watch){.context = self,
                                         .on_resume = on_resume,
                                         .on_step = on_step,
+                                        .on_validation = on_validation,
                                         .on_checkpoint = on_checkpoint,
                                         .on_trouble = on_trouble,
                                         .identify = identify,

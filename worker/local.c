@@ -15,8 +15,9 @@
 void fl_local_close(struct fl_local *self)
 {
     fl_free(self->rows);
-    fl_free(self->valid_rows);
+    fl_free(self->valid);
     fl_dataset_close(self->data);
+    fl_dataset_close(self->valid_data);
     fl_adapter_destroy(&self->adapter);
     fl_model_close(&self->model);
     *self = (struct fl_local){0};
@@ -113,8 +114,10 @@ json_t *fl_local_counts(const struct fl_dataset *data)
                      (json_int_t)c->bad);
 }
 
-enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
-                                  const struct fl_local_data *options, struct fl_error *error)
+/* Read one file or directory; *data even where an error follows. */
+static enum fl_status open_rows(const struct fl_local *self, const char *model_path,
+                                const struct fl_local_data *options, struct fl_dataset **data,
+                                struct fl_row **rows, size_t *count, struct fl_error *error)
 {
     const struct fl_model_config *config = fl_model_config(self->model);
     struct fl_dataset_options how = {
@@ -136,7 +139,7 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
         *error = no_tokenizer;
         return FL_ENOMEM;
     }
-    enum fl_status status = fl_dataset_open(options->path, tokenizer, &how, &self->data, error);
+    enum fl_status status = fl_dataset_open(options->path, tokenizer, &how, data, error);
     if ((status == FL_EFORMAT || status == FL_EINVAL) && !tokenizer) {
         char text[FL_ERROR_TEXT_BYTES];
         memcpy(text, error->text, sizeof text);
@@ -145,14 +148,30 @@ enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
     }
     fl_tokenizer_close(tokenizer);
     if (status == FL_OK) {
-        tell_data(self->data, how.seq_len);
-        status = collect_rows(self->data, &self->rows, &self->count, error);
-    }
-    if (status == FL_OK && fl_dataset_valid(self->data)) {
-        status = collect_rows(fl_dataset_valid(self->data), &self->valid_rows, &self->valid_count,
-                              error);
+        tell_data(*data, how.seq_len);
+        status = collect_rows(*data, rows, count, error);
     }
     return status;
+}
+
+enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
+                                  const struct fl_local_data *options, struct fl_error *error)
+{
+    enum fl_status status = open_rows(self, model_path, options, &self->data, &self->rows,
+                                      &self->count, error);
+    const struct fl_dataset *held_out = status == FL_OK && !self->valid
+                                            ? fl_dataset_valid(self->data)
+                                            : NULL;
+    return held_out ? collect_rows(held_out, &self->valid, &self->valid_count, error) : status;
+}
+
+enum fl_status fl_local_open_valid(struct fl_local *self, const char *model_path,
+                                   const struct fl_local_data *options, struct fl_error *error)
+{
+    fl_free(self->valid); /* what the training data itself held out */
+    self->valid = NULL;
+    return open_rows(self, model_path, options, &self->valid_data, &self->valid, &self->valid_count,
+                     error);
 }
 
 enum fl_compute fl_local_compute(const char *text)

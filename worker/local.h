@@ -29,7 +29,8 @@ struct fl_local {
     struct fl_dataset *data;
     struct fl_row *rows; /* (count); the arrays belong to data */
     size_t count;
-    struct fl_row *valid_rows; /* (valid_count), held out of rows; NULL: none */
+    struct fl_dataset *valid_data; /* NULL: no validation file of its own */
+    struct fl_row *valid;          /* (valid_count); of valid_data, else held out of data's rows */
     size_t valid_count;
 };
 
@@ -49,7 +50,7 @@ struct fl_local_data {
     const char *loss;          /* "completions" | "all": what is scored of rows that have prompts */
     const char *chat_template; /* "auto" or a name of FL_CHAT_NAMES */
     const char *specials;      /* "plain" | "match": special-token strings in the data */
-    double valid_split;        /* share of the records that goes into valid_rows */
+    double valid_split;        /* share of the records that goes into valid */
     uint64_t split_seed;
     enum fl_dataset_part part; /* of a directory */
 };
@@ -82,6 +83,11 @@ struct fl_local_data {
 FL_CHECKED enum fl_status fl_local_open_data(struct fl_local *self, const char *model_path,
                                              const struct fl_local_data *options,
                                              struct fl_error *error);
+
+/* The same into valid_data, valid and valid_count, in place of what data holds out itself. */
+FL_CHECKED enum fl_status fl_local_open_valid(struct fl_local *self, const char *model_path,
+                                              const struct fl_local_data *options,
+                                              struct fl_error *error);
 
 /*
  * What was counted while reading, as a new JSON object: rows, tokens, scored, truncated,

@@ -39,6 +39,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   trainer_native.c
   training.c
   trust.c
-  trust_store.c)
+  trust_store.c
+  validation.c)
 
 fl_program(fedlora-worker LINKS fl_worker SOURCES main.c)

@@ -1,8 +1,9 @@
 /*
  * training.c - see training.h.
  *
- * Between two steps, in this order: is the run over, was it stopped, is a checkpoint due. All of
- * it is a function of what a checkpoint holds, so a resumed run goes the same way.
+ * Between two steps, in this order: is an evaluation due, is a checkpoint, is the run over, was it
+ * stopped. All of it is a function of what a checkpoint holds, so a resumed run goes the same way:
+ * a run that is stopped while it evaluates does so again when it is resumed.
  */
 #include "worker/training.h"
 
@@ -19,8 +20,10 @@ struct life {
     const struct fl_training *plan;
     struct fl_training_result *result;
     struct fl_finetune_run *run;
-    json_t *settings; /* NULL: not asked for yet */
-    bool ours;        /* OUT is this run's own already */
+    struct fl_adapter *best; /* owned; NULL: no validation */
+    json_t *settings;        /* NULL: not asked for yet */
+    uint64_t saved;          /* step of the newest checkpoint */
+    bool ours;               /* OUT is this run's own already */
 };
 
 static enum fl_status join_config(const char *out, char *path, struct fl_error *error)
@@ -98,6 +101,10 @@ static enum fl_status need_settings(struct life *self, struct fl_error *error)
     if (status == FL_OK) {
         status = set_rows(settings, "--data", plan->rows, plan->count, error);
     }
+    if (status == FL_OK) {
+        status = plan->valid ? set_rows(settings, "--valid", plan->valid, plan->valid_count, error)
+                             : set_text(settings, "--valid", "none", error);
+    }
     if (status != FL_OK) {
         json_decref(settings);
         return status;
@@ -110,6 +117,7 @@ static struct fl_checkpoint_parts parts_of(struct life *self)
 {
     return (struct fl_checkpoint_parts){.adapter = self->plan->adapter,
                                         .optimizer = fl_finetune_optimizer(self->run),
+                                        .best = self->best,
                                         .settings = self->settings};
 }
 
@@ -134,60 +142,94 @@ static enum fl_status move_files(const char *from, const char *to, struct fl_err
     return status;
 }
 
-/* The adapter into root, which keeps what else is there; what a kill leaves behind lies in one
- * directory that the next save empties. */
-static enum fl_status save_adapter(const struct fl_adapter *adapter, const char *root,
-                                   const char *card, struct fl_error *error)
+static enum fl_status make_card(struct life *self, bool best, struct fl_buf *card,
+                                struct fl_error *error)
 {
-    char scratch[FL_PATH_BYTES], fresh[FL_PATH_BYTES];
-    if (!fl_adapter_finite(adapter)) {
-        return fl_fail(error, FL_ERANGE, "the adapter holds NaN or Inf after training");
-    }
+    const struct fl_training_watch *watch = &self->plan->watch;
+    fl_buf_init(card, 1u << 16);
+    watch->card(watch->context, &self->result->total, &self->result->validation, best, card);
+    return fl_buf_status(card) == FL_OK ? FL_OK : fl_fail_memory(error);
+}
+
+/* root/unfinished, empty: what a kill leaves behind lies there, and the next save clears it. */
+static enum fl_status make_scratch(const char *root, char *scratch, struct fl_error *error)
+{
     enum fl_status status = fl_path_join(scratch, root, "unfinished", error);
-    if (status == FL_OK) {
-        status = fl_path_join(fresh, scratch, "adapter", error);
-    }
     if (status == FL_OK) {
         status = fl_fs_remove(scratch, error);
     }
+    return status == FL_OK ? fl_fs_make_directory(scratch, 0755, error) : status;
+}
+
+/* adapter (the best, or the last) as scratch/name; *path: that directory. */
+static enum fl_status write_adapter(struct life *self, const char *scratch, const char *name,
+                                    bool best, char *path, struct fl_error *error)
+{
+    const struct fl_adapter *adapter = best ? self->best : self->plan->adapter;
+    struct fl_buf card;
+    if (!fl_adapter_finite(adapter)) {
+        return fl_fail(error, FL_ERANGE, "the adapter holds NaN or Inf after training");
+    }
+    enum fl_status status = make_card(self, best, &card, error);
     if (status == FL_OK) {
-        status = fl_fs_make_directory(scratch, 0755, error);
+        status = fl_path_join(path, scratch, name, error);
     }
     if (status == FL_OK) {
-        status = fl_adapter_save(adapter, fresh, card, error);
+        status = fl_adapter_save(adapter, path, fl_buf_text(&card), error);
+    }
+    fl_buf_free(&card);
+    return status;
+}
+
+/* The adapter, and the best one, into root, which keeps what else is there. */
+static enum fl_status save_adapters(struct life *self, const char *root, struct fl_error *error)
+{
+    const bool has_best = self->result->validation.evaluations > 0;
+    const bool keep_best = has_best && self->plan->keep_best;
+    char scratch[FL_PATH_BYTES], fresh[FL_PATH_BYTES], best[FL_PATH_BYTES];
+    enum fl_status status = make_scratch(root, scratch, error);
+    if (status == FL_OK) {
+        status = write_adapter(self, scratch, "adapter", keep_best, fresh, error);
     }
     if (status == FL_OK) {
         status = move_files(fresh, root, error);
     }
+    if (status == FL_OK && has_best && !keep_best) {
+        status = write_adapter(self, scratch, "best", true, fresh, error);
+        if (status == FL_OK) {
+            status = fl_path_join(best, root, "best", error);
+        }
+        if (status == FL_OK) {
+            status = fl_fs_replace_directory(fresh, best, error);
+        }
+    }
     return status == FL_OK ? fl_fs_remove(scratch, error) : status;
 }
 
-static enum fl_status make_card(struct life *self, struct fl_buf *card, struct fl_error *error)
+static enum fl_status save_checkpoint(struct life *self, const char *root, struct fl_error *error)
 {
-    const struct fl_training_watch *watch = &self->plan->watch;
-    fl_buf_init(card, 1u << 16);
-    watch->card(watch->context, &self->result->total, card);
-    return fl_buf_status(card) == FL_OK ? FL_OK : fl_fail_memory(error);
+    struct fl_checkpoint checkpoint = {.position = fl_finetune_position(self->run),
+                                       .total = self->result->total,
+                                       .validation = self->result->validation};
+    struct fl_checkpoint_parts parts = parts_of(self);
+    struct fl_buf card;
+    enum fl_status status = make_card(self, false, &card, error);
+    if (status == FL_OK) {
+        status = fl_checkpoint_save(root, &checkpoint, &parts, fl_buf_text(&card),
+                                    self->plan->keep_checkpoints, error);
+    }
+    fl_buf_free(&card);
+    return status;
 }
 
 /* Everything into the directory root; with_checkpoint: so that a later run can go on from here. */
 static enum fl_status write_root(struct life *self, const char *root, bool with_checkpoint,
                                  struct fl_error *error)
 {
-    const struct fl_training *plan = self->plan;
-    struct fl_buf card;
-    enum fl_status status = make_card(self, &card, error);
-    if (status == FL_OK) {
-        status = save_adapter(plan->adapter, root, fl_buf_text(&card), error);
-    }
+    enum fl_status status = save_adapters(self, root, error);
     if (status == FL_OK && with_checkpoint) {
-        struct fl_checkpoint checkpoint = {.position = fl_finetune_position(self->run),
-                                           .total = self->result->total};
-        struct fl_checkpoint_parts parts = parts_of(self);
-        status = fl_checkpoint_save(root, &checkpoint, &parts, fl_buf_text(&card),
-                                    plan->keep_checkpoints, error);
+        status = save_checkpoint(self, root, error);
     }
-    fl_buf_free(&card);
     return status;
 }
 
@@ -241,22 +283,67 @@ static bool is_due(uint64_t step, uint64_t every)
     return every > 0 && step > 0 && step % every == 0;
 }
 
-/* A checkpoint in passing. */
+/* A checkpoint in passing, if this is the step for it. */
 static void leave_checkpoint(struct life *self)
 {
     const struct fl_training_watch *watch = &self->plan->watch;
     struct fl_error error = {0};
+    char path[FL_PATH_BYTES];
     uint64_t step = self->result->total.steps;
+    if (!is_due(step, self->plan->checkpoint_every) || step == self->saved) {
+        return;
+    }
     if (save(self, true, &error) != FL_OK) {
         fl_error_prefix(&error, "no checkpoint at step %" PRIu64 ", training goes on", step);
         tell_trouble(self, error.text);
         return;
     }
-    char path[FL_PATH_BYTES];
+    self->saved = step;
     if (watch->on_checkpoint &&
         fl_checkpoint_newest(self->plan->out, path, &step, &error) == FL_OK) {
         watch->on_checkpoint(watch->context, step, path);
     }
+}
+
+/* ---- validation ---- */
+
+static void copy_values(const struct fl_adapter *from, struct fl_adapter *to)
+{
+    for (uint32_t i = 0; i < from->count; i++) {
+        const struct fl_lora_module *m = &from->modules[i];
+        memcpy(to->modules[i].a, m->a, (size_t)m->rank * m->module.in * sizeof *m->a);
+        memcpy(to->modules[i].b, m->b, (size_t)m->rank * m->module.out * sizeof *m->b);
+    }
+}
+
+/* Evaluate, if this is the step for it. FL_ESTOPPED: stopped while at it. */
+static enum fl_status evaluate(struct life *self, struct fl_error *error)
+{
+    const struct fl_training *plan = self->plan;
+    struct fl_validation *validation = &self->result->validation;
+    struct fl_evaluation evaluation;
+    uint64_t step = self->result->total.steps;
+    bool due = is_due(step, plan->eval_every) || step == plan->options.steps;
+    if (!plan->valid || !due || validation->step == step) {
+        return FL_OK;
+    }
+    enum fl_status status = fl_finetune_validate(self->run, plan->valid, plan->valid_count,
+                                                 plan->stop, &evaluation, error);
+    if (status == FL_OK && evaluation.scored == 0) {
+        status = fl_fail(error, FL_EINVAL, "nothing in the validation rows is scored");
+    }
+    if (status != FL_OK) {
+        return status;
+    }
+    unsigned brought = fl_validation_note(validation, step,
+                                          evaluation.loss_sum / (double)evaluation.scored);
+    if (brought & FL_VALIDATION_BEST) {
+        copy_values(plan->adapter, self->best);
+    }
+    if (plan->watch.on_validation) {
+        plan->watch.on_validation(plan->watch.context, validation, &evaluation, brought);
+    }
+    return FL_OK;
 }
 
 /* ---- the run ---- */
@@ -303,6 +390,8 @@ static enum fl_status resume(struct life *self, struct fl_error *error)
     total->compute = compute;
     total->threads = threads;
     self->result->resumed = total->steps;
+    self->result->validation = checkpoint.validation;
+    self->saved = step;
     self->ours = true;
     tell_resumed(self, step, path);
     if (threads != then) {
@@ -333,28 +422,85 @@ static enum fl_status stop(struct life *self, struct fl_error *error)
                    step, self->plan->options.steps, result->saved);
 }
 
-static enum fl_status live(struct life *self, struct fl_error *error)
+static bool is_over(struct life *self)
 {
     const struct fl_training *plan = self->plan;
-    struct fl_finetune_result *total = &self->result->total;
-    while (total->steps < plan->options.steps) {
-        struct fl_finetune_step done;
-        if (plan->stop && atomic_load(plan->stop) != 0) {
+    uint64_t step = self->result->total.steps;
+    self->result->early = step < plan->options.steps && plan->valid && plan->patience > 0 &&
+                          self->result->validation.stale >= plan->patience;
+    return self->result->early || step >= plan->options.steps;
+}
+
+static enum fl_status advance(struct life *self, struct fl_error *error)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    struct fl_finetune_step done;
+    enum fl_status status = fl_finetune_advance(self->run, &done, error);
+    if (status != FL_OK) {
+        return status;
+    }
+    fl_finetune_count(&self->result->total, &done);
+    if (self->plan->valid) {
+        fl_validation_step(&self->result->validation, done.loss, done.scored);
+    }
+    if (watch->on_step) {
+        watch->on_step(watch->context, &done);
+    }
+    return FL_OK;
+}
+
+static enum fl_status live(struct life *self, struct fl_error *error)
+{
+    for (;;) {
+        enum fl_status status = evaluate(self, error);
+        if (status == FL_ESTOPPED) {
             return stop(self, error);
         }
-        enum fl_status status = fl_finetune_advance(self->run, &done, error);
         if (status != FL_OK) {
             return status;
         }
-        fl_finetune_count(total, &done);
-        if (plan->watch.on_step) {
-            plan->watch.on_step(plan->watch.context, &done);
+        leave_checkpoint(self);
+        if (is_over(self)) {
+            return save(self, false, error);
         }
-        if (is_due(total->steps, plan->checkpoint_every)) {
-            leave_checkpoint(self);
+        if (self->plan->stop && atomic_load(self->plan->stop) != 0) {
+            return stop(self, error);
+        }
+        status = advance(self, error);
+        if (status != FL_OK) {
+            return status;
         }
     }
-    return save(self, false, error);
+}
+
+/* What has to be there before the first step. */
+static enum fl_status begin(struct life *self, struct fl_error *error)
+{
+    const struct fl_training *plan = self->plan;
+    struct fl_finetune_options options = plan->options;
+    enum fl_status status = fl_training_check_out(plan->out, plan->resume, error);
+    if (status == FL_OK && plan->valid) {
+        options.max_row_tokens = fl_finetune_longest(plan->valid, plan->valid_count);
+        if (plan->valid_count == 0 || plan->eval_every == 0) {
+            return fl_fail(error, FL_EINVAL, "validation needs rows, and every how many steps");
+        }
+        if (fl_adapter_copy(plan->adapter, &self->best) != FL_OK) {
+            return fl_fail_memory(error);
+        }
+    }
+    if (status == FL_OK) {
+        status = fl_finetune_open(plan->model, plan->adapter, plan->rows, plan->count, &options,
+                                  &self->run, error);
+    }
+    if (status != FL_OK) {
+        return status;
+    }
+    self->result->total.compute = fl_finetune_compute(self->run);
+    self->result->total.threads = fl_finetune_threads(self->run);
+    if (plan->checkpoint_every > 0) {
+        status = need_settings(self, error);
+    }
+    return status == FL_OK && plan->resume ? resume(self, error) : status;
 }
 
 enum fl_status fl_training_run(const struct fl_training *self, struct fl_training_result *result,
@@ -362,25 +508,12 @@ enum fl_status fl_training_run(const struct fl_training *self, struct fl_trainin
 {
     struct life life = {.plan = self, .result = result};
     *result = (struct fl_training_result){.total = {.compute = ""}};
-    enum fl_status status = fl_training_check_out(self->out, self->resume, error);
-    if (status == FL_OK) {
-        status = fl_finetune_open(self->model, self->adapter, self->rows, self->count,
-                                  &self->options, &life.run, error);
-    }
-    if (status == FL_OK) {
-        result->total.compute = fl_finetune_compute(life.run);
-        result->total.threads = fl_finetune_threads(life.run);
-        if (self->checkpoint_every > 0) {
-            status = need_settings(&life, error);
-        }
-    }
-    if (status == FL_OK && self->resume) {
-        status = resume(&life, error);
-    }
+    enum fl_status status = begin(&life, error);
     if (status == FL_OK) {
         status = live(&life, error);
     }
     json_decref(life.settings);
+    fl_adapter_destroy(&life.best);
     fl_finetune_close(&life.run);
     return status;
 }

@@ -2,7 +2,8 @@
  * training.h - the life of a local training run around engine/finetune.h: it begins or is resumed,
  * leaves checkpoints, ends or is stopped, and keeps its PEFT directory.
  *
- *   OUT/                the adapter as PEFT reads it, as of the newest save
+ *   OUT/                the adapter as PEFT reads it, as of the newest save (keep_best: the best)
+ *   OUT/best/           the adapter of the best validation, as PEFT reads it (not with keep_best)
  *   OUT/checkpoints/    see checkpoint.h; removed by nobody but the run's own --keep-checkpoints
  *
  * OUT appears, whole, with the first save (a checkpoint or the end) and replaces an older adapter
@@ -24,6 +25,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "worker/engine/finetune.h"
+#include "worker/validation.h"
 
 /* What a run tells and asks; context goes with each call. What tells may be NULL. */
 struct fl_training_watch {
@@ -31,6 +33,9 @@ struct fl_training_watch {
     /* resume was asked for: step and directory of the checkpoint; 0 and "": there is none */
     void (*on_resume)(void *context, uint64_t step, const char *directory);
     void (*on_step)(void *context, const struct fl_finetune_step *step);
+    /* brought: FL_VALIDATION_* of this evaluation, which is in *so_far already */
+    void (*on_validation)(void *context, const struct fl_validation *so_far,
+                          const struct fl_evaluation *evaluation, unsigned brought);
     void (*on_checkpoint)(void *context, uint64_t step, const char *directory);
     void (*on_trouble)(void *context, const char *text); /* one line; the run goes on */
     /*
@@ -38,8 +43,9 @@ struct fl_training_watch {
      * that people know; data is added by the run itself. Called once, when first needed.
      */
     enum fl_status (*identify)(void *context, json_t *settings, struct fl_error *error);
-    /* The adapter's README.md after these steps. */
-    void (*card)(void *context, const struct fl_finetune_result *total, struct fl_buf *out);
+    /* README.md of the adapter after these steps; best: of the one of the best validation. */
+    void (*card)(void *context, const struct fl_finetune_result *total,
+                 const struct fl_validation *validation, bool best, struct fl_buf *out);
 };
 
 /* All pointers are borrowed. */
@@ -48,7 +54,13 @@ struct fl_training {
     struct fl_adapter *adapter; /* trained in place */
     const struct fl_row *rows;  /* (count) */
     size_t count;
-    struct fl_finetune_options options;
+    const struct fl_row *valid; /* (valid_count), evaluated; NULL: none */
+    size_t valid_count;
+    struct fl_finetune_options options; /* max_row_tokens is set here */
+    uint64_t
+        eval_every;    /* steps between evaluations, >= 1 with valid rows; the last step has one */
+    uint64_t patience; /* evaluations without improvement that end the run; 0: none do */
+    bool keep_best;    /* OUT itself holds the best adapter instead of the last */
     const char *out;
     uint64_t checkpoint_every; /* steps; 0: a checkpoint only when stopped */
     uint32_t keep_checkpoints; /* the newest; 0: all */
@@ -59,8 +71,10 @@ struct fl_training {
 
 struct fl_training_result {
     struct fl_finetune_result total; /* of all steps, those before a resume too */
-    uint64_t resumed;                /* steps that were done before this call */
-    char saved[FL_PATH_BYTES];       /* FL_ESTOPPED: the checkpoint; "" when no step was done */
+    struct fl_validation validation;
+    bool early;                /* patience ended the run */
+    uint64_t resumed;          /* steps that were done before this call */
+    char saved[FL_PATH_BYTES]; /* FL_ESTOPPED: the checkpoint; "" when no step was done */
 };
 
 /*

@@ -243,6 +243,30 @@ same_adapter "after $kills kill -9" "$work/whole" "$work/killed"
 (cd "$work" && ls -d killed.* 2>/dev/null | grep -v '^killed.tmp.run$') && fail "a killed run left something beside its directory"
 (cd "$work/killed" && ls -A . checkpoints | grep -qE 'tmp|unfinished') && fail "a killed run left something unfinished"
 
+# --- validation
+valid=("${train[@]}" --valid "$tiny/bank.jsonl" --lr 2e-2 --steps 40 --targets all-linear)
+expect 0 "validation" "${valid[@]}" --out "$work/valid" --eval-every 4 --json
+[ "$(grep -c '"event":"validation"' "$work/out")" = 10 ] || fail "40 steps by 4 have not 10 evaluations"
+says "validation event" "^\{\"event\":\"validation\",\"step\":4,\"loss\":$number,\"tokens\":[0-9]+,\"best\":true\}$" "$work/out"
+says "done event with validation" "\"best_loss\":$number,\"best_step\":[0-9]+,\"stopped_early\":false\}$" "$work/out"
+best=$(sed -n 's/.*"best_loss":\([0-9.]*\).*/\1/p' "$work/out")
+expect 0 "eval of the best" "$worker" eval --model "$tiny" --data "$tiny/bank.jsonl" --adapter "$work/valid/best"
+again=$(sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out")
+awk "BEGIN { d = $best - $again; exit !(d < 1e-4 && d > -1e-4) }" || fail "OUT/best has $again, the run said $best"
+says "the card of the best" 'validation loss, the best' "$work/valid/best/README.md"
+expect 0 "patience" "${valid[@]}" --out "$work/early" --eval-every 1 --patience 3 --steps 400 --keep best
+says "patience" 'stopped early: no improvement in 3' "$work/err"
+expect 0 "by heart" "${valid[@]}" --out "$work/heart" --eval-every 10 --steps 100
+says "by heart" '^warning: the validation loss stays above' "$work/err"
+[ ! -e "$work/early/best" ] || fail "--keep best leaves a best/ too"
+expect 0 "an evaluation an epoch" "${valid[@]}" --out "$work/epoch" --steps 6 --json
+[ "$(grep -c '"event":"validation"' "$work/out")" = 3 ] || fail "8 rows by 4: not every 2 steps"
+expect 2 "no rows to evaluate" "${train[@]}" --out "$work/n" --eval-every 4
+expect 2 "nothing to be patient about" "${train[@]}" --out "$work/n" --patience 4
+expect 2 "no best to keep" "${train[@]}" --out "$work/n" --keep best
+expect 1 "no validation file" "${train[@]}" --out "$work/n" --valid "$work/nothing.jsonl"
+[ ! -e "$work/n" ] || fail "a refused training wrote an adapter"
+
 # --- Ctrl-C
 expect 0 "long run" "${run[@]}" --steps 3000 --out "$work/long"
 "${run[@]}" --steps 3000 --out "$work/stopped" --json >"$work/out" 2>"$work/err" &

@@ -181,12 +181,28 @@ START_TEST(a_state_that_makes_no_sense_is_refused)
     static const struct {
         const char *inside, *key, *json;
     } wrong[] = {
-        {NULL, "format", "\"other\""}, {NULL, "version", "2"},         {NULL, "version", "null"},
-        {NULL, "step", "0"},           {NULL, "step", "-1"},           {NULL, "step", "1.5"},
-        {NULL, "epoch", "1e30"},       {NULL, "row", "4294967296"},    {NULL, "threads", "\"two\""},
-        {NULL, "total", "[]"},         {"total", "scored", "1000000"}, {"total", "tokens", "-5"},
-        {"total", "loss", "\"nan\""},  {"total", "seconds", "-1"},     {NULL, "settings", "[]"},
-        {NULL, "files", "{}"},         {NULL, "files", "null"},
+        {NULL, "format", "\"other\""},
+        {NULL, "version", "2"},
+        {NULL, "version", "null"},
+        {NULL, "step", "0"},
+        {NULL, "step", "-1"},
+        {NULL, "step", "1.5"},
+        {NULL, "epoch", "1e30"},
+        {NULL, "row", "4294967296"},
+        {NULL, "threads", "\"two\""},
+        {NULL, "total", "[]"},
+        {"total", "scored", "1000000"},
+        {"total", "tokens", "-5"},
+        {"total", "loss", "\"nan\""},
+        {"total", "seconds", "-1"},
+        {NULL, "validation", "{}"},
+        {"validation", "best_step", "7"},
+        {"validation", "stale", "2"},
+        {"validation", "loss", "null"},
+        {"validation", "evaluations", "2"},
+        {NULL, "settings", "[]"},
+        {NULL, "files", "{}"},
+        {NULL, "files", "null"},
     };
     if (open_bench(&b)) {
         for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {

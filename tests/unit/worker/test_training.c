@@ -15,7 +15,8 @@ struct bench {
     struct fl_training_result result;
     char out[FL_PATH_BYTES];
     atomic_int stop;
-    uint64_t stop_at, resumed_at, steps, checkpoints, troubles, fail_writes_at;
+    uint64_t stop_at, stop_behind, fail_writes_at; /* steps */
+    uint64_t resumed_at, steps, evaluations, checkpoints, troubles;
     char trouble[FL_ERROR_TEXT_BYTES];
 };
 
@@ -60,10 +61,25 @@ static enum fl_status identify(void *context, json_t *settings, struct fl_error 
                                                                            : fl_fail_memory(error);
 }
 
-static void card(void *context, const struct fl_finetune_result *total, struct fl_buf *out)
+static void on_validation(void *context, const struct fl_validation *so_far,
+                          const struct fl_evaluation *evaluation, unsigned brought)
+{
+    struct bench *b = context;
+    b->evaluations++;
+    ck_assert_uint_eq(evaluation->scored, b->training.valid_count == 1 ? 2 : 9);
+    ck_assert_int_eq((brought & FL_VALIDATION_BEST) != 0, so_far->stale == 0);
+    if (so_far->step == b->stop_behind) {
+        atomic_store(&b->stop, 1);
+    }
+}
+
+static void card(void *context, const struct fl_finetune_result *total,
+                 const struct fl_validation *validation, bool best, struct fl_buf *out)
 {
     (void)context;
-    fl_buf_printf(out, "%llu steps\n", (unsigned long long)total->steps);
+    fl_buf_printf(out, "step %llu, evaluation %llu\n",
+                  (unsigned long long)(best ? validation->best_step : total->steps),
+                  (unsigned long long)validation->evaluations);
 }
 
 static bool open_bench(struct bench *b)
@@ -83,7 +99,7 @@ static bool open_bench(struct bench *b)
         .options = b->tiny.options,
         .out = b->out,
         .stop = &b->stop,
-        .watch = {b, on_resume, on_step, on_checkpoint, on_trouble, identify, card},
+        .watch = {b, on_resume, on_step, on_validation, on_checkpoint, on_trouble, identify, card},
     };
     return true;
 }
@@ -100,7 +116,7 @@ static void begin_again(struct bench *b)
 {
     fl_adapter_init(b->tiny.adapter, 3);
     atomic_store(&b->stop, 0);
-    b->stop_at = 0;
+    b->stop_at = b->stop_behind = 0;
 }
 
 static bool same_file(const struct bench *a, const struct bench *b, const char *name)
@@ -245,6 +261,112 @@ START_TEST(a_full_disk_costs_a_checkpoint_and_not_the_run)
 }
 END_TEST
 
+/* Evaluated on its own rows after every second step; its losses fall, so the last is the best. */
+static void validate(struct bench *b)
+{
+    b->training.valid = tiny_rows;
+    b->training.valid_count = TINY_ROWS;
+    b->training.eval_every = 2;
+}
+
+START_TEST(evaluations_change_nothing_and_the_last_step_has_one)
+{
+    struct bench plain, watched;
+    bool ready = open_bench(&plain);
+    ready = open_bench(&watched) && ready;
+    if (ready) {
+        validate(&watched);
+        watched.training.eval_every = 4;
+        fl_assert_ok(run(&plain), &plain.tiny.error);
+        fl_assert_ok(run(&watched), &watched.tiny.error);
+        ck_assert_uint_eq(watched.evaluations, 2);
+        ck_assert_uint_eq(watched.result.validation.step, 6);
+        ck_assert(same_file(&plain, &watched, FL_PEFT_WEIGHTS));
+        ck_assert(!there(&plain, "best"));
+        ck_assert(there(&watched, "best/" FL_PEFT_CONFIG));
+    }
+    tiny_close(&plain.tiny);
+    tiny_close(&watched.tiny);
+}
+END_TEST
+
+/* Evaluated on a row that it is trained away from: the first evaluation is the best. */
+static const int32_t odd_ids[] = {5, 300, 300}, odd_labels[] = {5, 9, 9};
+static const struct fl_row odd_row = {odd_ids, odd_labels, 3};
+
+static void validate_odd(struct bench *b)
+{
+    b->training.valid = &odd_row;
+    b->training.valid_count = 1;
+    b->training.eval_every = 1;
+    b->training.options.steps = 12;
+    b->training.options.lr = 5e-2;
+    b->training.options.schedule = FL_SCHEDULE_CONSTANT;
+}
+
+START_TEST(patience_ends_a_run_and_the_best_is_kept)
+{
+    struct bench patient, early, best;
+    bool ready = open_bench(&patient);
+    ready = open_bench(&early) && ready;
+    ready = open_bench(&best) && ready;
+    if (ready) {
+        validate_odd(&patient);
+        fl_assert_ok(run(&patient), &patient.tiny.error);
+        const struct fl_validation *v = &patient.result.validation;
+        ck_assert_uint_lt(v->best_step, 10); /* else this test says nothing */
+        validate_odd(&early);
+        early.training.patience = 2;
+        fl_assert_ok(run(&early), &early.tiny.error);
+        ck_assert(early.result.early);
+        ck_assert_uint_eq(early.result.total.steps, early.result.validation.best_step + 2);
+        validate_odd(&best);
+        best.training.keep_best = true;
+        best.training.options.steps = v->best_step;
+        fl_assert_ok(run(&best), &best.tiny.error);
+        ck_assert(!there(&best, "best"));
+        char path[FL_PATH_BYTES];
+        (void)snprintf(path, sizeof path, "%.3000s/best", patient.out);
+        memcpy(patient.out, path, sizeof path);
+        ck_assert(same_file(&patient, &best, FL_PEFT_WEIGHTS));
+    }
+    tiny_close(&patient.tiny);
+    tiny_close(&early.tiny);
+    tiny_close(&best.tiny);
+}
+END_TEST
+
+START_TEST(a_run_stopped_while_it_is_evaluated_resumes_to_the_same_best)
+{
+    struct bench whole, stopped;
+    bool ready = open_bench(&whole);
+    ready = open_bench(&stopped) && ready;
+    if (ready) {
+        validate_odd(&whole);
+        validate_odd(&stopped);
+        whole.training.patience = stopped.training.patience = 3;
+        fl_assert_ok(run(&whole), &whole.tiny.error);
+        stopped.training.resume = true;
+        enum fl_status status = FL_ESTOPPED;
+        for (uint64_t at = 1; status == FL_ESTOPPED; at++) {
+            begin_again(&stopped);
+            stopped.stop_at = at % 2 ? at : 0;     /* before the evaluation of this step */
+            stopped.stop_behind = at % 2 ? 0 : at; /* behind it */
+            status = run(&stopped);
+            ck_assert_uint_lt(at, 20);
+        }
+        fl_assert_ok(status, &stopped.tiny.error);
+        ck_assert_mem_eq(&whole.result.validation, &stopped.result.validation,
+                         sizeof whole.result.validation);
+        ck_assert(same_file(&whole, &stopped, FL_PEFT_WEIGHTS));
+        ck_assert(same_file(&whole, &stopped, "best/" FL_PEFT_WEIGHTS));
+        ck_assert(same_file(&whole, &stopped, "best/README.md"));
+    }
+    tiny_close(&whole.tiny);
+    tiny_close(&stopped.tiny);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, a_stopped_run_resumes_to_the_bytes_of_one_that_was_not);
@@ -252,6 +374,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, an_older_adapter_stays_until_something_can_replace_it);
     tcase_add_test(tc, what_is_no_run_is_not_resumed_and_not_replaced);
     tcase_add_test(tc, other_rows_are_refused);
+    tcase_add_test(tc, evaluations_change_nothing_and_the_last_step_has_one);
+    tcase_add_test(tc, patience_ends_a_run_and_the_best_is_kept);
+    tcase_add_test(tc, a_run_stopped_while_it_is_evaluated_resumes_to_the_same_best);
     tcase_add_test(tc, a_full_disk_costs_a_checkpoint_and_not_the_run);
 }
 
