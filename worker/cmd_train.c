@@ -265,13 +265,6 @@ static enum fl_status check_together(const struct fl_train *t, struct fl_error *
     if (t->has_steps && t->has_epochs) {
         return fl_fail(error, FL_EUSAGE, "give --steps or --epochs, not both");
     }
-    const char *lonely = t->has_eval_every              ? "--eval-every"
-                         : t->has_patience              ? "--patience"
-                         : strcmp(t->keep, "best") == 0 ? "--keep best"
-                                                        : NULL;
-    if (!t->valid && lonely) {
-        return fl_fail(error, FL_EUSAGE, "%s needs rows to evaluate: give --valid", lonely);
-    }
     return FL_OK;
 }
 
@@ -300,6 +293,20 @@ static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
     return status == FL_OK ? FL_OK : fl_fail(error, FL_EUSAGE, "--schedule %s", t->schedule);
 }
 
+/* What only rows to evaluate give a meaning: --valid, --valid-split, or the data folder's own. */
+static enum fl_status check_valid(const struct fl_train *t, struct fl_error *error)
+{
+    const char *lonely = t->has_eval_every              ? "--eval-every"
+                         : t->has_patience              ? "--patience"
+                         : strcmp(t->keep, "best") == 0 ? "--keep best"
+                                                        : NULL;
+    if (!t->local.valid && lonely) {
+        return fl_fail(error, FL_EUSAGE, "%s needs rows to evaluate: give --valid or --valid-split",
+                       lonely);
+    }
+    return FL_OK;
+}
+
 static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
 {
     enum fl_status status = fl_training_check_out(t->out, t->resume, error);
@@ -318,6 +325,9 @@ static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
         valid.path = t->valid;
         valid.valid_split = 0.0;
         status = fl_local_open_valid(&t->local, t->model, &valid, error);
+    }
+    if (status == FL_OK) {
+        status = check_valid(t, error);
     }
     if (status == FL_OK) {
         status = settle_options(t, error);
