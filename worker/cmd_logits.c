@@ -19,8 +19,7 @@ struct logits {
     const char *model, *adapter, *tokens, *out, *compute;
     uint64_t threads;
     struct fl_local local;
-    int32_t *ids; /* (count) */
-    uint32_t count;
+    struct fl_ids ids;
     float *values; /* (count, vocab) */
 };
 
@@ -50,49 +49,14 @@ static bool parse(struct logits *l, int argc, char **argv, int *exit_code)
     return fl_cli_begin(&usage, argc, argv, exit_code);
 }
 
-/* The number between commas at *at, which moves behind it. */
-static bool next_id(const char **at, uint32_t vocab, int32_t *id)
-{
-    char word[16];
-    size_t length = strcspn(*at, ",");
-    uint64_t value = 0;
-    if (length == 0 || length >= sizeof word) {
-        return false;
-    }
-    memcpy(word, *at, length);
-    word[length] = '\0';
-    if (fl_parse_u64(word, 0, vocab - 1, &value) != FL_OK) {
-        return false;
-    }
-    *id = (int32_t)value;
-    *at += length + ((*at)[length] == ',' && (*at)[length + 1] != '\0');
-    return true;
-}
-
 static enum fl_status parse_tokens(struct logits *l, struct fl_error *error)
 {
     uint32_t vocab = fl_model_config(l->local.model)->vocab;
-    size_t most = 1;
-    for (const char *p = l->tokens; *p; p++) {
-        most += *p == ',';
+    enum fl_status status = fl_local_parse_ids("--tokens", l->tokens, vocab, &l->ids, error);
+    if (status == FL_OK && l->ids.count > TOKENS_MAX) {
+        status = fl_fail(error, FL_EUSAGE, "--tokens: more than %d", TOKENS_MAX);
     }
-    if (most > TOKENS_MAX) {
-        return fl_fail(error, FL_EUSAGE, "--tokens: more than %d", TOKENS_MAX);
-    }
-    l->ids = fl_calloc(most, sizeof *l->ids);
-    if (!l->ids) {
-        return fl_fail_memory(error);
-    }
-    const char *at = l->tokens;
-    do {
-        if (!next_id(&at, vocab, &l->ids[l->count])) {
-            return fl_fail(error, FL_EUSAGE,
-                           "--tokens: entry %u is no token id from 0 to %u (as in 1,2,3)",
-                           l->count + 1, vocab - 1);
-        }
-        l->count++;
-    } while (*at != '\0');
-    return FL_OK;
+    return status;
 }
 
 static enum fl_status compute(struct logits *l, struct fl_error *error)
@@ -101,22 +65,23 @@ static enum fl_status compute(struct logits *l, struct fl_error *error)
     struct fl_engine_options options = {
         .threads = (uint32_t)l->threads,
         .compute = fl_local_compute(l->compute),
-        .max_row_tokens = l->count,
+        .max_row_tokens = (uint32_t)l->ids.count,
         .train = FL_TRAIN_NONE,
     };
     uint32_t vocab = fl_model_config(l->local.model)->vocab;
-    if ((uint64_t)l->count * vocab * sizeof(float) > BYTES_MAX) {
-        return fl_fail(error, FL_EUSAGE, "--tokens: %u tokens of %u logits are too many", l->count,
-                       vocab);
+    if ((uint64_t)l->ids.count * vocab * sizeof(float) > BYTES_MAX) {
+        return fl_fail(error, FL_EUSAGE, "--tokens: %u tokens of %u logits are too many",
+                       (uint32_t)l->ids.count, vocab);
     }
-    l->values = fl_calloc((size_t)l->count * vocab, sizeof *l->values);
+    l->values = fl_calloc(l->ids.count * vocab, sizeof *l->values);
     if (!l->values) {
         return fl_fail_memory(error);
     }
     enum fl_status status = fl_engine_create(l->local.model, l->local.adapter, &options, &engine,
                                              error);
     if (status == FL_OK) {
-        status = fl_engine_forward_logits(engine, l->ids, l->count, l->values, error);
+        status = fl_engine_forward_logits(engine, l->ids.ids, (uint32_t)l->ids.count, l->values,
+                                          error);
     }
     fl_engine_destroy(&engine);
     return status;
@@ -125,12 +90,12 @@ static enum fl_status compute(struct logits *l, struct fl_error *error)
 static enum fl_status save(const struct logits *l, struct fl_error *error)
 {
     uint32_t vocab = fl_model_config(l->local.model)->vocab;
-    size_t bytes = (size_t)l->count * vocab * sizeof(float);
+    size_t bytes = l->ids.count * vocab * sizeof(float);
     struct fl_tensor_view view = {
         .name = "logits",
         .dtype = FL_DTYPE_F32,
         .rank = 2,
-        .shape = {l->count, vocab},
+        .shape = {l->ids.count, vocab},
         .data = (const uint8_t *)l->values,
         .bytes = bytes,
     };
@@ -169,7 +134,7 @@ int fl_cmd_logits(int argc, char **argv)
     }
     enum fl_status status = logits(&l, &error);
     fl_local_close(&l.local);
-    fl_free(l.ids);
+    fl_ids_free(&l.ids);
     fl_free(l.values);
     return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
 }

@@ -219,7 +219,7 @@ static enum fl_status identify(void *context, json_t *settings, struct fl_error 
                   {"--grad-accum", o->accumulate},
                   {"--warmup", o->warmup},
                   {"--seed", o->seed},
-                  {"--eval-every", t->valid ? t->eval_every : 0},
+                  {"--eval-every", t->local.valid ? t->eval_every : 0},
                   {"--patience", t->patience}};
     const struct {
         const char *key;

@@ -182,6 +182,44 @@ enum fl_compute fl_local_compute(const char *text)
     return strcmp(text, "f32") == 0 ? FL_COMPUTE_F32 : FL_COMPUTE_AUTO;
 }
 
+/* The number between commas at *at, which moves behind it. */
+static bool next_id(const char **at, uint32_t vocab, int32_t *id)
+{
+    char word[16];
+    size_t length = strcspn(*at, ",");
+    uint64_t value = 0;
+    if (length == 0 || length >= sizeof word) {
+        return false;
+    }
+    memcpy(word, *at, length);
+    word[length] = '\0';
+    if (fl_parse_u64(word, 0, vocab - 1, &value) != FL_OK) {
+        return false;
+    }
+    *id = (int32_t)value;
+    *at += length + ((*at)[length] == ',' && (*at)[length + 1] != '\0');
+    return true;
+}
+
+enum fl_status fl_local_parse_ids(const char *option, const char *text, uint32_t vocab,
+                                  struct fl_ids *out, struct fl_error *error)
+{
+    unsigned entry = 1;
+    do {
+        int32_t id;
+        if (!next_id(&text, vocab, &id)) {
+            return fl_fail(error, FL_EUSAGE,
+                           "%s: entry %u is no token id from 0 to %u (as in 1,2,3)", option, entry,
+                           vocab - 1);
+        }
+        if (fl_ids_push(out, id) != FL_OK) {
+            return fl_fail_memory(error);
+        }
+        entry++;
+    } while (*text != '\0');
+    return FL_OK;
+}
+
 static atomic_int stop_flag;
 
 static void on_signal(int number)

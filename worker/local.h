@@ -98,6 +98,13 @@ json_t *fl_local_counts(const struct fl_dataset *data);
 /* "auto", "f32", "bf16" as an enum; text is one of them. */
 enum fl_compute fl_local_compute(const char *text);
 
+/*
+ * Append the token ids of a comma-separated list ("1,2,3"), each below vocab. FL_EUSAGE: it is
+ * empty, or an entry is no such id; option names it in the message ("--tokens").
+ */
+FL_CHECKED enum fl_status fl_local_parse_ids(const char *option, const char *text, uint32_t vocab,
+                                             struct fl_ids *out, struct fl_error *error);
+
 /* From here on SIGINT and SIGTERM set the flag that is returned; a second one ends the program. */
 const atomic_int *fl_local_stop_on_signals(void);
 

@@ -36,6 +36,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   session.c
   siteconf.c
   sitestore.c
+  textout.c
   trainer_native.c
   training.c
   trust.c

@@ -145,6 +145,17 @@ static enum fl_status set_choice(const struct fl_option *option, const char *tex
                    option->choices);
 }
 
+static enum fl_status add_to_list(const struct fl_option *option, const char *text,
+                                  struct fl_error *error)
+{
+    struct fl_option_list *list = option->target;
+    if (list->count == FL_OPTION_LIST_MAX)
+        return fl_fail(error, FL_EUSAGE, "%s: more than %d times", option->name,
+                       FL_OPTION_LIST_MAX);
+    list->items[list->count++] = text;
+    return FL_OK;
+}
+
 static enum fl_status set_value(const struct fl_option *option, const char *text,
                                 struct fl_error *error)
 {
@@ -163,6 +174,8 @@ static enum fl_status set_value(const struct fl_option *option, const char *text
         return FL_OK;
     case FL_OPTION_CHOICE:
         return set_choice(option, text, error);
+    case FL_OPTION_LIST:
+        return add_to_list(option, text, error);
     case FL_OPTION_U64:
     case FL_OPTION_DOUBLE:
     case FL_OPTION_DURATION:

@@ -22,7 +22,16 @@ enum fl_option_kind {
     FL_OPTION_U64,      /* uint64_t * within [low, high] */
     FL_OPTION_DOUBLE,   /* double * within [low, high] */
     FL_OPTION_DURATION, /* int64_t * milliseconds within [low, high] */
-    FL_OPTION_CHOICE    /* const char **: one of choices, "a|b|c" */
+    FL_OPTION_CHOICE,   /* const char **: one of choices, "a|b|c" */
+    FL_OPTION_LIST      /* struct fl_option_list *: may be given several times */
+};
+
+#define FL_OPTION_LIST_MAX 16
+
+/* Every value of an option that may be given several times, borrowed from argv. */
+struct fl_option_list {
+    const char *items[FL_OPTION_LIST_MAX];
+    size_t count;
 };
 
 struct fl_option {

@@ -36,6 +36,7 @@ static void default_text(const struct fl_option *option, char *out, size_t room)
     const char *text = NULL;
     switch (option->kind) {
     case FL_OPTION_FLAG:
+    case FL_OPTION_LIST:
         break;
     case FL_OPTION_ONOFF:
         text = *(const bool *)option->target ? "on" : "off";

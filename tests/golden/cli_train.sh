@@ -151,6 +151,30 @@ cmp -s "$work/out" "$work/sampled" || fail "a seed does not repeat its text"
 expect 0 "generate with an adapter" "${generate[@]}" --adapter "$work/a"
 expect 0 "generate in chat" "${generate[@]}" --chat
 
+printf 'Define: ward' >"$work/prompt"
+expect 0 "prompt from a file" "$worker" generate --model "$tiny" --prompt-file "$work/prompt" --max-tokens 8
+cmp -s "$work/out" "$work/greedy" || fail "a prompt from a file is another prompt"
+"$worker" generate --model "$tiny" --prompt-file - --max-tokens 8 <"$work/prompt" >"$work/out" 2>"$work/err"
+cmp -s "$work/out" "$work/greedy" || fail "a prompt from stdin is another prompt"
+expect 0 "one likeliest token" "${generate[@]}" --temperature 1 --top-k 1
+cmp -s "$work/out" "$work/greedy" || fail "top-k 1 is not greedy"
+expect 0 "a small nucleus" "${generate[@]}" --temperature 1 --top-p 0.000001
+cmp -s "$work/out" "$work/greedy" || fail "a small top-p is not greedy"
+expect 0 "generate as JSON" "${generate[@]}" --json
+says "generate as JSON" '^\{"text":".*","ids":\[[0-9,]+\],"prompt_tokens":[0-9]+,"tokens":8,"finish":"length","tokens_per_second":[0-9.e+]+\}$' "$work/out"
+id=$(sed 's/.*"ids":\[[0-9]*,\([0-9]*\),.*/\1/' "$work/out")
+expect 0 "stop at an id" "${generate[@]}" --json --stop-ids "$id"
+says "stop at an id" '"finish":"stop"' "$work/out"
+letter=$(sed 's/[^a-zA-Z]//g' "$work/greedy" | tr -d '\n' | cut -c 2)
+expect 0 "stop at a text" "${generate[@]}" --stop "$letter" --stop 'not there'
+grep -q "$letter" "$work/out" && fail "the stop text was printed"
+expect 2 "an empty stop" "${generate[@]}" --stop ''
+expect 2 "no prompt" "$worker" generate --model "$tiny"
+expect 2 "two prompts" "${generate[@]}" --prompt-file "$work/prompt"
+expect 2 "top-k without a temperature" "${generate[@]}" --top-k 5
+expect 2 "stop ids that are none" "${generate[@]}" --stop-ids 1,x
+expect 1 "no such prompt file" "$worker" generate --model "$tiny" --prompt-file "$work/nothing"
+
 # --- logits
 expect 0 "logits" "$worker" logits --model "$tiny" --tokens 1,2,3 --out "$work/l.safetensors"
 says "logits" '"logits"' "$work/l.safetensors"

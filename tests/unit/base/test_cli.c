@@ -13,6 +13,7 @@ static struct {
     double lr;
     int64_t ttl_ms;
     bool json, shuffle, rank_given;
+    struct fl_option_list stops;
 } got;
 
 static struct fl_error error;
@@ -57,6 +58,11 @@ static enum fl_status parse(int argc, char **argv)
          .target = &got.shuffle,
          .doc = "a new order each epoch"},
         {.name = "--json", .kind = FL_OPTION_FLAG, .target = &got.json, .doc = "JSON lines"},
+        {.name = "--stop",
+         .value = "TEXT",
+         .kind = FL_OPTION_LIST,
+         .target = &got.stops,
+         .doc = "may be given several times"},
     };
     const struct fl_positional positionals[] = {
         {.name = "NAME", .target = &got.name, .doc = "the site"},
@@ -117,6 +123,21 @@ START_TEST(every_kind_of_option_is_read_in_both_forms)
     ck_assert(got.json);
     ck_assert_str_eq(got.name, "site");
     ck_assert_str_eq(got.note, "-");
+}
+END_TEST
+
+START_TEST(an_option_may_be_given_several_times)
+{
+    fl_assert_ok(PARSE("--model", "m", "--stop", "a", "site", "--stop=", "--stop", "b c"), &error);
+    ck_assert_uint_eq(got.stops.count, 3);
+    ck_assert_str_eq(got.stops.items[0], "a");
+    ck_assert_str_eq(got.stops.items[1], "");
+    ck_assert_str_eq(got.stops.items[2], "b c");
+    char *words[FL_OPTION_LIST_MAX + 5] = {"train", "--model=m", "site"};
+    for (int i = 0; i <= FL_OPTION_LIST_MAX; i++)
+        words[3 + i] = "--stop=x";
+    ck_assert_int_eq(parse(FL_OPTION_LIST_MAX + 4, words), FL_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(error.text, "--stop"));
 }
 END_TEST
 
@@ -285,6 +306,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, output_that_reaches_nobody_is_a_failure);
     tcase_add_test(tc, a_command_that_may_not_go_on_says_why);
     tcase_add_test(tc, the_nearest_name_is_near);
+    tcase_add_test(tc, an_option_may_be_given_several_times);
 }
 
 FL_TEST_MAIN("base.cli", add_tests)

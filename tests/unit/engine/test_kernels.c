@@ -1,4 +1,4 @@
-/* The elementwise loops against double precision; schedules and sampling. */
+/* The elementwise loops against double precision; schedules. */
 #include "runner.h"
 
 #include <math.h>
@@ -7,7 +7,6 @@
 
 #include "worker/engine/kernels.h"
 #include "worker/engine/rope.h"
-#include "worker/engine/sample.h"
 #include "worker/engine/schedule.h"
 
 enum { N = 1027 };
@@ -201,24 +200,6 @@ START_TEST(schedules_equal_those_of_transformers)
 }
 END_TEST
 
-START_TEST(sampling_is_greedy_at_zero_and_follows_the_distribution)
-{
-    const float logits[4] = {0.0f, 2.0f, 2.0f, -30.0f};
-    struct fl_sampler greedy = {0.0, 1}, warm = {2.0, 1}, same = {2.0, 1};
-    int seen[4] = {0};
-    ck_assert_int_eq(fl_sample_token(&greedy, logits, 4), 1);
-    for (int i = 0; i < 20000; i++) {
-        const int32_t id = fl_sample_token(&warm, logits, 4);
-        ck_assert_int_eq(fl_sample_token(&same, logits, 4), id);
-        seen[id]++;
-    }
-    const double e = exp(1.0), total = 1.0 + 2.0 * e;
-    ck_assert_double_eq_tol(seen[0] / 20000.0, 1.0 / total, 0.01);
-    ck_assert_double_eq_tol(seen[1] / 20000.0, e / total, 0.015);
-    ck_assert_int_eq(seen[3], 0);
-}
-END_TEST
-
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, exponentials_are_right_to_two_ulp_over_their_range);
@@ -230,7 +211,6 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, rope_scalings_follow_their_definitions);
     tcase_add_test(tc, dropout_keeps_its_share_and_repeats);
     tcase_add_test(tc, schedules_equal_those_of_transformers);
-    tcase_add_test(tc, sampling_is_greedy_at_zero_and_follows_the_distribution);
 }
 
 FL_TEST_MAIN("kernels", add_tests)

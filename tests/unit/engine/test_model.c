@@ -119,25 +119,32 @@ START_TEST(generation_repeats_for_a_seed_and_stops_where_it_should)
 {
     struct fl_model *model = open_model(GOLDEN "cases/gqa-tied");
     const struct fl_engine_options options = {.max_row_tokens = 4, .cache_tokens = 12};
-    struct fl_generate_options generate = {.max_tokens = 20, .temperature = 1.0, .seed = 5};
+    struct fl_generate_options generate = {.max_tokens = 20,
+                                           .sampling = {.temperature = 1.0, .seed = 5}};
+    enum fl_finish finish;
     struct fl_engine *engine = NULL;
     const int32_t prompt[] = {1, 2, 3};
     int32_t first[20], second[20], *end = first;
     fl_assert_ok(fl_engine_create(model, NULL, &options, &engine, &error), &error);
-    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
-                 &error);
+    fl_assert_ok(
+        fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &finish, &error),
+        &error);
+    ck_assert_int_eq(finish, FL_FINISH_LENGTH);
     ck_assert_int_eq(end - first, 10); /* 3 + 9 fill the cache; the tenth needs no room */
     end = second;
     generate.max_tokens = 6;
-    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
-                 &error);
+    fl_assert_ok(
+        fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, NULL, &error),
+        &error);
     ck_assert_int_eq(end - second, 6);
     ck_assert_int_eq(memcmp(first, second, 6 * sizeof *first), 0);
     generate.stop_ids = &first[2];
     generate.stop_count = 1;
     end = second;
-    fl_assert_ok(fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &error),
-                 &error);
+    fl_assert_ok(
+        fl_engine_generate(engine, prompt, 3, &generate, collect_token, &end, &finish, &error),
+        &error);
+    ck_assert_int_eq(finish, FL_FINISH_STOP);
     ck_assert_int_le(end - second, 2);
     fl_engine_destroy(&engine);
     fl_model_close(&model);

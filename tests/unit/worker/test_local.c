@@ -72,6 +72,25 @@ START_TEST(words_of_compute_become_modes)
 }
 END_TEST
 
+START_TEST(a_list_of_ids_is_read_and_held_against_the_vocabulary)
+{
+    static const char *const bad[] = {"",   ",", "1,",   "1,,2",       "1,10",
+                                      "-1", "x", "1 ,2", "99999999999"};
+    struct fl_ids ids = {0};
+    struct fl_error error = {0};
+    fl_assert_ok(fl_local_parse_ids("--tokens", "1,0,9", 10, &ids, &error), &error);
+    ck_assert_uint_eq(ids.count, 3);
+    ck_assert_int_eq(ids.ids[2], 9);
+    fl_ids_free(&ids);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        enum fl_status status = fl_local_parse_ids("--tokens", bad[i], 10, &ids, &error);
+        ck_assert_msg(status == FL_EUSAGE, "'%s': %s", bad[i], fl_status_text(status));
+        ck_assert_ptr_nonnull(strstr(error.text, "--tokens"));
+        fl_ids_free(&ids);
+    }
+}
+END_TEST
+
 START_TEST(a_signal_sets_the_stop_flag)
 {
     const atomic_int *stop = fl_local_stop_on_signals();
@@ -98,6 +117,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, text_without_a_tokenizer_says_what_is_missing);
     tcase_add_test(tc, no_adapter_is_no_error_and_a_missing_one_is);
     tcase_add_test(tc, words_of_compute_become_modes);
+    tcase_add_test(tc, a_list_of_ids_is_read_and_held_against_the_vocabulary);
     tcase_add_test(tc, a_signal_sets_the_stop_flag);
     tcase_add_test(tc, this_process_uses_some_memory);
 }
