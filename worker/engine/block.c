@@ -86,22 +86,32 @@ static void rotate(const struct fl_engine *self, float *q, float *k, float sign)
                         self->shape.head_dim, self->cosine, self->sine, sign, k);
 }
 
-/* Generation: the new keys and values go behind the cached ones, attention reads the cache. */
+/* Generation: a span's keys and values go behind those of its cache row, which attention reads. */
+static void attend_cached(const struct fl_engine *self, const struct fl_engine_block *block,
+                          const struct fl_span *span, uint32_t row)
+{
+    const struct fl_slot *slot = block->slot;
+    const size_t wq = (size_t)self->shape.heads * self->shape.head_dim;
+    const size_t wk = (size_t)self->shape.kv_heads * self->shape.head_dim;
+    const size_t start = (size_t)row * self->options.cache_tokens * wk;
+    const size_t bytes = span->tokens * wk * sizeof *slot->k;
+    float *k = block->cache_k + start, *v = block->cache_v + start;
+    memcpy(k + span->past * wk, slot->k + span->first * wk, bytes);
+    memcpy(v + span->past * wk, slot->v + span->first * wk, bytes);
+    const struct fl_span alone = {.tokens = span->tokens, .past = span->past};
+    fl_attention_forward(&self->work, &self->shape, &alone, 1, slot->q + span->first * wq, k, v,
+                         slot->ctx + span->first * wq, NULL);
+}
+
 static void attend(const struct fl_engine *self, const struct fl_engine_block *block,
                    bool from_cache)
 {
     const struct fl_slot *slot = block->slot;
-    const float *k = slot->k, *v = slot->v;
-    if (from_cache) {
-        const size_t width = (size_t)self->shape.kv_heads * self->shape.head_dim;
-        const size_t bytes = self->tokens * width * sizeof *k;
-        memcpy(block->cache_k + self->cached * width, k, bytes);
-        memcpy(block->cache_v + self->cached * width, v, bytes);
-        k = block->cache_k;
-        v = block->cache_v;
-    }
-    fl_attention_forward(&self->work, &self->shape, self->spans, self->span_count, slot->q, k, v,
-                         slot->ctx, slot->lse);
+    for (size_t i = 0; from_cache && i < self->span_count; i++)
+        attend_cached(self, block, &self->spans[i], self->span_rows[i]);
+    if (!from_cache)
+        fl_attention_forward(&self->work, &self->shape, self->spans, self->span_count, slot->q,
+                             slot->k, slot->v, slot->ctx, slot->lse);
 }
 
 void fl_block_forward(struct fl_engine *self, uint32_t layer, const struct fl_pass *pass,

@@ -1,6 +1,7 @@
 /* engine.c - see engine.h: creation, micro-batches, the passes over all blocks. */
 #include "worker/engine/engine.h"
 
+#include <assert.h>
 #include <omp.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +23,9 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
         o->max_batch_tokens > FL_SEQ_MAX || o->cache_tokens > FL_SEQ_MAX)
         return fl_fail(error, FL_ERANGE, "a row has 1 to %d tokens, not %u", FL_SEQ_MAX,
                        o->max_row_tokens);
+    if (o->cache_rows > FL_CACHE_ROWS_MAX)
+        return fl_fail(error, FL_ERANGE, "a cache of %u rows; %u at most", o->cache_rows,
+                       FL_CACHE_ROWS_MAX);
     if (window && (o->max_row_tokens > window || o->cache_tokens > window))
         return fl_fail(error, FL_ERANGE,
                        "this model attends to a sliding window of %u tokens; longer rows are not "
@@ -194,7 +198,7 @@ static enum fl_status append_ids(struct fl_engine *self, const int32_t *ids, siz
     for (size_t t = 0; t < n; t++)
         fl_weight_widen(embedding, (uint32_t)ids[t], 1, x + t * d);
     self->spans[self->span_count++] =
-        (struct fl_span){.first = past ? 0 : self->tokens, .tokens = n, .past = past};
+        (struct fl_span){.first = self->tokens, .tokens = n, .past = past};
     self->tokens += n;
     return FL_OK;
 }
@@ -292,7 +296,7 @@ static enum fl_status run_rows(struct fl_engine *self, const struct fl_row *rows
 {
     *loss_sum = 0.0;
     *scored = 0;
-    self->cached = 0;
+    fl_engine_reset_cache(self);
     uint64_t group = 0;
     for (uint32_t first = 0, taken; first < count; first += taken, group++) {
         enum fl_status status = fill_batch(self, rows + first, count - first, &taken, error);
@@ -341,12 +345,23 @@ enum fl_status fl_engine_forward_logits(struct fl_engine *self, const int32_t *i
 
 void fl_engine_reset_cache(struct fl_engine *self)
 {
-    self->cached = 0;
+    memset(self->cached, 0, sizeof self->cached);
+}
+
+static uint32_t cache_rows(const struct fl_engine *self)
+{
+    return self->options.cache_rows ? self->options.cache_rows : 1;
+}
+
+void fl_engine_reset_row(struct fl_engine *self, uint32_t row)
+{
+    assert(row < cache_rows(self));
+    self->cached[row] = 0;
 }
 
 uint32_t fl_engine_cached(const struct fl_engine *self)
 {
-    return (uint32_t)self->cached;
+    return (uint32_t)self->cached[0];
 }
 
 uint32_t fl_engine_cache_tokens(const struct fl_engine *self)
@@ -359,23 +374,62 @@ uint32_t fl_engine_vocab(const struct fl_engine *self)
     return self->head.vocab;
 }
 
-enum fl_status fl_engine_extend(struct fl_engine *self, const int32_t *ids, uint32_t n,
-                                float *logits, struct fl_error *error)
+static enum fl_status check_room(const struct fl_engine *self, uint32_t row, uint32_t n,
+                                 struct fl_error *error)
 {
-    if (n < 1 || n > self->options.cache_tokens - self->cached)
+    assert(row < cache_rows(self));
+    if (n < 1 || n > self->options.cache_tokens - self->cached[row])
         return fl_fail(error, FL_ERANGE, "the cache holds %u tokens and has %zu already",
-                       self->options.cache_tokens, self->cached);
-    for (uint32_t first = 0, step; first < n; first += step) {
+                       self->options.cache_tokens, self->cached[row]);
+    return FL_OK;
+}
+
+enum fl_status fl_engine_extend_row(struct fl_engine *self, uint32_t row, const int32_t *ids,
+                                    uint32_t n, float *logits, struct fl_error *error)
+{
+    enum fl_status status = check_room(self, row, n, error);
+    for (uint32_t first = 0, step; !status && first < n; first += step) {
         step = n - first < self->batch ? n - first : (uint32_t)self->batch;
         start_batch(self);
-        enum fl_status status = append_ids(self, ids + first, step, self->cached, error);
+        self->span_rows[0] = row;
+        status = append_ids(self, ids + first, step, self->cached[row], error);
         if (status)
             return status;
         const struct fl_pass pass = make_pass(self);
         forward(self, &pass, true);
-        self->cached += step;
+        self->cached[row] += step;
     }
-    fl_head_logits(&self->work, &self->head, self->x + (self->tokens - 1) * self->head.hidden, 1,
-                   logits);
+    if (!status)
+        fl_head_logits(&self->work, &self->head, self->x + (self->tokens - 1) * self->head.hidden,
+                       1, logits);
+    return status;
+}
+
+enum fl_status fl_engine_extend(struct fl_engine *self, const int32_t *ids, uint32_t n,
+                                float *logits, struct fl_error *error)
+{
+    return fl_engine_extend_row(self, 0, ids, n, logits, error);
+}
+
+enum fl_status fl_engine_extend_rows(struct fl_engine *self, const uint32_t *rows,
+                                     const int32_t *ids, uint32_t count, float *logits,
+                                     struct fl_error *error)
+{
+    enum fl_status status = FL_OK;
+    assert(count > 0 && count <= cache_rows(self));
+    start_batch(self);
+    for (uint32_t i = 0; !status && i < count; i++) {
+        status = check_room(self, rows[i], 1, error);
+        self->span_rows[i] = rows[i];
+        if (!status)
+            status = append_ids(self, &ids[i], 1, self->cached[rows[i]], error);
+    }
+    if (status)
+        return status;
+    const struct fl_pass pass = make_pass(self);
+    forward(self, &pass, true);
+    for (uint32_t i = 0; i < count; i++)
+        self->cached[rows[i]]++;
+    fl_head_logits(&self->work, &self->head, self->x, count, logits);
     return FL_OK;
 }

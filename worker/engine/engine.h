@@ -36,6 +36,8 @@ enum fl_compute {
 /* Factors that get gradients; a federated round may train only one. */
 enum { FL_TRAIN_NONE = 0, FL_TRAIN_A = 1, FL_TRAIN_B = 2, FL_TRAIN_BOTH = 3 };
 
+#define FL_CACHE_ROWS_MAX 64u
+
 struct fl_engine_options {
     uint32_t threads; /* 0: the processors that this process may use */
     enum fl_compute compute;
@@ -46,6 +48,8 @@ struct fl_engine_options {
                                   beyond float rounding */
     unsigned train;            /* FL_TRAIN_*: which factors fl_engine_gradients() serves */
     uint32_t cache_tokens;     /* key/value cache for generation, in tokens; 0: none */
+    uint32_t cache_rows;       /* sequences side by side in the cache, cache_tokens each, at most
+                                  FL_CACHE_ROWS_MAX; 0: one */
     uint64_t seed;             /* of LoRA dropout */
     uint64_t memory_limit;     /* bytes that the engine itself may take (fl_engine_memory()); 0: no
                                   limit. Above it first the micro-batch shrinks, as far as one row,
@@ -112,14 +116,29 @@ void fl_engine_zero_gradients(struct fl_engine *self);
 const struct fl_gradient *fl_engine_gradient(const struct fl_engine *self);
 
 /*
- * Generation with the key/value cache: append n tokens behind those already cached and give the
- * logits (vocab) after the last of them. FL_ERANGE: the cache is full. Reset forgets all.
+ * Generation with the key/value cache: append n tokens behind those already cached of the cache's
+ * row `row` and give the logits (vocab) after the last of them. FL_ERANGE: the row is full.
  */
+FL_CHECKED enum fl_status fl_engine_extend_row(struct fl_engine *self, uint32_t row,
+                                               const int32_t *ids, uint32_t n, float *logits,
+                                               struct fl_error *error);
+/* The same for the first row. */
 FL_CHECKED enum fl_status fl_engine_extend(struct fl_engine *self, const int32_t *ids, uint32_t n,
                                            float *logits, struct fl_error *error);
+/*
+ * Append one token to each of count different rows in one pass, which reads every weight once:
+ * ids[i] goes behind rows[i], logits (count, vocab). They are those of fl_engine_extend_row() but
+ * for float rounding. FL_ERANGE: a row is full; then none has changed.
+ */
+FL_CHECKED enum fl_status fl_engine_extend_rows(struct fl_engine *self, const uint32_t *rows,
+                                                const int32_t *ids, uint32_t count, float *logits,
+                                                struct fl_error *error);
+/* Forget what all rows, or one row, hold. */
 void fl_engine_reset_cache(struct fl_engine *self);
+void fl_engine_reset_row(struct fl_engine *self, uint32_t row);
+/* Tokens in the first row. */
 uint32_t fl_engine_cached(const struct fl_engine *self);
-uint32_t fl_engine_cache_tokens(const struct fl_engine *self); /* its capacity */
+uint32_t fl_engine_cache_tokens(const struct fl_engine *self); /* capacity of a row */
 uint32_t fl_engine_vocab(const struct fl_engine *self);
 
 #endif

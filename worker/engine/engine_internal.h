@@ -29,7 +29,7 @@ struct fl_engine_block {
     struct fl_linear linears[FL_LINEAR_COUNT];
     const float *norm1, *norm2; /* (hidden) */
     struct fl_slot *slot;       /* own when gradients pass here, else shared */
-    float *cache_k, *cache_v;   /* (cache_tokens, K D) or NULL */
+    float *cache_k, *cache_v;   /* (cache rows, cache_tokens, K D) or NULL */
 };
 
 struct fl_engine {
@@ -57,8 +57,9 @@ struct fl_engine {
     struct fl_span *spans;     /* (T) rows of the micro-batch */
     struct fl_target *targets; /* (T) */
     size_t span_count, target_count, tokens;
-    size_t cached; /* tokens in the key/value cache */
-    void *arena;   /* owned: everything above */
+    size_t cached[FL_CACHE_ROWS_MAX]; /* tokens in each row of the key/value cache */
+    uint32_t *span_rows;              /* (T) the cache row of each span, when generating */
+    void *arena;                      /* owned: everything above */
     size_t arena_bytes;
 };
 

@@ -63,6 +63,8 @@ void fl_engine_sizes(struct fl_engine *self)
     if (!self->batch)
         self->batch = wanted ? wanted : DEFAULT_BATCH_TOKENS;
     self->batch = self->batch < row ? row : self->batch;
+    if (self->batch < self->options.cache_rows)
+        self->batch = self->options.cache_rows;
     self->layers = c->layers;
     self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim};
     self->work.panel_floats = PANEL_FLOATS;
@@ -129,13 +131,15 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->cosine = floats(arena, keys_max(self) * c->head_dim / 2);
     self->sine = floats(arena, keys_max(self) * c->head_dim / 2);
     self->spans = take(arena, t, sizeof *self->spans);
+    self->span_rows = take(arena, t, sizeof *self->span_rows);
     self->targets = take(arena, t, sizeof *self->targets);
 }
 
 static void layout_cache(struct fl_engine *self, struct arena *arena)
 {
     const struct fl_model_config *c = &self->model->config;
-    const size_t floats_each = (size_t)self->options.cache_tokens * c->kv_heads * c->head_dim;
+    const size_t rows = self->options.cache_rows ? self->options.cache_rows : 1;
+    const size_t floats_each = rows * self->options.cache_tokens * c->kv_heads * c->head_dim;
     for (uint32_t l = 0; floats_each && l < self->layers; l++) {
         float *k = floats(arena, floats_each), *v = floats(arena, floats_each);
         if (arena->base) {
