@@ -29,7 +29,10 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   labour.c
   ledger.c
   local.c
+  lowercase.c
+  lowercase_table.c
   masking.c
+  metrics.c
   policy.c
   progress.c
   sealing.c
