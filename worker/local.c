@@ -147,6 +147,9 @@ static enum fl_status open_rows(const struct fl_local *self, const char *model_p
                          no_tokenizer.text);
     }
     fl_tokenizer_close(tokenizer);
+    if (status == FL_OK && options->limit) {
+        status = fl_dataset_keep(self->data, (size_t)options->limit, options->seed, error);
+    }
     if (status == FL_OK) {
         tell_data(*data, how.seq_len);
         status = collect_rows(*data, rows, count, error);

@@ -137,6 +137,28 @@ expect 0 "eval, rows cut" "${evaluate[@]}" --seq-len 24
 says "eval, rows cut" '"truncated":[1-9]' "$work/out"
 expect 1 "eval, no adapter there" "${evaluate[@]}" --adapter "$work/nothing"
 
+interval='\{"mean":[0-9.e-]+,"low":[0-9.e-]+,"high":[0-9.e-]+\}'
+expect 0 "eval with metrics" "${evaluate[@]}" --metrics f1,exact_match --max-tokens 4 --samples "$work/samples"
+says "eval with metrics" "\"generated\":[0-9]+,.*\"metrics\":\{\"exact_match\":$interval,\"f1\":$interval\}\}\$" "$work/out"
+[ "$(wc -l <"$work/samples")" = 8 ] || fail "eval with metrics: not 8 samples"
+says "a sample" '^\{"row":1,"prompt":".*","reference":".*","completion":".*","finish":".*","tokens":4,"exact_match":.*,"f1":.*\}$' "$work/samples"
+cp "$work/out" "$work/first"
+expect 0 "eval with metrics again" "${evaluate[@]}" --metrics f1,exact_match --max-tokens 4
+cmp -s <(sed 's/"[a-z_]*tokens_per_second":[0-9.e+]*,*//g' "$work/out") <(sed 's/"[a-z_]*tokens_per_second":[0-9.e+]*,*//g' "$work/first") ||
+    fail "eval with metrics does not repeat"
+expect 0 "eval of some rows" "${evaluate[@]}" --limit 3
+says "eval of some rows" '"rows":3,' "$work/out"
+expect 2 "unknown metric" "${evaluate[@]}" --metrics bleu
+expect 2 "samples of nothing" "${evaluate[@]}" --samples "$work/none"
+expect 3 "metrics without prompts" "$worker" eval --model "$tiny" --data "$tiny/text.jsonl" --metrics f1 --samples "$work/none"
+[ ! -e "$work/none" ] || fail "a failed evaluation left samples"
+printf '{"prompt":"The","choices":[" a"," the cat"],"answer":1}\n' >"$work/choices.jsonl"
+expect 0 "choices" "$worker" eval --model "$tiny" --data "$work/choices.jsonl" --choices --samples "$work/samples"
+says "choices" "^\{\"tokens\":[0-9]+,\"loss\":$number,.*\"metrics\":\{\"accuracy\":$interval,\"accuracy_norm\":$interval\}\}\$" "$work/out"
+says "a choice's sample" '"logprobs":\[-[0-9.]+,-[0-9.]+\],"chosen":[01],"chosen_norm":[01]\}$' "$work/samples"
+expect 3 "no choices" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --choices
+says "no choices" 'clinic\.jsonl:1' "$work/err"
+
 # --- generation
 generate=("$worker" generate --model "$tiny" --prompt 'Define: ward' --max-tokens 8)
 expect 0 "generate" "${generate[@]}"
