@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "worker/answering.h"
-#include "worker/data/lines.h"
+#include "worker/data/source.h"
 #include "worker/data/tokenizer.h"
 #include "worker/data/unicode.h"
 
@@ -188,50 +188,36 @@ static enum fl_status add_row(struct scoring *self, json_t *row, struct fl_error
     return status;
 }
 
-static enum fl_status read_line(struct scoring *self, const char *text, size_t length,
-                                struct fl_error *error)
+/* One record. FL_EFORMAT with the place in front where it is broken and not left out. */
+static enum fl_status read_record(struct scoring *self, struct fl_source *source, bool *more,
+                                  struct fl_error *error)
 {
     json_t *row = NULL;
-    enum fl_status status = fl_json_parse(text, length, "the line", &row, error);
-    return status == FL_OK ? add_row(self, row, error) : status;
-}
-
-static bool blank(const char *text, size_t length)
-{
-    return strspn(text, " \t\r") >= length;
+    bool skippable = true;
+    enum fl_status status = fl_source_next(source, &row, &skippable, error);
+    *more = row != NULL || status == FL_EFORMAT;
+    if (status == FL_OK && row) {
+        status = add_row(self, row, error);
+        if (status != FL_OK) {
+            fl_source_blame(source, error);
+        }
+    }
+    if (status == FL_EFORMAT && skippable && self->how->skip_bad_rows) {
+        self->bad++;
+        return FL_OK;
+    }
+    return status;
 }
 
 static enum fl_status read_rows(struct scoring *self, struct fl_error *error)
 {
     const struct fl_answering *how = self->how;
-    struct fl_lines *lines = fl_calloc(1, sizeof *lines);
-    if (!lines) {
-        return fl_fail_memory(error);
+    struct fl_source *source = NULL;
+    enum fl_status status = fl_source_open(how->data_path, &source, error);
+    for (bool more = true; status == FL_OK && more;) {
+        status = read_record(self, source, &more, error);
     }
-    enum fl_status status = fl_lines_open(lines, how->data_path, FL_DATASET_LINE_BYTES_MAX, error);
-    const bool open = status == FL_OK;
-    while (status == FL_OK) {
-        const char *text = NULL;
-        size_t length = 0;
-        status = fl_lines_next(lines, &text, &length, error);
-        if (status != FL_OK || !text) {
-            break;
-        }
-        if (blank(text, length)) {
-            continue;
-        }
-        status = read_line(self, text, length, error);
-        if (status == FL_EFORMAT && how->skip_bad_rows) {
-            self->bad++;
-            status = FL_OK;
-        } else if (status != FL_OK) {
-            fl_error_prefix(error, "%s:%" PRIu64, how->data_path, lines->number);
-        }
-    }
-    if (open) {
-        fl_lines_close(lines);
-    }
-    fl_free(lines);
+    fl_source_close(source);
     if (status == FL_OK && self->question_count == 0) {
         status = fl_fail(error, FL_EFORMAT, "%s: no row with choices is left", how->data_path);
     }

@@ -128,14 +128,14 @@ static json_t *report_of(const struct eval *e)
     const struct fl_evaluation *r = &e->result;
     double loss = r->loss_sum / (double)r->scored;
     double speed = r->seconds > 0 ? (double)r->tokens / r->seconds : 0.0;
-    return json_pack(
-        "{s:I, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "tokens",
-        (json_int_t)r->scored, "loss", loss, "perplexity", real_or_null(exp(loss)), "processed",
-        (json_int_t)r->tokens, "rows", (json_int_t)counts->rows, "truncated",
-        (json_int_t)counts->truncated, "completions_cut", (json_int_t)counts->completions_cut,
-        "tokens_cut", (json_int_t)counts->tokens_cut, "dropped", (json_int_t)counts->dropped,
-        "empty", (json_int_t)counts->empty, "bad", (json_int_t)counts->bad, "tokens_per_second",
-        speed);
+    return json_pack("{s:I, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "tokens",
+                     (json_int_t)r->scored, "loss", loss, "perplexity", real_or_null(exp(loss)),
+                     "processed", (json_int_t)r->tokens, "rows", (json_int_t)counts->rows,
+                     "truncated", (json_int_t)counts->truncated, "completions_cut",
+                     (json_int_t)counts->completions_cut, "tokens_cut",
+                     (json_int_t)counts->tokens_cut, "dropped", (json_int_t)counts->dropped,
+                     "empty", (json_int_t)counts->empty, "bad", (json_int_t)counts->bad,
+                     "tokens_per_second", speed);
 }
 
 /* Of the rows of the data file: the loss, and the answers where metrics are wanted. */

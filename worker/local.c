@@ -148,7 +148,7 @@ static enum fl_status open_rows(const struct fl_local *self, const char *model_p
     }
     fl_tokenizer_close(tokenizer);
     if (status == FL_OK && options->limit) {
-        status = fl_dataset_keep(self->data, (size_t)options->limit, options->seed, error);
+        status = fl_dataset_keep(*data, (size_t)options->limit, options->seed, error);
     }
     if (status == FL_OK) {
         tell_data(*data, how.seq_len);

@@ -7,7 +7,7 @@
 
 #include "base/fs.h"
 #include "worker/answering.h"
-#include "worker/data/lines.h"
+#include "worker/data/source.h"
 #include "worker/data/tokenizer.h"
 #include "worker/metrics.h"
 
@@ -69,25 +69,23 @@ static void write_rows(const json_t *rows)
 /* The kept samples, checked one by one. */
 static void each_sample(const json_t *rows, void (*check)(const json_t *want, const json_t *got))
 {
-    static struct fl_lines lines;
+    struct fl_source *source = NULL;
+    json_t *got = NULL;
+    bool skippable;
     fl_assert_ok(fl_samples_commit(&samples, &error), &error);
     fl_samples_close(&samples);
-    fl_assert_ok(fl_lines_open(&lines, samples_path, 65536, &error), &error);
+    fl_assert_ok(fl_source_open(samples_path, &source, &error), &error);
     for (size_t i = 0;; i++) {
-        const char *text;
-        size_t length;
-        json_t *got = NULL;
-        fl_assert_ok(fl_lines_next(&lines, &text, &length, &error), &error);
-        if (!text) {
+        fl_assert_ok(fl_source_next(source, &got, &skippable, &error), &error);
+        if (!got) {
             ck_assert_uint_eq(i, json_array_size(rows));
             break;
         }
-        fl_assert_ok(fl_json_parse(text, length, "samples", &got, &error), &error);
         ck_assert_int_eq(json_integer_value(json_object_get(got, "row")), (json_int_t)i + 1);
         check(json_array_get(rows, i), got);
         json_decref(got);
     }
-    fl_lines_close(&lines);
+    fl_source_close(source);
 }
 
 static double number(const json_t *object, const char *key)
