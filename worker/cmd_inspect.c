@@ -184,6 +184,44 @@ out:
     return status;
 }
 
+static bool is_gguf_adapter(const struct fl_gguf *file)
+{
+    struct fl_gguf_string type;
+    return fl_gguf_string(file, "general.type", &type) == FL_OK && type.length == 7 &&
+           memcmp(type.data, "adapter", 7) == 0;
+}
+
+static json_t *gguf_text(const struct fl_gguf *file, const char *key)
+{
+    struct fl_gguf_string text;
+    return fl_gguf_string(file, key, &text) == FL_OK ? json_stringn(text.data, text.length)
+                                                     : json_null();
+}
+
+/* A GGUF file says itself whether it is an adapter. */
+static enum fl_status inspect_gguf(struct inspect *self, struct fl_error *error)
+{
+    struct fl_gguf *file = NULL;
+    double alpha = 0.0;
+    enum fl_status status = fl_gguf_open(self->path, &file, error);
+    if (status != FL_OK)
+        return status;
+    const bool adapter = is_gguf_adapter(file);
+    if (adapter) {
+        put(self, "kind", json_string("gguf adapter"));
+        put(self, "architecture", gguf_text(file, "general.architecture"));
+        put(self, "type", gguf_text(file, "adapter.type"));
+        if (fl_gguf_f64(file, "adapter.lora.alpha", &alpha) == FL_OK)
+            put(self, "alpha", json_real(alpha));
+        put(self, "modules", json_integer(fl_gguf_tensor_count(file) / 2));
+    }
+    fl_gguf_close(&file);
+    if (!adapter)
+        return inspect_model(self, true, error);
+    status = tally_gguf(self, error);
+    return status == FL_OK ? put_sha256(self, self->path, error) : status;
+}
+
 static enum fl_status inspect_tensors(struct inspect *self, struct fl_error *error)
 {
     put(self, "kind", json_string("safetensors"));
@@ -204,8 +242,7 @@ static enum fl_status inspect(struct inspect *self, struct fl_error *error)
     if (!fl_path_exists(self->path))
         return fl_fail(error, FL_ENOTFOUND, "%s: no such file or directory", self->path);
     if (!fl_path_is_directory(self->path))
-        return fl_gguf_is(self->path) ? inspect_model(self, true, error)
-                                      : inspect_tensors(self, error);
+        return fl_gguf_is(self->path) ? inspect_gguf(self, error) : inspect_tensors(self, error);
     if (holds(self->path, FL_PEFT_CONFIG))
         return inspect_adapter(self, error);
     if (holds(self->path, "config.json"))

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "worker/data/tokenizer.h"
@@ -183,6 +184,22 @@ enum fl_compute fl_local_compute(const char *text)
         return FL_COMPUTE_BF16;
     }
     return strcmp(text, "f32") == 0 ? FL_COMPUTE_F32 : FL_COMPUTE_AUTO;
+}
+
+enum fl_status fl_local_check_output(const char *out, const char *input, struct fl_error *error)
+{
+    struct stat there, source;
+    if (stat(out, &there) != 0) {
+        return FL_OK;
+    }
+    if (S_ISDIR(there.st_mode)) {
+        return fl_fail(error, FL_EEXIST, "%s is a directory; name a file", out);
+    }
+    if (stat(input, &source) == 0 && there.st_dev == source.st_dev &&
+        there.st_ino == source.st_ino) {
+        return fl_fail(error, FL_EEXIST, "%s would be overwritten; name another file", input);
+    }
+    return FL_OK;
 }
 
 /* The number between commas at *at, which moves behind it. */

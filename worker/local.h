@@ -100,6 +100,12 @@ json_t *fl_local_counts(const struct fl_dataset *data);
 enum fl_compute fl_local_compute(const char *text);
 
 /*
+ * Can a file be written at out? FL_EEXIST: it is a directory, or the same file as input.
+ */
+FL_CHECKED enum fl_status fl_local_check_output(const char *out, const char *input,
+                                                struct fl_error *error);
+
+/*
  * Append the token ids of a comma-separated list ("1,2,3"), each below vocab. FL_EUSAGE: it is
  * empty, or an entry is no such id; option names it in the message ("--tokens").
  */

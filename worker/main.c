@@ -18,6 +18,7 @@ static const struct fl_command commands[] = {
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
     {"eval", "loss and perplexity on a data file", fl_cmd_eval},
     {"generate", "continue a prompt", fl_cmd_generate},
+    {"export", "an adapter as a GGUF file for llama.cpp", fl_cmd_export},
     {"logits", "write the logits of some tokens", fl_cmd_logits},
     {"tokenize", "text on stdin to token ids, and back", fl_cmd_tokenize},
     {"inspect", "what a model, adapter or GGUF file holds", fl_cmd_inspect},

@@ -14,6 +14,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_audit.c
   cmd_check.c
   cmd_eval.c
+  cmd_export.c
   cmd_generate.c
   cmd_inspect.c
   cmd_join.c

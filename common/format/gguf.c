@@ -409,6 +409,20 @@ void fl_gguf_close(struct fl_gguf **self_pointer)
 
 /* ---- getters ---- */
 
+uint32_t fl_gguf_key_count(const struct fl_gguf *self)
+{
+    return self->key_count;
+}
+
+struct fl_gguf_key fl_gguf_key_at(const struct fl_gguf *self, uint32_t index)
+{
+    assert(index < self->key_count);
+    const struct key *key = &self->keys[index];
+    struct cursor c = {.at = key->value, .end = self->file.data + self->file.length};
+    skip_value(&c, key->type); /* it was read at open, so it ends within the file */
+    return (struct fl_gguf_key){key->name, key->type, key->value, (size_t)(c.at - key->value)};
+}
+
 uint32_t fl_gguf_tensor_count(const struct fl_gguf *self)
 {
     return self->tensor_count;

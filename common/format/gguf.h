@@ -59,6 +59,17 @@ const struct fl_tensor_view *fl_gguf_find(const struct fl_gguf *self, const char
 /* The name of a tensor's stored type, "Q3_K" too. */
 const char *fl_gguf_type_name(const struct fl_gguf *self, uint32_t index);
 
+/* One key with its value as it lies in the file. Borrowed. */
+struct fl_gguf_key {
+    const char *name;
+    enum fl_gguf_type type;
+    const uint8_t *value;
+    size_t bytes;
+};
+uint32_t fl_gguf_key_count(const struct fl_gguf *self);
+/* index < count; sorted by name. */
+struct fl_gguf_key fl_gguf_key_at(const struct fl_gguf *self, uint32_t index);
+
 bool fl_gguf_has(const struct fl_gguf *self, const char *key);
 /* Any integer type whose value fits; FL_ENOTFOUND, FL_EFORMAT (another type). */
 FL_CHECKED enum fl_status fl_gguf_u64(const struct fl_gguf *self, const char *key, uint64_t *out);

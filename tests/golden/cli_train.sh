@@ -197,6 +197,17 @@ expect 2 "top-k without a temperature" "${generate[@]}" --top-k 5
 expect 2 "stop ids that are none" "${generate[@]}" --stop-ids 1,x
 expect 1 "no such prompt file" "$worker" generate --model "$tiny" --prompt-file "$work/nothing"
 
+# --- export
+expect 0 "export" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf"
+expect 0 "inspect of what was exported" "$worker" inspect "$work/a.gguf"
+expect 0 "export as f16" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf" --dtype f16
+expect 1 "export onto a directory" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/precious"
+cp "$golden/tiny-gguf/f32.gguf" "$work/base.gguf"
+expect 1 "export onto the model" "$worker" export --model "$work/base.gguf" --adapter "$work/a" --out "$work/base.gguf"
+cmp -s "$golden/tiny-gguf/f32.gguf" "$work/base.gguf" || fail "export onto the model: it was touched"
+expect 3 "export of another model's adapter" "$worker" export --model "$tiny" --adapter "$golden/cases/gqa-tied/init" --out "$work/none.gguf"
+[ ! -e "$work/none.gguf" ] || fail "a refused export wrote a file"
+
 # --- logits
 expect 0 "logits" "$worker" logits --model "$tiny" --tokens 1,2,3 --out "$work/l.safetensors"
 says "logits" '"logits"' "$work/l.safetensors"
