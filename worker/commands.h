@@ -11,6 +11,7 @@ int fl_cmd_export(int argc, char **argv);
 int fl_cmd_generate(int argc, char **argv);
 int fl_cmd_inspect(int argc, char **argv);
 int fl_cmd_logits(int argc, char **argv);
+int fl_cmd_merge(int argc, char **argv);
 int fl_cmd_tokenize(int argc, char **argv);
 int fl_cmd_train(int argc, char **argv);
 

@@ -18,6 +18,7 @@ static const struct fl_command commands[] = {
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
     {"eval", "loss and perplexity on a data file", fl_cmd_eval},
     {"generate", "continue a prompt", fl_cmd_generate},
+    {"merge", "base and adapter as one model", fl_cmd_merge},
     {"export", "an adapter as a GGUF file for llama.cpp", fl_cmd_export},
     {"logits", "write the logits of some tokens", fl_cmd_logits},
     {"tokenize", "text on stdin to token ids, and back", fl_cmd_tokenize},
@@ -32,7 +33,8 @@ static const struct fl_command commands[] = {
  */
 static void wait_passively(int argc, char **argv)
 {
-    static const char *const computing[] = {"train", "eval", "generate", "logits", "check", "run"};
+    static const char *const computing[] = {"train", "eval",  "generate", "logits",
+                                            "merge", "check", "run"};
     if (argc < 2 || getenv("OMP_WAIT_POLICY"))
         return;
     for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++) {

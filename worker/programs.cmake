@@ -20,6 +20,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_join.c
   cmd_keys.c
   cmd_logits.c
+  cmd_merge.c
   cmd_roster.c
   cmd_roster_site.c
   cmd_run.c
@@ -43,6 +44,8 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   siteconf.c
   sitestore.c
   textout.c
+  tokenizer_files.c
+  tokenizer_keys.c
   trainer_native.c
   training.c
   trust.c

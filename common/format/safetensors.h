@@ -42,5 +42,13 @@ const struct fl_tensor_view *fl_safetensors_find(const struct fl_safetensors *se
  */
 FL_CHECKED enum fl_status fl_safetensors_write(const struct fl_tensor_view *tensors, uint32_t count,
                                                struct fl_buf *out, struct fl_error *error);
+/*
+ * Only what stands in front of the tensors' bytes, for files that are written piece by piece: their
+ * data are not looked at. order (count): the tensors' bytes follow in the order tensors[order[0]],
+ * tensors[order[1]], ... without gaps.
+ */
+FL_CHECKED enum fl_status fl_safetensors_header(const struct fl_tensor_view *tensors,
+                                                uint32_t count, uint32_t *order, struct fl_buf *out,
+                                                struct fl_error *error);
 
 #endif

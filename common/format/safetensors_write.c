@@ -51,37 +51,54 @@ static void append_header(struct fl_buf *out, const struct fl_tensor_view *const
         fl_buf_append(out, " ", 1);
 }
 
-enum fl_status fl_safetensors_write(const struct fl_tensor_view *tensors, uint32_t count,
-                                    struct fl_buf *out, struct fl_error *error)
+enum fl_status fl_safetensors_header(const struct fl_tensor_view *tensors, uint32_t count,
+                                     uint32_t *order, struct fl_buf *out, struct fl_error *error)
 {
     struct fl_buf header;
     fl_buf_init(&header, FL_SAFETENSORS_HEADER_MAX);
-    const struct fl_tensor_view **order = fl_calloc(count, sizeof(*order));
-    enum fl_status status = order ? FL_OK : fl_fail_memory(error);
+    const struct fl_tensor_view **sorted = fl_calloc(count, sizeof(*sorted));
+    enum fl_status status = sorted ? FL_OK : fl_fail_memory(error);
     for (uint32_t i = 0; i < count && status == FL_OK; i++) {
         if (tensors[i].dtype > FL_DTYPE_F64)
             status = fl_fail(error, FL_EINVAL, "tensor '%.100s' has no plain type",
                              tensors[i].name);
-        order[i] = &tensors[i];
+        sorted[i] = &tensors[i];
     }
     if (status != FL_OK)
         goto out;
-    qsort(order, count, sizeof(*order), file_order);
-    append_header(&header, order, count);
-    status = fl_buf_status(&header);
-    if (status == FL_OK) {
-        fl_buf_u64(out, header.length);
-        fl_buf_append(out, header.data, header.length);
-        for (uint32_t i = 0; i < count; i++)
-            fl_buf_append(out, order[i]->data, order[i]->bytes);
-        status = fl_buf_status(out);
-    }
+    qsort(sorted, count, sizeof(*sorted), file_order);
+    append_header(&header, sorted, count);
+    for (uint32_t i = 0; i < count; i++)
+        order[i] = (uint32_t)(sorted[i] - tensors);
+    fl_buf_u64(out, header.length);
+    fl_buf_append(out, header.data, header.length);
+    status = fl_buf_status(&header) != FL_OK ? fl_buf_status(&header) : fl_buf_status(out);
     if (status == FL_ERANGE)
         status = fl_fail(error, FL_ERANGE, "the tensors are too large for one file");
     else if (status != FL_OK)
         status = fl_fail_memory(error);
 out:
-    fl_free(order);
+    fl_free(sorted);
     fl_buf_free(&header);
+    return status;
+}
+
+enum fl_status fl_safetensors_write(const struct fl_tensor_view *tensors, uint32_t count,
+                                    struct fl_buf *out, struct fl_error *error)
+{
+    uint32_t *order = fl_calloc(count, sizeof(*order));
+    if (!order)
+        return fl_fail_memory(error);
+    enum fl_status status = fl_safetensors_header(tensors, count, order, out, error);
+    for (uint32_t i = 0; i < count && status == FL_OK; i++)
+        fl_buf_append(out, tensors[order[i]].data, tensors[order[i]].bytes);
+    if (status == FL_OK) {
+        status = fl_buf_status(out);
+        if (status == FL_ERANGE)
+            status = fl_fail(error, FL_ERANGE, "the tensors are too large for one file");
+        else if (status != FL_OK)
+            status = fl_fail_memory(error);
+    }
+    fl_free(order);
     return status;
 }

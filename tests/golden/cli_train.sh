@@ -197,6 +197,31 @@ expect 2 "top-k without a temperature" "${generate[@]}" --top-k 5
 expect 2 "stop ids that are none" "${generate[@]}" --stop-ids 1,x
 expect 1 "no such prompt file" "$worker" generate --model "$tiny" --prompt-file "$work/nothing"
 
+# --- merge
+greedy() { "$worker" generate --prompt 'Define: ward' --max-tokens 12 "$@" 2>/dev/null; }
+wanted=$(greedy --model "$tiny" --adapter "$work/a")
+expect 0 "merge to a directory" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged"
+[ "$(greedy --model "$work/merged")" = "$wanted" ] || fail "the merged directory says something else"
+expect 0 "merge to GGUF" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged.gguf"
+[ "$(greedy --model "$work/merged.gguf")" = "$wanted" ] || fail "the merged GGUF file says something else"
+"$worker" train --model "$golden/tiny-gguf/f32.gguf" --data "$tiny/bank.jsonl" --out "$work/ga" \
+    --steps 2 --threads 1 2>/dev/null
+wanted=$(greedy --model "$golden/tiny-gguf/f32.gguf" --adapter "$work/ga")
+for out in from-gguf from-gguf.gguf; do
+    expect 0 "merge of a GGUF base to $out" "$worker" merge --model "$golden/tiny-gguf/f32.gguf" \
+        --adapter "$work/ga" --out "$work/$out"
+    [ "$(greedy --model "$work/$out")" = "$wanted" ] || fail "$out says something else"
+done
+[ "$("$worker" tokenize --model "$work/from-gguf" <"$work/prompt")" = \
+    "$("$worker" tokenize --model "$golden/tiny-gguf/f32.gguf" <"$work/prompt")" ] ||
+    fail "the tokenizer of the merged directory is another"
+expect 1 "merge onto a model" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged"
+says "merge onto a model" 'exists' "$work/err"
+expect 1 "merge onto a file" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged.gguf"
+expect 3 "merge of another model's adapter" "$worker" merge --model "$tiny" --adapter "$golden/cases/gqa-tied/init" --out "$work/none"
+expect 2 "merge to a directory that can't be described" "$worker" merge --model "$golden/tiny-gguf/mixed.gguf" --adapter "$work/ga" --out "$work/none"
+[ -z "$(ls "$work" | grep none)" ] || fail "a refused merge left something behind"
+
 # --- export
 expect 0 "export" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf"
 expect 0 "inspect of what was exported" "$worker" inspect "$work/a.gguf"

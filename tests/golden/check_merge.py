@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Development time: merge with fedlora-worker, load the directory in transformers, and hold its
+logits against base + adapter by PEFT; also that its tokenizer loads.
+
+usage: check_merge.py FEDLORA_WORKER [BASE.gguf PEFT_DIR]   (without a base: the golden cases)
+With a GGUF base the reference is the merged model's own engine, since transformers reads none.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CASES = ["gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16", "mistral-f16"]
+
+
+def load(path):
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32,
+                                                attn_implementation="eager").eval()
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0]
+
+
+def compare(name, got, want, bound):
+    error = ((got - want).abs().max() / want.abs().max()).item()
+    print(f"{name}: {error:.2e}")
+    assert error < bound, name
+
+
+def merge(worker, base, adapter, out, *words):
+    subprocess.run([worker, "merge", "--model", base, "--adapter", adapter, "--out", out, *words],
+                   check=True)
+
+
+def check_cases(worker, work):
+    for name in CASES:
+        base = os.path.join(HERE, "cases", name)
+        for dtype, bound in (("f32", 1e-5), ("base", 0.1)):
+            out = os.path.join(work, name + "-" + dtype)
+            merge(worker, base, base + "/init", out, "--dtype", dtype)
+            merged = load(out)
+            ids = [(i * 37 + 5) % merged.config.vocab_size for i in range(24)]
+            want = logits(PeftModel.from_pretrained(load(base), base + "/init").eval(), ids)
+            compare(f"{name} {dtype} ({AutoModelForCausalLM.from_pretrained(out, dtype='auto').dtype})",
+                    logits(merged, ids), want, bound)
+
+
+def check_gguf(worker, work, base, adapter):
+    out = os.path.join(work, "merged")
+    merge(worker, base, adapter, out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ids = tokenizer("The quick brown fox\n jumps 12 times; naïve.").input_ids
+    ours = subprocess.run([worker, "tokenize", "--model", base], capture_output=True, check=True,
+                          input="The quick brown fox\n jumps 12 times; naïve.".encode()).stdout
+    assert str(ids).replace(" ", "") in ours.decode().replace(" ", ""), (ids, ours)
+    path = os.path.join(work, "logits")
+    subprocess.run([worker, "logits", "--model", base, "--adapter", adapter, "--out", path,
+                    "--tokens", ",".join(map(str, ids))], check=True)
+    compare("gguf base", logits(load(out), ids), load_file(path)["logits"], 1e-2)
+    print(tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False))
+
+
+def main():
+    with tempfile.TemporaryDirectory() as work:
+        if len(sys.argv) > 2:
+            check_gguf(sys.argv[1], work, sys.argv[2], sys.argv[3])
+        else:
+            check_cases(sys.argv[1], work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+/* A merged model computes what base and adapter compute, in either format. */
+#include "runner.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "adapter/adapter.h"
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "worker/engine/describe.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/merge.h"
+
+#define GOLDEN FL_TEST_SOURCE_DIR "/golden/"
+
+enum { TOKENS = 24 };
+
+static struct fl_error error;
+static char directory[FL_PATH_BYTES];
+static struct fl_model *model;
+static struct fl_adapter *adapter;
+static uint32_t vocab;
+
+static void path_in(char *out, const char *name)
+{
+    fl_assert_ok(fl_path_join(out, directory, name, &error), &error);
+}
+
+static void open_case(const char *path, const char *adapter_path)
+{
+    fl_test_directory(directory);
+    fl_assert_ok(fl_model_open(path, &model, &error), &error);
+    vocab = fl_model_config(model)->vocab;
+    if (adapter_path)
+        fl_assert_ok(fl_adapter_load(adapter_path, fl_model_inventory(model), &adapter, &error),
+                     &error);
+}
+
+static void close_case(void)
+{
+    fl_adapter_destroy(&adapter);
+    fl_model_close(&model);
+}
+
+/* (TOKENS, vocab); the caller frees it. */
+static float *logits_of(const struct fl_model *of, const struct fl_adapter *with)
+{
+    const struct fl_engine_options options = {.threads = 1, .max_row_tokens = TOKENS};
+    struct fl_engine *engine = NULL;
+    int32_t ids[TOKENS];
+    float *logits = fl_calloc((size_t)TOKENS * vocab, sizeof *logits);
+    ck_assert_ptr_nonnull(logits);
+    for (uint32_t i = 0; i < TOKENS; i++)
+        ids[i] = (int32_t)((i * 37 + 5) % vocab);
+    fl_assert_ok(fl_engine_create(of, with, &options, &engine, &error), &error);
+    fl_assert_ok(fl_engine_forward_logits(engine, ids, TOKENS, logits, &error), &error);
+    fl_engine_destroy(&engine);
+    return logits;
+}
+
+/* Largest difference in units of the largest logit. */
+static void same_logits(const char *path, double tolerance)
+{
+    struct fl_model *merged = NULL;
+    double worst = 0.0, largest = 0.0;
+    fl_assert_ok(fl_model_open(path, &merged, &error), &error);
+    ck_assert_uint_eq(fl_model_config(merged)->vocab, vocab);
+    ck_assert_int_eq(fl_model_config(merged)->tied, fl_model_config(model)->tied);
+    ck_assert_uint_eq(fl_model_parameters(merged), fl_model_parameters(model));
+    float *want = logits_of(model, adapter), *got = logits_of(merged, NULL);
+    for (size_t i = 0; i < (size_t)TOKENS * vocab; i++) {
+        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
+        largest = fmax(largest, fabs((double)want[i]));
+    }
+    ck_assert_msg(worst <= tolerance * largest, "%s: %g of %g", path, worst, largest);
+    fl_free(want);
+    fl_free(got);
+    fl_model_close(&merged);
+}
+
+static void write_config(const struct fl_merge *merge)
+{
+    char path[FL_PATH_BYTES];
+    json_t *config = NULL;
+    fl_assert_ok(fl_describe_hf(model, fl_merge_dtype(merge), &config, &error), &error);
+    char *text = json_dumps(config, JSON_INDENT(2));
+    ck_assert_ptr_nonnull(text);
+    path_in(path, "config.json");
+    fl_assert_ok(fl_fs_write(path, text, strlen(text), 0644, &error), &error);
+    fl_free(text);
+    json_decref(config);
+}
+
+/* Each described from the model alone. */
+static void merges_to_directory(enum fl_dtype dtype, double tolerance)
+{
+    const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = dtype};
+    char path[FL_PATH_BYTES];
+    write_config(&merge);
+    path_in(path, "model.safetensors");
+    fl_assert_ok(fl_merge_safetensors(&merge, path, &error), &error);
+    same_logits(directory, tolerance);
+}
+
+static void merges_to_gguf(enum fl_dtype dtype, double tolerance)
+{
+    const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = dtype};
+    char path[FL_PATH_BYTES];
+    struct fl_gguf_writer writer;
+    path_in(path, "model.gguf");
+    fl_gguf_writer_init(&writer);
+    fl_assert_ok(fl_describe_gguf(model, fl_merge_dtype(&merge), "merged", &writer, &error),
+                 &error);
+    fl_assert_ok(fl_merge_gguf(&merge, &writer, path, &error), &error);
+    fl_gguf_writer_free(&writer);
+    same_logits(path, tolerance);
+}
+
+static void merges(enum fl_dtype dtype, double tolerance)
+{
+    merges_to_directory(dtype, tolerance);
+    merges_to_gguf(dtype, tolerance);
+}
+
+static const char *const cases[] = {"gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16",
+                                    "mistral-f16"};
+
+static void open_golden(int index)
+{
+    char path[FL_PATH_BYTES], init[FL_PATH_BYTES];
+    (void)snprintf(path, sizeof path, GOLDEN "cases/%s", cases[index]);
+    (void)snprintf(init, sizeof init, GOLDEN "cases/%s/init", cases[index]);
+    open_case(path, init);
+}
+
+START_TEST(merged_in_float32_is_the_same_but_for_rounding)
+{
+    open_golden(_i);
+    merges(FL_DTYPE_F32, 1e-5);
+    close_case();
+}
+END_TEST
+
+START_TEST(merged_in_half_precision_is_near)
+{
+    open_golden(_i);
+    merges(FL_DTYPE_F16, 1e-2);
+    merges(FL_DTYPE_BF16, 1e-1);
+    close_case();
+}
+END_TEST
+
+START_TEST(the_bases_own_type_is_kept)
+{
+    static const enum fl_dtype own[] = {FL_DTYPE_F32, FL_DTYPE_F32, FL_DTYPE_F32, FL_DTYPE_BF16,
+                                        FL_DTYPE_F16};
+    open_golden(_i);
+    const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = FL_DTYPE_OTHER};
+    ck_assert_int_eq(fl_merge_dtype(&merge), own[_i]);
+    merges(FL_DTYPE_OTHER, own[_i] == FL_DTYPE_F32 ? 1e-5 : own[_i] == FL_DTYPE_F16 ? 1e-2 : 1e-1);
+    close_case();
+}
+END_TEST
+
+/* A quantised base: what it stands for is widened, and kept as F16. */
+START_TEST(a_quantised_base_becomes_half_precision)
+{
+    struct fl_inventory targets = {0};
+    open_case(GOLDEN "tiny-gguf/mixed.gguf", NULL);
+    fl_assert_ok(fl_inventory_select(fl_model_inventory(model), "all-linear", &targets, &error),
+                 &error);
+    ck_assert_int_eq(fl_adapter_create(&targets, 4, 8.0, NULL, &adapter, &error), FL_OK);
+    fl_adapter_init(adapter, 3);
+    for (uint32_t i = 0; i < adapter->count; i++)
+        for (size_t k = 0; k < (size_t)adapter->modules[i].module.out * 4; k++)
+            adapter->modules[i].b[k] = (float)((int)(k * 7 % 11) - 5) * 0.02f;
+    merges_to_gguf(FL_DTYPE_F32, 1e-5);
+    const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = FL_DTYPE_OTHER};
+    ck_assert_int_eq(fl_merge_dtype(&merge), FL_DTYPE_F16);
+    merges_to_gguf(FL_DTYPE_OTHER, 1e-2);
+    json_t *config = NULL; /* its rope_freqs follow no rule */
+    ck_assert_int_eq(fl_describe_hf(model, FL_DTYPE_F16, &config, &error), FL_EUSAGE);
+    ck_assert_ptr_null(config);
+    fl_inventory_free(&targets);
+    close_case();
+}
+END_TEST
+
+/* Directory to GGUF to directory: llama3's scaling goes through its divisors and comes back. */
+START_TEST(a_scaled_rotation_survives_both_ways)
+{
+    char path[FL_PATH_BYTES];
+    json_t *config = NULL;
+    struct fl_model *file = NULL;
+    open_golden(2);
+    merges_to_gguf(FL_DTYPE_F32, 1e-5);
+    path_in(path, "model.gguf");
+    fl_assert_ok(fl_model_open(path, &file, &error), &error);
+    fl_assert_ok(fl_describe_hf(file, FL_DTYPE_F32, &config, &error), &error);
+    const json_t *scaling = json_object_get(config, "rope_scaling");
+    ck_assert_str_eq(json_string_value(json_object_get(scaling, "rope_type")), "llama3");
+    ck_assert_double_eq(json_number_value(json_object_get(scaling, "factor")), 4.0);
+    ck_assert_int_eq(
+        json_integer_value(json_object_get(scaling, "original_max_position_embeddings")), 16);
+    json_decref(config);
+    fl_model_close(&file);
+    close_case();
+}
+END_TEST
+
+START_TEST(a_gguf_base_becomes_a_directory)
+{
+    open_case(GOLDEN "tiny-gguf/f32.gguf", NULL);
+    merges_to_directory(FL_DTYPE_OTHER, 1e-5);
+    close_case();
+}
+END_TEST
+
+START_TEST(a_value_beyond_the_type_and_a_stop_leave_no_file)
+{
+    char path[FL_PATH_BYTES];
+    const atomic_int stop = 1;
+    open_golden(0);
+    struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = FL_DTYPE_F32};
+    path_in(path, "model.safetensors");
+    merge.stop = &stop;
+    ck_assert_int_eq(fl_merge_safetensors(&merge, path, &error), FL_ESTOPPED);
+    ck_assert(!fl_path_exists(path));
+    merge.stop = NULL;
+    merge.dtype = FL_DTYPE_F16;
+    adapter->modules[2].b[0] = 1e9f;
+    ck_assert_int_eq(fl_merge_safetensors(&merge, path, &error), FL_ERANGE);
+    ck_assert(!fl_path_exists(path));
+    ck_assert_ptr_nonnull(strstr(error.text, "v_proj"));
+    close_case();
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_loop_test(tc, merged_in_float32_is_the_same_but_for_rounding, 0, 5);
+    tcase_add_loop_test(tc, merged_in_half_precision_is_near, 0, 5);
+    tcase_add_loop_test(tc, the_bases_own_type_is_kept, 0, 5);
+    tcase_add_test(tc, a_quantised_base_becomes_half_precision);
+    tcase_add_test(tc, a_scaled_rotation_survives_both_ways);
+    tcase_add_test(tc, a_gguf_base_becomes_a_directory);
+    tcase_add_test(tc, a_value_beyond_the_type_and_a_stop_leave_no_file);
+}
+
+FL_TEST_MAIN("merge", add_tests)

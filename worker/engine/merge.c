@@ -1,0 +1,303 @@
+/* merge.c - see merge.h. */
+#include "worker/engine/merge.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "format/narrow.h"
+#include "format/safetensors.h"
+#include "worker/engine/gguf_names.h"
+#include "worker/engine/model_internal.h"
+
+enum { PANEL_FLOATS = 1 << 20, NAME_BYTES = 64 };
+
+/* One file being written. */
+struct output {
+    const struct fl_merge *merge;
+    bool gguf, interleave; /* q and k rows of each head stored interleaved */
+    struct fl_fs_writer file;
+    float *panel;   /* (rows, columns) of one weight, owned */
+    uint8_t *bytes; /* the same as stored, owned */
+};
+
+static enum fl_dtype own_dtype(const struct fl_merge *self, const struct fl_weight *w)
+{
+    if (self->dtype != FL_DTYPE_OTHER)
+        return self->dtype;
+    if (w->dtype == FL_DTYPE_F64)
+        return FL_DTYPE_F32;
+    return w->dtype <= FL_DTYPE_BF16 ? w->dtype : FL_DTYPE_F16;
+}
+
+static enum fl_dtype stored_dtype(const struct output *self, const struct fl_weight *w)
+{
+    return self->gguf && w->vector ? FL_DTYPE_F32 : own_dtype(self->merge, w);
+}
+
+enum fl_dtype fl_merge_dtype(const struct fl_merge *self)
+{
+    return own_dtype(self, fl_model_module_weight(self->model, 0));
+}
+
+/* The adapter's module on this weight; its index, or -1. */
+static int64_t module_of(const struct fl_adapter *adapter, const struct fl_weight *w)
+{
+    for (uint32_t i = 0; adapter && !w->vector && i < adapter->count; i++) {
+        const char *name = adapter->modules[i].module.name;
+        const size_t length = strlen(name);
+        if (strncmp(w->name, name, length) == 0 && strcmp(w->name + length, ".weight") == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* row += s B[row] A */
+static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t row, float *out)
+{
+    const struct fl_lora_module *m = &adapter->modules[index];
+    const double scale = fl_adapter_scale(adapter, index);
+    const size_t in = m->module.in;
+    for (size_t k = 0; k < m->rank; k++) {
+        const float factor = (float)(scale * (double)m->b[row * m->rank + k]);
+        const float *a = m->a + k * in;
+        for (size_t c = 0; c < in; c++)
+            out[c] += factor * a[c];
+    }
+}
+
+/* The row that stands at `row` in the file, in Hugging Face's numbering. */
+static size_t source_row(const struct output *self, const struct fl_weight *w, size_t row)
+{
+    const bool rotated = strstr(w->name, ".q_proj.") || strstr(w->name, ".k_proj.");
+    if (!self->interleave || !rotated)
+        return row;
+    return fl_gguf_interleaved_row(row, fl_model_config(self->merge->model)->head_dim);
+}
+
+/* A vector that is stored interleaved is (n, 1), any other (1, n): here always (n, 1). */
+static void vector_panel(const struct output *self, const struct fl_weight *w)
+{
+    float *values = self->panel, *sorted = self->panel + (size_t)w->rows * w->columns;
+    const size_t n = (size_t)w->rows * w->columns;
+    fl_weight_widen(w, 0, w->rows, values);
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = values[source_row(self, w, i)];
+    memcpy(values, sorted, n * sizeof *values);
+}
+
+static void matrix_panel(const struct output *self, const struct fl_weight *w, int64_t module,
+                         size_t first, size_t count)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        const size_t row = source_row(self, w, first + i);
+        float *out = self->panel + i * w->columns;
+        fl_weight_widen(w, (uint32_t)row, 1, out);
+        if (module >= 0)
+            add_product(self->merge->adapter, (uint32_t)module, row, out);
+    }
+}
+
+static enum fl_status put_panel(struct output *self, const struct fl_weight *w, size_t count,
+                                struct fl_error *error)
+{
+    const enum fl_dtype dtype = stored_dtype(self, w);
+    if (!fl_narrow(dtype, self->panel, count, self->bytes))
+        return fl_fail(error, FL_ERANGE,
+                       "%s: a value is not finite or does not fit %s; try --dtype bf16 or f32",
+                       w->name, fl_dtype_name(dtype));
+    return fl_fs_writer_write(&self->file, self->bytes, count * fl_dtype_block_bytes(dtype), error);
+}
+
+static enum fl_status put_weight(struct output *self, const struct fl_weight *w,
+                                 struct fl_error *error)
+{
+    if (w->vector) {
+        vector_panel(self, w);
+        return put_panel(self, w, (size_t)w->rows * w->columns, error);
+    }
+    const int64_t module = module_of(self->merge->adapter, w);
+    const size_t most = w->columns < PANEL_FLOATS ? PANEL_FLOATS / w->columns : 1;
+    enum fl_status status = FL_OK;
+    for (size_t first = 0, count; status == FL_OK && first < w->rows; first += count) {
+        count = w->rows - first < most ? w->rows - first : most;
+        matrix_panel(self, w, module, first, count);
+        status = put_panel(self, w, count * w->columns, error);
+        if (status == FL_OK && self->merge->stop && atomic_load(self->merge->stop))
+            status = fl_fail(error, FL_ESTOPPED, "stopped while merging");
+    }
+    return status;
+}
+
+static enum fl_status output_open(struct output *self, const struct fl_merge *merge,
+                                  const char *path, struct fl_error *error)
+{
+    size_t widest = PANEL_FLOATS;
+    self->merge = merge;
+    for (uint32_t i = 0; i < fl_model_weight_count(merge->model); i++) {
+        const struct fl_weight *w = fl_model_weight(merge->model, i);
+        const size_t need = w->vector ? 2 * (size_t)w->rows * w->columns : w->columns;
+        widest = need > widest ? need : widest;
+    }
+    self->panel = fl_calloc(widest, sizeof *self->panel);
+    self->bytes = fl_calloc(widest, sizeof(float));
+    if (!self->panel || !self->bytes)
+        return fl_fail_memory(error);
+    return fl_fs_writer_open(&self->file, path, 0644, error);
+}
+
+static void output_close(struct output *self)
+{
+    fl_free(self->panel);
+    fl_free(self->bytes);
+}
+
+/* Shape and type of a weight as it is written; data stays NULL. */
+static struct fl_tensor_view view_of(const struct output *self, const struct fl_weight *w)
+{
+    struct fl_tensor_view view = {.name = w->name,
+                                  .dtype = stored_dtype(self, w),
+                                  .rank = w->vector ? 1 : 2,
+                                  .shape = {w->rows, w->columns}};
+    if (w->vector)
+        view.shape[0] = (uint64_t)w->rows * w->columns;
+    view.bytes = (size_t)w->rows * w->columns * fl_dtype_block_bytes(view.dtype);
+    return view;
+}
+
+static enum fl_status write_safetensors(struct output *self, struct fl_error *error)
+{
+    const struct fl_model *model = self->merge->model;
+    const uint32_t count = fl_model_weight_count(model);
+    struct fl_tensor_view *views = fl_calloc(count, sizeof *views);
+    uint32_t *order = fl_calloc(count, sizeof *order);
+    struct fl_buf header;
+    fl_buf_init(&header, FL_SAFETENSORS_HEADER_MAX);
+    enum fl_status status = views && order ? FL_OK : fl_fail_memory(error);
+    for (uint32_t i = 0; status == FL_OK && i < count; i++)
+        views[i] = view_of(self, fl_model_weight(model, i));
+    if (status == FL_OK)
+        status = fl_safetensors_header(views, count, order, &header, error);
+    if (status == FL_OK)
+        status = fl_fs_writer_write(&self->file, header.data, header.length, error);
+    for (uint32_t i = 0; status == FL_OK && i < count; i++)
+        status = put_weight(self, fl_model_weight(model, order[i]), error);
+    fl_buf_free(&header);
+    fl_free(order);
+    fl_free(views);
+    return status;
+}
+
+enum fl_status fl_merge_safetensors(const struct fl_merge *self, const char *path,
+                                    struct fl_error *error)
+{
+    struct output out = {.file.fd = -1};
+    enum fl_status status = output_open(&out, self, path, error);
+    if (status == FL_OK) {
+        status = write_safetensors(&out, error);
+        if (status == FL_OK)
+            status = fl_fs_writer_commit(&out.file, error);
+        fl_fs_writer_close(&out.file);
+    }
+    output_close(&out);
+    return status;
+}
+
+/* ---- GGUF ---- */
+
+/* Divisors of the rotation's frequencies, which GGUF spells out instead of llama3's formula. */
+static enum fl_status divisors_of(const struct fl_model *model, float **out, struct fl_error *error)
+{
+    const uint32_t half = model->config.head_dim / 2;
+    *out = NULL;
+    if (model->rope.kind != FL_ROPE_LLAMA3 && !model->rope.divisors)
+        return FL_OK;
+    struct fl_rope plain = model->rope;
+    float *scaled = fl_calloc(half, sizeof *scaled), *base = fl_calloc(half, sizeof *base);
+    if (!scaled || !base) {
+        fl_free(scaled);
+        fl_free(base);
+        return fl_fail_memory(error);
+    }
+    plain.divisors = NULL;
+    plain.kind = model->rope.kind == FL_ROPE_LLAMA3 ? FL_ROPE_DEFAULT : model->rope.kind;
+    fl_rope_frequencies(&model->rope, model->config.head_dim, scaled);
+    fl_rope_frequencies(&plain, model->config.head_dim, base);
+    for (uint32_t i = 0; i < half; i++)
+        base[i] = model->rope.divisors ? model->rope.divisors[i] : base[i] / scaled[i];
+    fl_free(scaled);
+    *out = base;
+    return FL_OK;
+}
+
+static enum fl_status add_tensors(const struct output *self, struct fl_gguf_writer *writer,
+                                  struct fl_error *error)
+{
+    for (uint32_t i = 0; i < fl_model_weight_count(self->merge->model); i++) {
+        const struct fl_tensor_view view = view_of(self, fl_model_weight(self->merge->model, i));
+        char name[NAME_BYTES];
+        if (!fl_gguf_tensor_name(view.name, name, sizeof name))
+            return fl_fail(error, FL_EUSAGE, "%s has no name in GGUF files", view.name);
+        fl_gguf_add_tensor(writer, name, view.dtype, view.rank, view.shape);
+    }
+    return FL_OK;
+}
+
+static enum fl_status pad(struct output *self, struct fl_error *error)
+{
+    static const uint8_t zeros[FL_GGUF_ALIGNMENT];
+    return fl_fs_writer_write(&self->file, zeros, fl_gguf_padding(self->file.offset), error);
+}
+
+static enum fl_status write_gguf(struct output *self, struct fl_gguf_writer *writer,
+                                 struct fl_error *error)
+{
+    const struct fl_model *model = self->merge->model;
+    const uint64_t half[] = {model->config.head_dim / 2};
+    struct fl_buf header;
+    float *divisors = NULL;
+    fl_buf_init(&header, SIZE_MAX);
+    enum fl_status status = add_tensors(self, writer, error);
+    if (status == FL_OK)
+        status = divisors_of(model, &divisors, error);
+    if (status == FL_OK && divisors)
+        fl_gguf_add_tensor(writer, "rope_freqs.weight", FL_DTYPE_F32, 1, half);
+    if (status == FL_OK && fl_gguf_writer_header(writer, &header) != FL_OK)
+        status = fl_fail_memory(error);
+    if (status == FL_OK)
+        status = fl_fs_writer_write(&self->file, header.data, header.length, error);
+    for (uint32_t i = 0; status == FL_OK && i < fl_model_weight_count(model); i++) {
+        status = put_weight(self, fl_model_weight(model, i), error);
+        if (status == FL_OK)
+            status = pad(self, error);
+    }
+    if (status == FL_OK && divisors)
+        status = fl_fs_writer_write(&self->file, divisors, half[0] * sizeof *divisors, error);
+    if (status == FL_OK)
+        status = pad(self, error);
+    fl_buf_free(&header);
+    fl_free(divisors);
+    return status;
+}
+
+enum fl_status fl_merge_gguf(const struct fl_merge *self, struct fl_gguf_writer *writer,
+                             const char *path, struct fl_error *error)
+{
+    const char *architecture = fl_gguf_architecture(self->model->config.architecture);
+    struct output out = {.file.fd = -1, .gguf = true};
+    if (!architecture)
+        return fl_fail(error, FL_EUSAGE, "%s has no form in GGUF files here",
+                       self->model->config.architecture);
+    out.interleave = strcmp(architecture, "llama") == 0;
+    enum fl_status status = output_open(&out, self, path, error);
+    if (status == FL_OK) {
+        status = write_gguf(&out, writer, error);
+        if (status == FL_OK)
+            status = fl_fs_writer_commit(&out.file, error);
+        fl_fs_writer_close(&out.file);
+    }
+    output_close(&out);
+    return status;
+}
