@@ -13,7 +13,7 @@ Each run takes rows in file order, two at a time, and wraps around (the last bat
 short). Everything is seeded and float32, except the cross-entropy: over a vocabulary of 49152
 PyTorch's float32 log_softmax gives probabilities that sum to 1 +- 1e-5, which is an error of 1e-4
 in some gradients of the last layer; on the same logits in float64 it is below 1e-5.
-usage: make_models.py [OUT_DIR]
+usage: make_models.py [OUT_DIR [CASE...]]
 """
 import json
 import os
@@ -24,8 +24,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
-                          MistralForCausalLM, get_constant_schedule_with_warmup,
-                          get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup)
+                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
+                          get_linear_schedule_with_warmup)
 
 SCHEDULES = {
     "constant": lambda o, w, n: get_constant_schedule_with_warmup(o, w),
@@ -83,6 +84,13 @@ CASES = {
         lora=dict(r=4, lora_alpha=8,
                   target_modules=["layers.1.self_attn.v_proj", "layers.2.self_attn.q_proj",
                                   "layers.2.mlp.down_proj"])),
+    # q, k and v biases that config.json does not announce, linear rope scaling
+    "qwen2": dict(
+        make=(Qwen2Config, Qwen2ForCausalLM), dtype=torch.float32, lengths=(3, 14, 8, 2, 11),
+        config=dict(vocab_size=79, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
+                    rope_parameters=dict(rope_type="linear", rope_theta=1000.0, factor=3.0)),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
 }
 
 
@@ -99,10 +107,12 @@ def to_old_dialect(folder):
 def make_base(folder, case):
     config_class, model_class = case["make"]
     model = model_class(config_class(**{**SMALL, **case["config"]})).to(case["dtype"])
-    with torch.no_grad():  # norms that differ from one
+    with torch.no_grad():  # norms that differ from one, biases from zero
         for name, p in model.named_parameters():
             if "norm" in name:
                 p.copy_(1 + 0.2 * torch.randn_like(p))
+            elif name.endswith(".bias"):
+                p.copy_(0.3 * torch.randn_like(p))
     kind = {"max_shard_size": case["shard"]} if "shard" in case else {}
     model.save_pretrained(folder, **kind)
     os.remove(os.path.join(folder, "generation_config.json"))
@@ -245,8 +255,8 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "cases")
     torch.set_num_threads(1)
-    for name, case in CASES.items():
-        make_case(out, name, case)
+    for name in sys.argv[2:] or CASES:
+        make_case(out, name, CASES[name])
 
 
 if __name__ == "__main__":

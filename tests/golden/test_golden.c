@@ -1,8 +1,8 @@
 /*
- * The engine against frozen results of transformers and PEFT (make_models.py, make_gguf.py,
- * make_blocks.py, make_smollm2.py say how they came about). Bounds: logits 1e-4 of the largest
- * logit, losses 1e-5, every LoRA gradient 1e-4, the adapter after 5 AdamW steps 1e-3 of its change
- * (Frobenius norms).
+ * The engine against frozen results of transformers and PEFT (make_models.py, make_gguf_cases.py,
+ * make_gguf.py, make_blocks.py, make_smollm2.py say how they came about). Bounds: logits 1e-4 of
+ * the largest logit, losses 1e-5, every LoRA gradient 1e-4, the adapter after 5 AdamW steps 1e-3 of
+ * its change (Frobenius norms).
  *
  *   test_golden          the tiny models under tests/golden/
  *   test_golden --real   SmolLM2-135M, whose GGUF file $FEDLORA_MODEL names; exit 77 without it
@@ -32,8 +32,13 @@ struct golden {
 };
 
 static const struct golden tiny[] = {
-    {"cases/gqa-tied", NULL},     {"cases/untied-headdim", NULL}, {"cases/llama3-rope", NULL},
-    {"cases/sharded-bf16", NULL}, {"cases/mistral-f16", NULL},
+    {"cases/gqa-tied", NULL},
+    {"cases/untied-headdim", NULL},
+    {"cases/llama3-rope", NULL},
+    {"cases/sharded-bf16", NULL},
+    {"cases/mistral-f16", NULL},
+    {"cases/qwen2", NULL},
+    {"cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
 };
 static struct golden real[] = {{"smollm2", NULL}};
 static const struct golden *cases = tiny;

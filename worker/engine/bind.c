@@ -10,8 +10,8 @@ static uint32_t find_module(const struct fl_model *model, const struct fl_module
     const struct fl_inventory *inventory = &model->inventory;
     if (module->layer >= model->config.layers)
         return inventory->count;
-    const uint32_t low = module->layer * FL_LINEAR_COUNT;
-    for (uint32_t i = low; i < inventory->count && i < low + FL_LINEAR_COUNT; i++)
+    const uint32_t low = module->layer * model->kind_count;
+    for (uint32_t i = low; i < inventory->count && i < low + model->kind_count; i++)
         if (strcmp(inventory->modules[i].name, module->name) == 0)
             return i;
     return inventory->count;
@@ -24,12 +24,13 @@ static void bind_base(struct fl_engine *self)
         struct fl_engine_block *to = &self->blocks[l];
         to->norm1 = from->norm1;
         to->norm2 = from->norm2;
-        for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++) {
-            const struct fl_weight *weight = &self->model->weights[from->linears[i]];
-            to->linears[i] = (struct fl_linear){.weight = weight,
-                                                .bias = from->bias[i],
-                                                .out = weight->rows,
-                                                .in = weight->columns};
+        for (uint32_t i = 0; i < self->model->kind_count; i++) {
+            const enum fl_linear_kind kind = self->model->kinds[i];
+            const struct fl_weight *weight = &self->model->weights[from->linears[kind]];
+            to->linears[kind] = (struct fl_linear){.weight = weight,
+                                                   .bias = from->bias[kind],
+                                                   .out = weight->rows,
+                                                   .in = weight->columns};
         }
     }
 }
@@ -38,7 +39,9 @@ static enum fl_status bind_module(struct fl_engine *self, uint32_t index, struct
 {
     const struct fl_lora_module *from = &self->adapter->modules[index];
     uint32_t at = find_module(self->model, &from->module);
-    struct fl_linear *to = &self->blocks[at / FL_LINEAR_COUNT].linears[at % FL_LINEAR_COUNT];
+    const struct fl_model *model = self->model;
+    const enum fl_linear_kind kind = model->kinds[at % model->kind_count];
+    struct fl_linear *to = &self->blocks[at / model->kind_count].linears[kind];
     if (to->rank)
         return fl_fail(error, FL_EINVAL, "the adapter names %s twice", from->module.name);
     to->rank = from->rank;

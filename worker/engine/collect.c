@@ -6,10 +6,6 @@
 #include "base/alloc.h"
 #include "worker/engine/model_internal.h"
 
-static const char *const LINEARS[FL_LINEAR_COUNT] = {
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-
 /* (out, in) of one linear kind. */
 static void linear_shape(const struct fl_model_config *c, enum fl_linear_kind kind, uint32_t *out,
                          uint32_t *in)
@@ -76,17 +72,26 @@ static enum fl_status collect_vector(const struct collector *c, uint32_t n, uint
     return FL_OK;
 }
 
+/* "model.layers.3." + part + suffix */
+static void block_name(const struct fl_model *m, uint32_t layer, const char *part,
+                       const char *suffix, char name[FL_MODULE_NAME_BYTES])
+{
+    (void)snprintf(name, FL_MODULE_NAME_BYTES, "%s.%u.%s%s", m->arch->names->block.hf, layer, part,
+                   suffix);
+}
+
 static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
                                      enum fl_linear_kind kind)
 {
     struct fl_model *m = c->model;
     struct fl_block *block = &m->blocks[layer];
     struct fl_module *module = &m->inventory.modules[m->inventory.count++];
+    const char *part = m->arch->names->linears[kind].hf;
     char name[FL_MODULE_NAME_BYTES];
     module->layer = layer;
     linear_shape(&m->config, kind, &module->out, &module->in);
-    (void)snprintf(module->name, sizeof module->name, "model.layers.%u.%s", layer, LINEARS[kind]);
-    (void)snprintf(name, sizeof name, "model.layers.%u.%s.weight", layer, LINEARS[kind]);
+    block_name(m, layer, part, "", module->name);
+    block_name(m, layer, part, ".weight", name);
     enum fl_status status = collect(c, module->out, module->in, name, &block->linears[kind]);
     if (status)
         return status;
@@ -95,22 +100,24 @@ static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
     m->weights[block->linears[kind]].interleave = interleave;
     if (!m->biases[kind])
         return FL_OK;
-    (void)snprintf(name, sizeof name, "model.layers.%u.%s.bias", layer, LINEARS[kind]);
+    block_name(m, layer, part, ".bias", name);
     return collect_vector(c, module->out, interleave, name, &block->bias[kind]);
 }
 
 static enum fl_status collect_block(const struct collector *c, uint32_t layer)
 {
-    struct fl_block *block = &c->model->blocks[layer];
-    const uint32_t d = c->model->config.hidden;
+    const struct fl_model *m = c->model;
+    const struct fl_arch_names *names = m->arch->names;
+    struct fl_block *block = &m->blocks[layer];
+    const uint32_t d = m->config.hidden;
     char name[FL_MODULE_NAME_BYTES];
-    (void)snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", layer);
+    block_name(m, layer, names->norm1.hf, ".weight", name);
     enum fl_status status = collect_vector(c, d, 0, name, &block->norm1);
-    (void)snprintf(name, sizeof name, "model.layers.%u.post_attention_layernorm.weight", layer);
+    block_name(m, layer, names->norm2.hf, ".weight", name);
     if (!status)
         status = collect_vector(c, d, 0, name, &block->norm2);
-    for (enum fl_linear_kind k = 0; !status && k < FL_LINEAR_COUNT; k++)
-        status = collect_linear(c, layer, k);
+    for (uint32_t i = 0; !status && i < m->kind_count; i++)
+        status = collect_linear(c, layer, m->kinds[i]);
     return status;
 }
 
@@ -118,8 +125,12 @@ static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
 {
     const struct fl_model_config *c = &m->config;
     size_t vectors = c->hidden, weights = 3;
+    m->kind_count = 0;
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++) {
         uint32_t out, in;
+        if (!m->arch->names->linears[k].hf)
+            continue;
+        m->kinds[m->kind_count++] = k;
         linear_shape(c, k, &out, &in);
         vectors += m->biases[k] ? (size_t)out * c->layers : 0;
     }
@@ -141,8 +152,9 @@ static enum fl_status collect_head(const struct collector *c)
     m->head = 0;
     if (m->config.tied)
         return FL_OK;
-    enum fl_status status = collect(c, m->config.vocab, m->config.hidden, "lm_head.weight",
-                                    &m->head);
+    char name[FL_MODULE_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s.weight", m->arch->names->head.hf);
+    enum fl_status status = collect(c, m->config.vocab, m->config.hidden, name, &m->head);
     if (status != FL_ENOTFOUND)
         return status;
     m->config.tied = true;
@@ -154,14 +166,18 @@ enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
 {
     const struct collector c = {self, find, error};
     const struct fl_model_config *config = &self->config;
+    const struct fl_arch_names *names = self->arch->names;
+    char name[FL_MODULE_NAME_BYTES];
     uint32_t index;
     enum fl_status status = allocate(self, error);
+    (void)snprintf(name, sizeof name, "%s.weight", names->embedding.hf);
     if (!status)
-        status = collect(&c, config->vocab, config->hidden, "model.embed_tokens.weight", &index);
+        status = collect(&c, config->vocab, config->hidden, name, &index);
     for (uint32_t l = 0; !status && l < config->layers; l++)
         status = collect_block(&c, l);
+    (void)snprintf(name, sizeof name, "%s.weight", names->final_norm.hf);
     if (!status)
-        status = collect_vector(&c, config->hidden, 0, "model.norm.weight", &self->norm);
+        status = collect_vector(&c, config->hidden, 0, name, &self->norm);
     if (!status)
         status = collect_head(&c);
     if (status == FL_ENOTFOUND) /* a missing tensor makes the file bad, not the path */

@@ -13,7 +13,7 @@ enum { CONFIG_BYTES_MAX = 1 << 20 };
 /* Members that would change the numbers and that are not built: refused unless absent or this. */
 static const struct {
     const char *key, *only;
-} FIXED[] = {{"hidden_act", "silu"}, {"quantization_config", NULL}, {"layer_types", NULL}};
+} FIXED[] = {{"hidden_act", "silu"}, {"quantization_config", NULL}};
 
 static enum fl_status bad(struct fl_error *error, const char *path, const char *key)
 {
@@ -34,31 +34,28 @@ static enum fl_status refuse_unbuilt(const json_t *root, const char *path, struc
     return FL_OK;
 }
 
-static enum fl_status read_architecture(struct fl_model_config *c, const json_t *root,
-                                        const char *path, struct fl_error *error)
+static enum fl_status read_architecture(struct fl_model *self, const json_t *root, const char *path,
+                                        struct fl_error *error)
 {
-    static const char *const KNOWN[] = {"LlamaForCausalLM", "MistralForCausalLM"};
-    static const char *const TYPES[] = {"llama", "mistral"};
     const char *name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
     const char *type = json_string_value(json_object_get(root, "model_type"));
-    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
-        if (name ? strcmp(name, KNOWN[i]) == 0 : type && strcmp(type, TYPES[i]) == 0) {
-            (void)snprintf(c->architecture, sizeof c->architecture, "%s", KNOWN[i]);
-            return FL_OK;
-        }
+    char known[256];
+    self->arch = fl_arch_find(name, type);
+    if (self->arch) {
+        (void)snprintf(self->config.architecture, sizeof self->config.architecture, "%s",
+                       self->arch->name);
+        return FL_OK;
     }
-    return fl_fail(error, FL_EFORMAT,
-                   "%s: architecture %s is not supported (LlamaForCausalLM and "
-                   "MistralForCausalLM are)",
-                   path,
-                   name   ? name
-                   : type ? type
-                          : "(none)");
+    fl_arch_list(false, known, sizeof known);
+    const char *what = name ? name : type ? type : "(none)";
+    return fl_fail(error, FL_EFORMAT, "%s: architecture %s is not supported; those that are: %s",
+                   path, what, known);
 }
 
-static enum fl_status read_sizes(struct fl_model_config *c, const json_t *root, const char *path,
+static enum fl_status read_sizes(struct fl_model *self, const json_t *root, const char *path,
                                  struct fl_error *error)
 {
+    struct fl_model_config *c = &self->config;
     const struct {
         const char *key;
         uint32_t fallback, *out;
@@ -67,7 +64,7 @@ static enum fl_status read_sizes(struct fl_model_config *c, const json_t *root, 
                   {"num_hidden_layers", 0, &c->layers},
                   {"num_attention_heads", 0, &c->heads},
                   {"num_key_value_heads", 0, &c->kv_heads},
-                  {"head_dim", 0, &c->head_dim},
+                  {"head_dim", self->arch->head_dim, &c->head_dim},
                   {"vocab_size", 0, &c->vocab},
                   {"max_position_embeddings", 0, &c->max_positions}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
@@ -77,15 +74,61 @@ static enum fl_status read_sizes(struct fl_model_config *c, const json_t *root, 
         c->kv_heads = c->heads;
     if (!c->head_dim && c->heads && c->hidden % c->heads == 0)
         c->head_dim = c->hidden / c->heads;
-    const bool mistral = strcmp(c->architecture, "MistralForCausalLM") == 0;
-    const json_t *window = json_object_get(root, "sliding_window");
-    if (mistral && !window)
-        c->sliding_window = 4096; /* MistralConfig's default */
-    else if (mistral && fl_json_u32(root, "sliding_window", 0, &c->sliding_window))
-        return bad(error, path, "sliding_window");
     if (fl_json_double(root, "rms_norm_eps", 1e-6, &c->norm_epsilon))
         return bad(error, path, "rms_norm_eps");
     return FL_OK;
+}
+
+/* sliding_window: absent takes its default where windows are on, null switches them off. */
+static enum fl_status read_window(struct fl_model *self, const json_t *root, const char *path,
+                                  struct fl_error *error)
+{
+    enum { WINDOW_DEFAULT = 4096, UPPER_DEFAULT = 28 };
+    struct fl_model_config *c = &self->config;
+    bool on = self->arch->windows == FL_WINDOW_EVERYWHERE;
+    c->sliding_from = 0;
+    if (self->arch->windows == FL_WINDOW_UPPER) {
+        if (fl_json_bool(root, "use_sliding_window", false, &on))
+            return bad(error, path, "use_sliding_window");
+        if (fl_json_u32(root, "max_window_layers", UPPER_DEFAULT, &c->sliding_from))
+            return bad(error, path, "max_window_layers");
+    }
+    const uint32_t fallback = json_object_get(root, "sliding_window") ? 0 : WINDOW_DEFAULT;
+    if (on && fl_json_u32(root, "sliding_window", fallback, &c->sliding_window))
+        return bad(error, path, "sliding_window");
+    return FL_OK;
+}
+
+/* layer_types, as transformers 5 writes them: full layers first, sliding ones above. */
+static enum fl_status read_layer_types(struct fl_model *self, const json_t *root, const char *path,
+                                       struct fl_error *error)
+{
+    struct fl_model_config *c = &self->config;
+    const json_t *types = json_object_get(root, "layer_types");
+    const char *key = "layer_types";
+    if (!types || json_is_null(types))
+        return FL_OK;
+    if (!json_is_array(types) || json_array_size(types) != c->layers)
+        return bad(error, path, key);
+    uint32_t from = c->layers;
+    for (uint32_t l = 0; l < c->layers; l++) {
+        const char *type = json_string_value(json_array_get(types, l));
+        const bool sliding = type && strcmp(type, "sliding_attention") == 0;
+        if (!sliding && (!type || strcmp(type, "full_attention") != 0))
+            return fl_fail(error, FL_EFORMAT, "%s: layer_types of kind %s are not supported", path,
+                           type ? type : "(no text)");
+        if (!sliding && from < l)
+            return fl_fail(
+                error, FL_EFORMAT,
+                "%s: layer_types with a full layer above a sliding one are not supported", path);
+        from = sliding && from > l ? l : from;
+    }
+    if (self->arch->windows == FL_WINDOW_UPPER)
+        c->sliding_from = from;
+    const uint32_t stated = c->sliding_window ? c->sliding_from : c->layers;
+    return stated == from
+               ? FL_OK
+               : fl_fail(error, FL_EFORMAT, "%s: layer_types and sliding_window differ", path);
 }
 
 /* An id, or the first of a list of ids; -1 when absent. */
@@ -115,7 +158,9 @@ static enum fl_status read_flags(struct fl_model *self, const json_t *root, cons
     if (fl_json_bool(root, "mlp_bias", false, &mlp))
         return bad(error, path, "mlp_bias");
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
-        self->biases[k] = k <= FL_LINEAR_O ? attention : mlp;
+        self->biases[k] = self->arch->biases == FL_BIAS_QKV ? k <= FL_LINEAR_V
+                          : k <= FL_LINEAR_O                ? attention
+                                                            : mlp;
     if (read_id(root, "bos_token_id", &self->config.bos_id))
         return bad(error, path, "bos_token_id");
     if (read_id(root, "eos_token_id", &self->config.eos_id))
@@ -170,11 +215,15 @@ enum fl_status fl_model_read_config(struct fl_model *self, const char *path, str
     if (!status && !json_is_object(root))
         status = fl_fail(error, FL_EFORMAT, "%s: it is not a JSON object", path);
     if (!status)
-        status = read_architecture(&self->config, root, path, error);
+        status = read_architecture(self, root, path, error);
     if (!status)
         status = refuse_unbuilt(root, path, error);
     if (!status)
-        status = read_sizes(&self->config, root, path, error);
+        status = read_sizes(self, root, path, error);
+    if (!status)
+        status = read_window(self, root, path, error);
+    if (!status)
+        status = read_layer_types(self, root, path, error);
     if (!status)
         status = read_flags(self, root, path, error);
     if (!status)

@@ -40,8 +40,8 @@ const struct fl_weight *fl_model_module_weight(const struct fl_model *self, uint
 {
     if (index >= self->inventory.count)
         return NULL;
-    const struct fl_block *block = &self->blocks[index / FL_LINEAR_COUNT];
-    return &self->weights[block->linears[index % FL_LINEAR_COUNT]];
+    const struct fl_block *block = &self->blocks[index / self->kind_count];
+    return &self->weights[block->linears[self->kinds[index % self->kind_count]]];
 }
 
 static bool within(uint32_t value, uint32_t low, uint32_t high)

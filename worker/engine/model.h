@@ -3,9 +3,10 @@
  * the type that the file stores (mapped, never copied whole).
  *
  * Reads a Hugging Face directory (config.json in both dialects, *.safetensors with or without an
- * index) and one GGUF file (architecture "llama"). Either way names, row order and shapes seen
- * here are Hugging Face's: GGUF's interleaved q and k rows are put back when they are widened.
- * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...) and MistralForCausalLM.
+ * index) and one GGUF file. Either way names, row order and shapes seen here are Hugging Face's:
+ * GGUF's interleaved q and k rows are put back when they are widened.
+ * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
+ * Qwen2ForCausalLM (Qwen2, Qwen2.5). In GGUF: "llama" (which Mistral is called too), "qwen2".
  * Anything that would change the numbers and is not built is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's
@@ -34,6 +35,7 @@ struct fl_model_config {
     uint32_t vocab;           /* rows of the embedding */
     uint32_t max_positions;   /* context length the model was made for; 0: not stated */
     uint32_t sliding_window;  /* 0: none; longer rows are refused */
+    uint32_t sliding_from;    /* the lowest layer that has the window */
     double norm_epsilon;
     bool tied;              /* the output head is the embedding */
     int32_t bos_id, eos_id; /* -1: not stated (eos: the first where a list is given) */

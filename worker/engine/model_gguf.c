@@ -1,6 +1,6 @@
 /*
- * model_gguf.c - a GGUF file of architecture "llama": metadata into the configuration, tensors
- * under their Hugging Face names. q and k rows of each head are stored interleaved there.
+ * model_gguf.c - a GGUF file: metadata into the configuration, tensors under their Hugging Face
+ * names. Architecture "llama" stores the q and k rows of each head interleaved.
  */
 #include <stdio.h>
 #include <string.h>
@@ -8,41 +8,52 @@
 #include "base/alloc.h"
 #include "worker/engine/model_internal.h"
 
-/* Hugging Face's names behind "model.layers.N." and GGUF's behind "blk.N." */
-static const char *const BLOCK_NAMES[][2] = {
-    {"input_layernorm", "attn_norm"}, {"post_attention_layernorm", "ffn_norm"},
-    {"self_attn.q_proj", "attn_q"},   {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},   {"self_attn.o_proj", "attn_output"},
-    {"mlp.gate_proj", "ffn_gate"},    {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"}};
-static const char *const TOP_NAMES[][2] = {{"model.embed_tokens.weight", "token_embd.weight"},
-                                           {"model.norm.weight", "output_norm.weight"},
-                                           {"lm_head.weight", "output.weight"}};
+enum { KEY_BYTES = 96 };
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
+/* Is `name` this one? Then *rest is what follows it: ".weight", ".bias". */
+static bool begins(const char *name, const struct fl_name *wanted, const char **rest)
+{
+    const size_t length = wanted->hf ? strlen(wanted->hf) : 0;
+    if (!length || strncmp(name, wanted->hf, length) != 0 || name[length] != '.')
+        return false;
+    *rest = name + length;
+    return true;
+}
+
+/* "mlp.up_proj.weight" -> "ffn_up", ".weight"; NULL: no such part of a block. */
+static const char *translate_part(const struct fl_arch_names *names, const char *part,
+                                  const char **rest)
+{
+    const struct fl_name *const norms[] = {&names->norm1, &names->norm2};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        if (begins(part, norms[i], rest))
+            return norms[i]->gguf;
+    for (unsigned k = 0; k < FL_LINEAR_COUNT; k++)
+        if (begins(part, &names->linears[k], rest))
+            return names->linears[k].gguf;
+    return NULL;
+}
 
 /* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: no such name. */
-static bool translate(const char *name, char *out, size_t out_bytes)
+static bool translate(const struct fl_arch_names *names, const char *name, char *out,
+                      size_t out_bytes)
 {
+    const struct fl_name *const tops[] = {&names->embedding, &names->final_norm, &names->head};
+    const char *rest;
     unsigned layer;
     int used = 0;
-    for (size_t i = 0; i < COUNT(TOP_NAMES); i++) {
-        if (strcmp(name, TOP_NAMES[i][0]) == 0) {
-            (void)snprintf(out, out_bytes, "%s", TOP_NAMES[i][1]);
+    for (size_t i = 0; i < sizeof tops / sizeof *tops; i++) {
+        if (begins(name, tops[i], &rest)) {
+            (void)snprintf(out, out_bytes, "%s%s", tops[i]->gguf, rest);
             return true;
         }
     }
-    if (sscanf(name, "model.layers.%u.%n", &layer, &used) != 1 || !used)
+    if (!begins(name, &names->block, &rest) || sscanf(rest, ".%u.%n", &layer, &used) != 1 || !used)
         return false;
-    for (size_t i = 0; i < COUNT(BLOCK_NAMES); i++) {
-        const size_t length = strlen(BLOCK_NAMES[i][0]);
-        if (strncmp(name + used, BLOCK_NAMES[i][0], length) == 0 && name[used + length] == '.') {
-            (void)snprintf(out, out_bytes, "blk.%u.%s%s", layer, BLOCK_NAMES[i][1],
-                           name + used + length);
-            return true;
-        }
-    }
-    return false;
+    const char *part = translate_part(names, rest + used, &rest);
+    if (part)
+        (void)snprintf(out, out_bytes, "%s.%u.%s%s", names->block.gguf, layer, part, rest);
+    return part != NULL;
 }
 
 static enum fl_status find_tensor(const struct fl_model *self, const char *name,
@@ -50,7 +61,7 @@ static enum fl_status find_tensor(const struct fl_model *self, const char *name,
 {
     char stored[FL_MODULE_NAME_BYTES];
     const struct fl_tensor_view *view = NULL;
-    if (translate(name, stored, sizeof stored))
+    if (translate(self->arch->names, name, stored, sizeof stored))
         view = fl_gguf_find(self->gguf, stored);
     if (!view)
         return fl_fail(error, FL_ENOTFOUND, "the model has no tensor for %s", name);
@@ -58,45 +69,61 @@ static enum fl_status find_tensor(const struct fl_model *self, const char *name,
     return FL_OK;
 }
 
-/* llama.KEY as u32; absent gives fallback, of which 0 means required. */
-static enum fl_status read_u32(const struct fl_gguf *gguf, const char *key, uint32_t fallback,
+/* "llama.block_count": this architecture's own key. */
+static const char *own(const struct fl_model *self, const char *key, char text[KEY_BYTES])
+{
+    (void)snprintf(text, KEY_BYTES, "%s.%s", self->arch->gguf, key);
+    return text;
+}
+
+static bool has(const struct fl_model *self, const char *key)
+{
+    char text[KEY_BYTES];
+    return fl_gguf_has(self->gguf, own(self, key, text));
+}
+
+/* Its value as u32; absent gives fallback, of which 0 means required. */
+static enum fl_status read_u32(const struct fl_model *self, const char *key, uint32_t fallback,
                                uint32_t *out, struct fl_error *error)
 {
+    char text[KEY_BYTES];
     uint64_t value = fallback;
-    enum fl_status status = fl_gguf_u64(gguf, key, &value);
+    enum fl_status status = fl_gguf_u64(self->gguf, own(self, key, text), &value);
     if (status == FL_ENOTFOUND && fallback)
         status = FL_OK;
     if (status || value > UINT32_MAX)
-        return fl_fail(error, FL_EFORMAT, "metadata %s is missing or no valid number", key);
+        return fl_fail(error, FL_EFORMAT, "metadata %s is missing or no valid number", text);
     *out = (uint32_t)value;
     return FL_OK;
 }
 
-static enum fl_status read_double(const struct fl_gguf *gguf, const char *key, double fallback,
+static enum fl_status read_double(const struct fl_model *self, const char *key, double fallback,
                                   double *out, struct fl_error *error)
 {
+    char text[KEY_BYTES];
     *out = fallback;
-    enum fl_status status = fl_gguf_f64(gguf, key, out);
+    enum fl_status status = fl_gguf_f64(self->gguf, own(self, key, text), out);
     if (status && status != FL_ENOTFOUND)
-        return fl_fail(error, FL_EFORMAT, "metadata %s is no number", key);
+        return fl_fail(error, FL_EFORMAT, "metadata %s is no number", text);
     return FL_OK;
 }
 
-static bool string_is(const struct fl_gguf *gguf, const char *key, const char *wanted)
+static bool string_is(const struct fl_model *self, const char *key, const char *wanted)
 {
+    char name[KEY_BYTES];
     struct fl_gguf_string text;
-    return !fl_gguf_string(gguf, key, &text) && text.length == strlen(wanted) &&
-           memcmp(text.data, wanted, text.length) == 0;
+    return !fl_gguf_string(self->gguf, own(self, key, name), &text) &&
+           text.length == strlen(wanted) && memcmp(text.data, wanted, text.length) == 0;
 }
 
 /* head_count_kv may be one number or one a layer; they must be equal here. */
 static enum fl_status read_kv_heads(struct fl_model *self, struct fl_error *error)
 {
-    const char *key = "llama.attention.head_count_kv";
+    char key[KEY_BYTES];
     struct fl_model_config *c = &self->config;
     struct fl_gguf_array array;
-    if (fl_gguf_array(self->gguf, key, &array))
-        return read_u32(self->gguf, key, c->heads, &c->kv_heads, error);
+    if (fl_gguf_array(self->gguf, own(self, "attention.head_count_kv", key), &array))
+        return read_u32(self, "attention.head_count_kv", c->heads, &c->kv_heads, error);
     for (uint64_t i = 0; i < array.count; i++)
         if (fl_gguf_array_i64(&array, i) != fl_gguf_array_i64(&array, 0))
             return fl_fail(error, FL_EFORMAT, "%s differs from layer to layer", key);
@@ -108,25 +135,24 @@ static enum fl_status read_kv_heads(struct fl_model *self, struct fl_error *erro
 static enum fl_status read_sizes(struct fl_model *self, struct fl_error *error)
 {
     struct fl_model_config *c = &self->config;
-    const struct fl_gguf *g = self->gguf;
-    enum fl_status status = read_u32(g, "llama.embedding_length", 0, &c->hidden, error);
+    enum fl_status status = read_u32(self, "embedding_length", 0, &c->hidden, error);
     if (!status)
-        status = read_u32(g, "llama.feed_forward_length", 0, &c->ffn, error);
+        status = read_u32(self, "feed_forward_length", 0, &c->ffn, error);
     if (!status)
-        status = read_u32(g, "llama.block_count", 0, &c->layers, error);
+        status = read_u32(self, "block_count", 0, &c->layers, error);
     if (!status)
-        status = read_u32(g, "llama.attention.head_count", 0, &c->heads, error);
+        status = read_u32(self, "attention.head_count", 0, &c->heads, error);
     if (!status)
         status = read_kv_heads(self, error);
     if (!status && c->heads)
-        status = read_u32(g, "llama.attention.key_length",
+        status = read_u32(self, "attention.key_length",
                           c->hidden >= c->heads ? c->hidden / c->heads : 1, &c->head_dim, error);
-    if (!status && fl_gguf_has(g, "llama.context_length"))
-        status = read_u32(g, "llama.context_length", 0, &c->max_positions, error);
-    if (!status && fl_gguf_has(g, "llama.attention.sliding_window"))
-        status = read_u32(g, "llama.attention.sliding_window", 0, &c->sliding_window, error);
+    if (!status && has(self, "context_length"))
+        status = read_u32(self, "context_length", 0, &c->max_positions, error);
+    if (!status && has(self, "attention.sliding_window"))
+        status = read_u32(self, "attention.sliding_window", 0, &c->sliding_window, error);
     if (!status)
-        status = read_double(g, "llama.attention.layer_norm_rms_epsilon", 1e-5, &c->norm_epsilon,
+        status = read_double(self, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_epsilon,
                              error);
     return status;
 }
@@ -135,24 +161,24 @@ static enum fl_status read_sizes(struct fl_model *self, struct fl_error *error)
 static enum fl_status read_rope(struct fl_model *self, struct fl_error *error)
 {
     struct fl_rope *rope = &self->rope;
-    const struct fl_gguf *g = self->gguf;
     uint32_t rotated;
-    enum fl_status status = read_double(g, "llama.rope.freq_base", 10000.0, &rope->theta, error);
+    enum fl_status status = read_double(self, "rope.freq_base", 10000.0, &rope->theta, error);
     if (!status)
-        status = read_double(g, "llama.rope.scaling.factor", 1.0, &rope->factor, error);
-    if (!status && fl_gguf_has(g, "llama.rope.scale_linear"))
-        status = read_double(g, "llama.rope.scale_linear", 1.0, &rope->factor, error);
+        status = read_double(self, "rope.scaling.factor", 1.0, &rope->factor, error);
+    if (!status && has(self, "rope.scale_linear"))
+        status = read_double(self, "rope.scale_linear", 1.0, &rope->factor, error);
     if (!status)
-        status = read_u32(g, "llama.rope.dimension_count", self->config.head_dim, &rotated, error);
+        status = read_u32(self, "rope.dimension_count", self->config.head_dim, &rotated, error);
     if (status)
         return status;
     if (rotated != self->config.head_dim)
         return fl_fail(error, FL_EFORMAT, "partial rotation is not supported");
-    const char *key = "llama.rope.scaling.type";
-    if (string_is(g, key, "linear") || fl_gguf_has(g, "llama.rope.scale_linear"))
+    const char *key = "rope.scaling.type";
+    if (string_is(self, key, "linear") || has(self, "rope.scale_linear"))
         rope->kind = FL_ROPE_LINEAR;
-    else if (fl_gguf_has(g, key) && !string_is(g, key, "none"))
-        return fl_fail(error, FL_EFORMAT, "this rope scaling (%s) is not supported", key);
+    else if (has(self, key) && !string_is(self, key, "none"))
+        return fl_fail(error, FL_EFORMAT, "this rope scaling (%s.%s) is not supported",
+                       self->arch->gguf, key);
     return FL_OK;
 }
 
@@ -182,33 +208,52 @@ static int32_t token_id(const struct fl_gguf *gguf, const char *key)
     return fl_gguf_u64(gguf, key, &value) || value > FL_VOCAB_MAX ? -1 : (int32_t)value;
 }
 
+static enum fl_status read_architecture(struct fl_model *self, struct fl_error *error)
+{
+    struct fl_gguf_string name;
+    char known[256];
+    if (!fl_gguf_string(self->gguf, "general.architecture", &name))
+        self->arch = fl_arch_find_gguf(name.data, name.length);
+    if (!self->arch) {
+        fl_arch_list(true, known, sizeof known);
+        return fl_fail(error, FL_EFORMAT,
+                       "only GGUF models of these architectures are supported: %s", known);
+    }
+    (void)snprintf(self->config.architecture, sizeof self->config.architecture, "%s",
+                   self->arch->name);
+    return FL_OK;
+}
+
+/* Which linears have a bias: the first block shows it. */
+static void see_biases(struct fl_model *self)
+{
+    char name[FL_MODULE_NAME_BYTES];
+    for (unsigned k = 0; k < FL_LINEAR_COUNT; k++) {
+        const char *part = self->arch->names->linears[k].gguf;
+        (void)snprintf(name, sizeof name, "blk.0.%s.bias", part ? part : "");
+        self->biases[k] = part && fl_gguf_find(self->gguf, name);
+    }
+}
+
 static enum fl_status read_metadata(struct fl_model *self, const char *path, struct fl_error *error)
 {
     struct fl_model_config *c = &self->config;
-    if (!string_is(self->gguf, "general.architecture", "llama"))
-        return fl_fail(error, FL_EFORMAT,
-                       "%s: only GGUF models of architecture llama are "
-                       "supported",
-                       path);
-    (void)snprintf(c->architecture, sizeof c->architecture, "LlamaForCausalLM");
-    enum fl_status status = read_sizes(self, error);
+    enum fl_status status = read_architecture(self, error);
+    if (!status)
+        status = read_sizes(self, error);
     if (!status)
         status = read_rope(self, error);
-    const struct fl_tensor_view *embedding = fl_gguf_find(self->gguf, "token_embd.weight");
-    if (!status && (!embedding || embedding->rank != 2 || embedding->shape[0] > FL_VOCAB_MAX))
-        status = fl_fail(error, FL_EFORMAT, "token_embd.weight is missing or of a wrong shape");
     if (status)
         return status;
+    const struct fl_tensor_view *embedding = fl_gguf_find(self->gguf, "token_embd.weight");
+    if (!embedding || embedding->rank != 2 || embedding->shape[0] > FL_VOCAB_MAX)
+        return fl_fail(error, FL_EFORMAT, "token_embd.weight is missing or of a wrong shape");
     c->vocab = (uint32_t)embedding->shape[0];
     c->tied = !fl_gguf_find(self->gguf, "output.weight");
     c->bos_id = token_id(self->gguf, "tokenizer.ggml.bos_token_id");
     c->eos_id = token_id(self->gguf, "tokenizer.ggml.eos_token_id");
-    self->interleaved = true;
-    char name[FL_MODULE_NAME_BYTES];
-    for (unsigned k = 0; k < FL_LINEAR_COUNT; k++) {
-        (void)snprintf(name, sizeof name, "blk.0.%s.bias", BLOCK_NAMES[2 + k][1]);
-        self->biases[k] = fl_gguf_find(self->gguf, name) != NULL;
-    }
+    self->interleaved = self->arch->interleaved;
+    see_biases(self);
     return fl_model_check_config(self, path, error);
 }
 

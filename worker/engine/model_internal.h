@@ -5,20 +5,9 @@
 #include "base/fs.h"
 #include "format/gguf.h"
 #include "format/safetensors.h"
+#include "worker/engine/arch.h"
 #include "worker/engine/model.h"
 #include "worker/engine/rope.h"
-
-/* The linears of a block, in the inventory's order. */
-enum fl_linear_kind {
-    FL_LINEAR_Q,
-    FL_LINEAR_K,
-    FL_LINEAR_V,
-    FL_LINEAR_O,
-    FL_LINEAR_GATE,
-    FL_LINEAR_UP,
-    FL_LINEAR_DOWN,
-    FL_LINEAR_COUNT
-};
 
 /* One transformer block; indices into fl_model.weights, vectors as float32. */
 struct fl_block {
@@ -28,9 +17,12 @@ struct fl_block {
 };
 
 struct fl_model {
+    const struct fl_arch *arch;
     struct fl_model_config config;
     struct fl_rope rope;
-    struct fl_inventory inventory; /* layers * FL_LINEAR_COUNT entries */
+    enum fl_linear_kind kinds[FL_LINEAR_COUNT]; /* the linears that a block has, in order */
+    uint32_t kind_count;
+    struct fl_inventory inventory; /* layers * kind_count entries */
     struct fl_weight *weights;     /* owned; weights[0] is the embedding */
     uint32_t weight_count;
     uint32_t head;           /* index of the output head in weights: 0 when tied */
@@ -49,12 +41,12 @@ struct fl_model {
 typedef enum fl_status (*fl_tensor_finder)(const struct fl_model *self, const char *name,
                                            struct fl_tensor_view *out, struct fl_error *error);
 
-/* Fill config, rope, biases and open the mapping; the weights follow with fl_model_collect(). */
+/* Fill arch, config, rope, biases and open the mapping; then fl_model_collect(). */
 FL_CHECKED enum fl_status fl_model_open_hf(struct fl_model *self, const char *directory,
                                            struct fl_error *error);
 FL_CHECKED enum fl_status fl_model_open_gguf(struct fl_model *self, const char *path,
                                              struct fl_error *error);
-/* config.json at path into config, rope and biases, checked. */
+/* config.json at path into arch, config, rope and biases, checked. */
 FL_CHECKED enum fl_status fl_model_read_config(struct fl_model *self, const char *path,
                                                struct fl_error *error);
 /* Hold the configuration against its bounds and against itself. */

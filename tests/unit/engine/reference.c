@@ -131,6 +131,7 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
 {
     struct fl_error error = {0};
     struct fl_model *model = need(1, sizeof *model);
+    model->arch = fl_arch_find(s->arch ? s->arch : "LlamaForCausalLM", NULL);
     pool.models[pool.model_count++] = model;
     tensor_count = 0;
     add_tensor("model.embed_tokens.weight", s->vocab, s->hidden, 1.0, 0.0, &seed);
@@ -238,7 +239,7 @@ static void linear(const struct fl_model *model, const struct fl_adapter *adapte
 {
     const struct fl_block *block = &model->blocks[layer];
     const struct fl_weight *w = &model->weights[block->linears[kind]];
-    const char *name = model->inventory.modules[layer * FL_LINEAR_COUNT + kind].name;
+    const char *name = model->inventory.modules[layer * model->kind_count + kind].name;
     multiply(w, x, n, y, add);
     for (uint32_t t = 0; block->bias[kind] && t < n; t++)
         for (uint32_t o = 0; o < w->rows; o++)

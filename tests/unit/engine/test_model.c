@@ -63,10 +63,25 @@ START_TEST(the_older_dialect_and_half_precision_open_too)
 }
 END_TEST
 
+/* The same model as a directory and as a GGUF file. */
+static const struct {
+    const char *directory, *file;
+} pairs[] = {
+    {GOLDEN "tiny-llama", GOLDEN "tiny-gguf/f32.gguf"},
+    {GOLDEN "cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
+};
+
 START_TEST(a_gguf_file_is_the_same_model_as_its_directory)
 {
-    struct fl_model *directory = open_model(GOLDEN "tiny-llama");
-    struct fl_model *file = open_model(GOLDEN "tiny-gguf/f32.gguf");
+    struct fl_model *directory = open_model(pairs[_i].directory);
+    struct fl_model *file = open_model(pairs[_i].file);
+    const struct fl_model_config *left = fl_model_config(directory);
+    const struct fl_model_config *right = fl_model_config(file);
+    ck_assert_str_eq(left->architecture, right->architecture);
+    ck_assert_uint_eq(left->max_positions, right->max_positions);
+    ck_assert_uint_eq(left->sliding_window, right->sliding_window);
+    ck_assert_double_eq_tol(left->norm_epsilon, right->norm_epsilon, 1e-9);
+    ck_assert_int_eq(directory->rope.kind, file->rope.kind);
     const uint32_t count = fl_model_weight_count(directory);
     ck_assert_uint_eq(fl_model_weight_count(file), count);
     ck_assert_double_eq_tol(directory->rope.theta, file->rope.theta, 1e-3);
@@ -151,32 +166,42 @@ START_TEST(generation_repeats_for_a_seed_and_stops_where_it_should)
 }
 END_TEST
 
-/* A copy of a golden case whose config.json has one key replaced (value NULL: removed). */
-static enum fl_status open_changed(const char *key, const char *value)
+/* What the last open_changed() read. */
+static struct fl_model_config changed_config;
+
+/* A copy of a golden case whose config.json has members replaced by those of `changes`, a JSON
+ * object; "absent" removes one. */
+static enum fl_status open_changed(const char *name, const char *changes)
 {
     char directory[FL_PATH_BYTES], path[FL_PATH_BYTES], from[FL_PATH_BYTES];
+    const char *key;
+    json_t *value;
     struct fl_model *model = NULL;
     json_t *config = NULL, *change = NULL;
     struct fl_buf text, weights;
     fl_test_directory(directory);
-    fl_assert_ok(fl_json_load(GOLDEN "cases/gqa-tied/config.json", 1 << 20, &config, &error),
-                 &error);
-    if (value) {
-        fl_assert_ok(fl_json_parse(value, strlen(value), "value", &change, &error), &error);
-        json_object_set_new(config, key, json_incref(json_object_get(change, "v")));
-    } else {
-        json_object_del(config, key);
+    (void)snprintf(from, sizeof from, GOLDEN "cases/%s/config.json", name);
+    fl_assert_ok(fl_json_load(from, 1 << 20, &config, &error), &error);
+    fl_assert_ok(fl_json_parse(changes, strlen(changes), "changes", &change, &error), &error);
+    json_object_foreach(change, key, value)
+    {
+        if (json_is_string(value) && strcmp(json_string_value(value), "absent") == 0)
+            json_object_del(config, key);
+        else
+            json_object_set(config, key, value);
     }
     fl_buf_init(&text, 1 << 20);
     fl_assert_ok(fl_json_append(&text, config), &error);
     fl_assert_ok(fl_path_join(path, directory, "config.json", &error), &error);
     fl_assert_ok(fl_fs_write(path, text.data, text.length, 0644, &error), &error);
-    (void)snprintf(from, sizeof from, GOLDEN "cases/gqa-tied/model.safetensors");
+    (void)snprintf(from, sizeof from, GOLDEN "cases/%s/model.safetensors", name);
     fl_assert_ok(fl_fs_read(from, 1 << 24, &weights, &error), &error);
     fl_assert_ok(fl_path_join(path, directory, "model.safetensors", &error), &error);
     fl_assert_ok(fl_fs_write(path, weights.data, weights.length, 0644, &error), &error);
     enum fl_status status = fl_model_open(directory, &model, &error);
     ck_assert_int_eq(model == NULL, status != FL_OK);
+    if (model)
+        changed_config = *fl_model_config(model);
     fl_model_close(&model);
     fl_buf_free(&text);
     fl_buf_free(&weights);
@@ -188,46 +213,83 @@ static enum fl_status open_changed(const char *key, const char *value)
 START_TEST(configurations_that_would_change_the_numbers_are_refused)
 {
     static const struct {
-        const char *key, *value, *word;
+        const char *changes, *word;
     } cases[] = {
-        {"hidden_act", "{\"v\":\"gelu\"}", "hidden_act"},
-        {"architectures", "{\"v\":[\"GPT2LMHeadModel\"]}", "GPT2LMHeadModel"},
-        {"quantization_config", "{\"v\":{\"bits\":4}}", "quantization_config"},
-        {"num_attention_heads", "{\"v\":5}", "heads"},
-        {"num_key_value_heads", "{\"v\":4}", "divide"},
-        {"hidden_size", "{\"v\":0}", "range"},
-        {"hidden_size", "{\"v\":4294967295}", "range"},
-        {"hidden_size", "{\"v\":\"big\"}", "hidden_size"},
-        {"hidden_size", "{\"v\":25}", "shape"},
-        {"head_dim", "{\"v\":5}", "odd"},
-        {"num_hidden_layers", "{\"v\":4}", "model.layers.3"},
-        {"num_hidden_layers", "{\"v\":1025}", "range"},
-        {"vocab_size", "{\"v\":98}", "embed_tokens"},
-        {"attention_bias", "{\"v\":true}", "bias"},
-        {"rms_norm_eps", "{\"v\":-1}", "epsilon"},
-        {"rope_parameters", "{\"v\":{\"rope_type\":\"yarn\"}}", "yarn"},
-        {"rope_parameters", "{\"v\":{\"rope_theta\":-5}}", "theta"},
-        {"rope_parameters", "{\"v\":{\"rope_type\":\"linear\",\"factor\":0}}", "factor"},
-        {"rope_parameters", "{\"v\":{\"rope_type\":\"llama3\",\"factor\":8}}", "llama3"},
-        {"rope_parameters", "{\"v\":{\"partial_rotary_factor\":0.5}}", "partial"},
+        {"{\"hidden_act\":\"gelu\"}", "hidden_act"},
+        {"{\"architectures\":[\"Gemma3ForCausalLM\"]}", "Gemma3ForCausalLM"},
+        {"{\"architectures\":null,\"model_type\":\"phi\"}", "phi"},
+        {"{\"layer_types\":[\"full_attention\"]}", "layer_types"},
+        {"{\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\"]}",
+         "sliding_window"},
+        {"{\"quantization_config\":{\"bits\":4}}", "quantization_config"},
+        {"{\"num_attention_heads\":5}", "heads"},
+        {"{\"num_key_value_heads\":4}", "divide"},
+        {"{\"hidden_size\":0}", "range"},
+        {"{\"hidden_size\":4294967295}", "range"},
+        {"{\"hidden_size\":\"big\"}", "hidden_size"},
+        {"{\"hidden_size\":25}", "shape"},
+        {"{\"head_dim\":5}", "odd"},
+        {"{\"num_hidden_layers\":4}", "model.layers.3"},
+        {"{\"num_hidden_layers\":1025}", "range"},
+        {"{\"vocab_size\":98}", "embed_tokens"},
+        {"{\"attention_bias\":true}", "bias"},
+        {"{\"rms_norm_eps\":-1}", "epsilon"},
+        {"{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "yarn"},
+        {"{\"rope_parameters\":{\"rope_theta\":-5}}", "theta"},
+        {"{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":0}}", "factor"},
+        {"{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8}}", "llama3"},
+        {"{\"rope_parameters\":{\"partial_rotary_factor\":0.5}}", "partial"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ck_assert_msg(open_changed(cases[i].key, cases[i].value) == FL_EFORMAT, "%s %s",
-                      cases[i].key, cases[i].value);
-        ck_assert_msg(strstr(error.text, cases[i].word) != NULL, "%s: %s", cases[i].value,
+        ck_assert_msg(open_changed("gqa-tied", cases[i].changes) == FL_EFORMAT, "%s",
+                      cases[i].changes);
+        ck_assert_msg(strstr(error.text, cases[i].word) != NULL, "%s: %s", cases[i].changes,
                       error.text);
     }
 }
 END_TEST
 
+/* The window of the lowest layers that have one; UINT32_MAX when the model does not open. */
+static uint32_t qwen2_from(const char *changes)
+{
+    changed_config = (struct fl_model_config){0};
+    if (open_changed("qwen2", changes))
+        return UINT32_MAX;
+    return changed_config.sliding_window ? changed_config.sliding_from : changed_config.layers;
+}
+
+START_TEST(sliding_windows_begin_where_the_configuration_says)
+{
+    ck_assert_uint_eq(qwen2_from("{}"), 2);
+    ck_assert_uint_eq(qwen2_from("{\"sliding_window\":4,\"layer_types\":null}"), 2);
+    ck_assert_uint_eq(qwen2_from("{\"use_sliding_window\":true,\"layer_types\":null,"
+                                 "\"max_window_layers\":1,\"sliding_window\":4}"),
+                      1);
+    ck_assert_uint_eq(changed_config.sliding_window, 4);
+    ck_assert_uint_eq(qwen2_from("{\"use_sliding_window\":true,\"layer_types\":"
+                                 "[\"full_attention\",\"sliding_attention\"],"
+                                 "\"max_window_layers\":0,\"sliding_window\":4}"),
+                      1);
+    ck_assert_uint_eq(qwen2_from("{\"use_sliding_window\":true,\"layer_types\":"
+                                 "[\"sliding_attention\",\"full_attention\"]}"),
+                      UINT32_MAX);
+    ck_assert_ptr_nonnull(strstr(error.text, "above a sliding one"));
+    ck_assert_uint_eq(qwen2_from("{\"layer_types\":[\"linear_attention\",\"full_attention\"]}"),
+                      UINT32_MAX);
+    ck_assert_ptr_nonnull(strstr(error.text, "linear_attention"));
+    ck_assert_uint_eq(qwen2_from("{\"use_sliding_window\":7}"), UINT32_MAX);
+}
+END_TEST
+
 START_TEST(absent_and_harmless_keys_take_their_defaults)
 {
-    ck_assert_int_eq(open_changed("head_dim", NULL), FL_OK);
-    ck_assert_int_eq(open_changed("head_dim", "{\"v\":null}"), FL_OK);
-    ck_assert_int_eq(open_changed("architectures", NULL), FL_OK);
-    ck_assert_int_eq(open_changed("eos_token_id", "{\"v\":[3,4]}"), FL_OK);
-    ck_assert_int_eq(open_changed("tie_word_embeddings", NULL), FL_OK); /* no head in the file */
-    ck_assert_int_eq(open_changed("surprise", "{\"v\":[1]}"), FL_OK);
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"head_dim\":\"absent\"}"), FL_OK);
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"head_dim\":null}"), FL_OK);
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"architectures\":\"absent\"}"), FL_OK);
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"eos_token_id\":[3,4]}"), FL_OK);
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"tie_word_embeddings\":\"absent\"}"),
+                     FL_OK); /* no head in the file */
+    ck_assert_int_eq(open_changed("gqa-tied", "{\"surprise\":[1]}"), FL_OK);
 }
 END_TEST
 
@@ -249,10 +311,12 @@ static void add_tests(TCase *tc)
     tcase_add_checked_fixture(tc, NULL, toy_teardown);
     tcase_add_test(tc, a_hugging_face_directory_opens_with_its_inventory);
     tcase_add_test(tc, the_older_dialect_and_half_precision_open_too);
-    tcase_add_test(tc, a_gguf_file_is_the_same_model_as_its_directory);
+    tcase_add_loop_test(tc, a_gguf_file_is_the_same_model_as_its_directory, 0,
+                        (int)(sizeof pairs / sizeof *pairs));
     tcase_add_test(tc, engines_run_on_every_golden_model);
     tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
     tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
+    tcase_add_test(tc, sliding_windows_begin_where_the_configuration_says);
     tcase_add_test(tc, absent_and_harmless_keys_take_their_defaults);
     tcase_add_test(tc, what_is_no_model_is_refused);
 }

@@ -1,0 +1,68 @@
+/* arch.c - see arch.h. */
+#include "worker/engine/arch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct fl_arch_names LLAMA = {
+    .embedding = {"model.embed_tokens", "token_embd"},
+    .final_norm = {"model.norm", "output_norm"},
+    .head = {"lm_head", "output"},
+    .block = {"model.layers", "blk"},
+    .norm1 = {"input_layernorm", "attn_norm"},
+    .norm2 = {"post_attention_layernorm", "ffn_norm"},
+    .linears = {[FL_LINEAR_Q] = {"self_attn.q_proj", "attn_q"},
+                [FL_LINEAR_K] = {"self_attn.k_proj", "attn_k"},
+                [FL_LINEAR_V] = {"self_attn.v_proj", "attn_v"},
+                [FL_LINEAR_O] = {"self_attn.o_proj", "attn_output"},
+                [FL_LINEAR_GATE] = {"mlp.gate_proj", "ffn_gate"},
+                [FL_LINEAR_UP] = {"mlp.up_proj", "ffn_up"},
+                [FL_LINEAR_DOWN] = {"mlp.down_proj", "ffn_down"}}};
+
+static const struct fl_arch TABLE[] = {
+    {.name = "LlamaForCausalLM",
+     .model_type = "llama",
+     .gguf = "llama",
+     .names = &LLAMA,
+     .interleaved = true},
+    {.name = "MistralForCausalLM",
+     .model_type = "mistral",
+     .names = &LLAMA,
+     .windows = FL_WINDOW_EVERYWHERE},
+    {.name = "Qwen2ForCausalLM",
+     .model_type = "qwen2",
+     .gguf = "qwen2",
+     .names = &LLAMA,
+     .biases = FL_BIAS_QKV,
+     .windows = FL_WINDOW_UPPER},
+};
+
+enum { COUNT = sizeof TABLE / sizeof *TABLE };
+
+const struct fl_arch *fl_arch_find(const char *name, const char *model_type)
+{
+    for (int i = 0; i < COUNT; i++)
+        if (name ? strcmp(name, TABLE[i].name) == 0
+                 : model_type && strcmp(model_type, TABLE[i].model_type) == 0)
+            return &TABLE[i];
+    return NULL;
+}
+
+const struct fl_arch *fl_arch_find_gguf(const char *name, size_t length)
+{
+    for (int i = 0; i < COUNT; i++)
+        if (TABLE[i].gguf && strlen(TABLE[i].gguf) == length &&
+            memcmp(name, TABLE[i].gguf, length) == 0)
+            return &TABLE[i];
+    return NULL;
+}
+
+void fl_arch_list(bool gguf, char *text, size_t bytes)
+{
+    size_t used = 0;
+    for (int i = 0; i < COUNT && used < bytes; i++) {
+        const char *name = gguf ? TABLE[i].gguf : TABLE[i].name;
+        if (name)
+            used += (size_t)snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", name);
+    }
+}
