@@ -13,10 +13,10 @@ import sys
 import gguf
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CASES = {"qwen2": gguf.MODEL_ARCH.QWEN2}
+CASES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -62,7 +62,8 @@ def write(path, arch, model):
 
 
 def check(folder, model):
-    other = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf").state_dict()
+    other = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf",
+                                                 config=model.config).state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.equal(other[name].float(), tensor.float()), name
 

@@ -24,7 +24,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
-                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
                           get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
                           get_linear_schedule_with_warmup)
 
@@ -90,6 +90,13 @@ CASES = {
         config=dict(vocab_size=79, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
                     num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
                     rope_parameters=dict(rope_type="linear", rope_theta=1000.0, factor=3.0)),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # norms of q and k, heads * head_dim differs from hidden, no bias
+    "qwen3": dict(
+        make=(Qwen3Config, Qwen3ForCausalLM), dtype=torch.float32, lengths=(13, 4, 9, 2),
+        config=dict(vocab_size=73, hidden_size=20, intermediate_size=28, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+                    tie_word_embeddings=False),
         lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
 }
 

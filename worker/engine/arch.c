@@ -4,20 +4,25 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct fl_arch_names LLAMA = {
-    .embedding = {"model.embed_tokens", "token_embd"},
-    .final_norm = {"model.norm", "output_norm"},
-    .head = {"lm_head", "output"},
-    .block = {"model.layers", "blk"},
-    .norm1 = {"input_layernorm", "attn_norm"},
-    .norm2 = {"post_attention_layernorm", "ffn_norm"},
-    .linears = {[FL_LINEAR_Q] = {"self_attn.q_proj", "attn_q"},
-                [FL_LINEAR_K] = {"self_attn.k_proj", "attn_k"},
-                [FL_LINEAR_V] = {"self_attn.v_proj", "attn_v"},
-                [FL_LINEAR_O] = {"self_attn.o_proj", "attn_output"},
-                [FL_LINEAR_GATE] = {"mlp.gate_proj", "ffn_gate"},
-                [FL_LINEAR_UP] = {"mlp.up_proj", "ffn_up"},
-                [FL_LINEAR_DOWN] = {"mlp.down_proj", "ffn_down"}}};
+#define LLAMA_NAMES                                                                                \
+    .embedding = {"model.embed_tokens", "token_embd"},                                             \
+    .final_norm = {"model.norm", "output_norm"}, .head = {"lm_head", "output"},                    \
+    .block = {"model.layers", "blk"}, .norm1 = {"input_layernorm", "attn_norm"},                   \
+    .norm2 = {"post_attention_layernorm", "ffn_norm"},                                             \
+    .linears = {[FL_LINEAR_Q] = {"self_attn.q_proj", "attn_q"},                                    \
+                [FL_LINEAR_K] = {"self_attn.k_proj", "attn_k"},                                    \
+                [FL_LINEAR_V] = {"self_attn.v_proj", "attn_v"},                                    \
+                [FL_LINEAR_O] = {"self_attn.o_proj", "attn_output"},                               \
+                [FL_LINEAR_GATE] = {"mlp.gate_proj", "ffn_gate"},                                  \
+                [FL_LINEAR_UP] = {"mlp.up_proj", "ffn_up"},                                        \
+                [FL_LINEAR_DOWN] = {"mlp.down_proj", "ffn_down"}}
+
+static const struct fl_arch_names LLAMA = {LLAMA_NAMES};
+
+/* Llama's, and norms of q and k */
+static const struct fl_arch_names QWEN3 = {LLAMA_NAMES,
+                                           .q_norm = {"self_attn.q_norm", "attn_q_norm"},
+                                           .k_norm = {"self_attn.k_norm", "attn_k_norm"}};
 
 static const struct fl_arch TABLE[] = {
     {.name = "LlamaForCausalLM",
@@ -35,6 +40,12 @@ static const struct fl_arch TABLE[] = {
      .names = &LLAMA,
      .biases = FL_BIAS_QKV,
      .windows = FL_WINDOW_UPPER},
+    {.name = "Qwen3ForCausalLM",
+     .model_type = "qwen3",
+     .gguf = "qwen3",
+     .names = &QWEN3,
+     .windows = FL_WINDOW_UPPER,
+     .head_dim = 128},
 };
 
 enum { COUNT = sizeof TABLE / sizeof *TABLE };

@@ -34,7 +34,7 @@ struct fl_arch_names {
     struct fl_name embedding, final_norm, head; /* of modules: ".weight" follows */
     struct fl_name block;                       /* in front of ".N." and what follows here */
     struct fl_name norm1, norm2;                /* before attention, before the MLP */
-    struct fl_name q_norm, k_norm;
+    struct fl_name q_norm, k_norm;              /* over the values of each head, before rope */
     struct fl_name linears[FL_LINEAR_COUNT];
 };
 

@@ -24,6 +24,8 @@ static void bind_base(struct fl_engine *self)
         struct fl_engine_block *to = &self->blocks[l];
         to->norm1 = from->norm1;
         to->norm2 = from->norm2;
+        to->q_norm = from->q_norm;
+        to->k_norm = from->k_norm;
         for (uint32_t i = 0; i < self->model->kind_count; i++) {
             const enum fl_linear_kind kind = self->model->kinds[i];
             const struct fl_weight *weight = &self->model->weights[from->linears[kind]];

@@ -104,6 +104,18 @@ static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
     return collect_vector(c, module->out, interleave, name, &block->bias[kind]);
 }
 
+static enum fl_status collect_head_norms(const struct collector *c, uint32_t layer)
+{
+    const struct fl_model *m = c->model;
+    const struct fl_arch_names *names = m->arch->names;
+    struct fl_block *block = &m->blocks[layer];
+    char name[FL_MODULE_NAME_BYTES];
+    block_name(m, layer, names->q_norm.hf, ".weight", name);
+    enum fl_status status = collect_vector(c, m->config.head_dim, 0, name, &block->q_norm);
+    block_name(m, layer, names->k_norm.hf, ".weight", name);
+    return status ? status : collect_vector(c, m->config.head_dim, 0, name, &block->k_norm);
+}
+
 static enum fl_status collect_block(const struct collector *c, uint32_t layer)
 {
     const struct fl_model *m = c->model;
@@ -118,7 +130,7 @@ static enum fl_status collect_block(const struct collector *c, uint32_t layer)
         status = collect_vector(c, d, 0, name, &block->norm2);
     for (uint32_t i = 0; !status && i < m->kind_count; i++)
         status = collect_linear(c, layer, m->kinds[i]);
-    return status;
+    return status || !names->q_norm.hf ? status : collect_head_norms(c, layer);
 }
 
 static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
@@ -134,8 +146,8 @@ static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
         linear_shape(c, k, &out, &in);
         vectors += m->biases[k] ? (size_t)out * c->layers : 0;
     }
-    vectors += 2 * (size_t)c->hidden * c->layers;
-    weights += (size_t)c->layers * (2 + 2 * FL_LINEAR_COUNT);
+    vectors += 2 * ((size_t)c->hidden + c->head_dim) * c->layers;
+    weights += (size_t)c->layers * (4 + 2 * FL_LINEAR_COUNT);
     m->weights = fl_calloc(weights, sizeof *m->weights);
     m->blocks = fl_calloc(c->layers, sizeof *m->blocks);
     m->vectors = fl_calloc_aligned(vectors, sizeof *m->vectors);

@@ -17,6 +17,9 @@
 struct fl_slot {
     float *x;                   /* (T, hidden) input of the block */
     float *q, *k, *v;           /* (T, H D), (T, K D) twice; q and k after rotation */
+    float *q_raw, *k_raw;       /* as q and k, before their norms; empty where there are none */
+    float *inverse_q;           /* (T, H) of q's norms */
+    float *inverse_k;           /* (T, K) of k's norms */
     float *ctx;                 /* (T, H D) attention output */
     float *mid;                 /* (T, hidden) after attention */
     float *gate, *up;           /* (T, ffn); backward turns them into their gradients */
@@ -27,9 +30,10 @@ struct fl_slot {
 
 struct fl_engine_block {
     struct fl_linear linears[FL_LINEAR_COUNT];
-    const float *norm1, *norm2; /* (hidden) */
-    struct fl_slot *slot;       /* own when gradients pass here, else shared */
-    float *cache_k, *cache_v;   /* (cache rows, cache_tokens, K D) or NULL */
+    const float *norm1, *norm2;   /* (hidden) */
+    const float *q_norm, *k_norm; /* (D), NULL: none */
+    struct fl_slot *slot;         /* own when gradients pass here, else shared */
+    float *cache_k, *cache_v;     /* (cache rows, cache_tokens, K D) or NULL */
 };
 
 struct fl_engine {

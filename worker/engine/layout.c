@@ -86,10 +86,15 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
     const struct fl_model_config *c = &self->model->config;
     const size_t t = self->batch, d = c->hidden;
     const size_t wq = (size_t)c->heads * c->head_dim, wk = (size_t)c->kv_heads * c->head_dim;
+    const size_t raw = self->model->arch->names->q_norm.hf ? t : 0;
     struct fl_slot s = {
         .q = floats(arena, t * wq),
         .k = floats(arena, t * wk),
         .v = floats(arena, t * wk),
+        .q_raw = floats(arena, raw * wq),
+        .k_raw = floats(arena, raw * wk),
+        .inverse_q = floats(arena, raw * c->heads),
+        .inverse_k = floats(arena, raw * c->kv_heads),
         .ctx = floats(arena, t * wq),
         .mid = floats(arena, t * d),
         .gate = floats(arena, t * c->ffn),

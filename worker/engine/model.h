@@ -6,7 +6,8 @@
  * index) and one GGUF file. Either way names, row order and shapes seen here are Hugging Face's:
  * GGUF's interleaved q and k rows are put back when they are widened.
  * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
- * Qwen2ForCausalLM (Qwen2, Qwen2.5). In GGUF: "llama" (which Mistral is called too), "qwen2".
+ * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM. In GGUF: "llama" (which Mistral is called
+ * too), "qwen2", "qwen3".
  * Anything that would change the numbers and is not built is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's

@@ -13,7 +13,8 @@
 struct fl_block {
     uint32_t linears[FL_LINEAR_COUNT];
     const float *bias[FL_LINEAR_COUNT]; /* (out), NULL: none */
-    const float *norm1, *norm2;         /* (hidden): input and post-attention layer norm */
+    const float *norm1, *norm2;         /* (hidden): before attention, before the MLP */
+    const float *q_norm, *k_norm;       /* (head_dim), NULL: none */
 };
 
 struct fl_model {

@@ -58,7 +58,8 @@ double toy_random(uint64_t *state)
 
 struct toy_shape toy_default(void)
 {
-    return (struct toy_shape){.hidden = 20,
+    return (struct toy_shape){.arch = "LlamaForCausalLM",
+                              .hidden = 20,
                               .ffn = 28,
                               .layers = 3,
                               .heads = 6,
@@ -118,6 +119,12 @@ static void add_layer(const struct toy_shape *s, uint32_t layer, uint64_t *state
     add_tensor(name, 0, s->hidden, 0.4, 1.0, state);
     (void)snprintf(name, sizeof name, "%spost_attention_layernorm.weight", prefix);
     add_tensor(name, 0, s->hidden, 0.4, 1.0, state);
+    if (strcmp(s->arch, "Qwen3ForCausalLM") == 0) {
+        (void)snprintf(name, sizeof name, "%sself_attn.q_norm.weight", prefix);
+        add_tensor(name, 0, s->head_dim, 0.4, 1.0, state);
+        (void)snprintf(name, sizeof name, "%sself_attn.k_norm.weight", prefix);
+        add_tensor(name, 0, s->head_dim, 0.4, 1.0, state);
+    }
     add_linear(prefix, "self_attn.q_proj", wq, s->hidden, s->biases, state);
     add_linear(prefix, "self_attn.k_proj", wk, s->hidden, s->biases, state);
     add_linear(prefix, "self_attn.v_proj", wk, s->hidden, s->biases, state);
@@ -131,7 +138,7 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
 {
     struct fl_error error = {0};
     struct fl_model *model = need(1, sizeof *model);
-    model->arch = fl_arch_find(s->arch ? s->arch : "LlamaForCausalLM", NULL);
+    model->arch = fl_arch_find(s->arch, NULL);
     pool.models[pool.model_count++] = model;
     tensor_count = 0;
     add_tensor("model.embed_tokens.weight", s->vocab, s->hidden, 1.0, 0.0, &seed);
@@ -311,6 +318,10 @@ static void attention(const struct fl_model *model, const struct fl_adapter *ada
     linear(model, adapter, l, FL_LINEAR_Q, z, n, q, false);
     linear(model, adapter, l, FL_LINEAR_K, z, n, k, false);
     linear(model, adapter, l, FL_LINEAR_V, z, n, v, false);
+    if (model->blocks[l].q_norm)
+        norm(q, model->blocks[l].q_norm, c->norm_epsilon, n * c->heads, d, q);
+    if (model->blocks[l].k_norm)
+        norm(k, model->blocks[l].k_norm, c->norm_epsilon, n * c->kv_heads, d, k);
     rotate(&model->rope, q, n, c->heads, d);
     rotate(&model->rope, k, n, c->kv_heads, d);
     for (uint32_t h = 0; h < c->heads; h++) {

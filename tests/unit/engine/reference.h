@@ -10,7 +10,7 @@
 
 /* What to make. Zero means the default in brackets. */
 struct toy_shape {
-    const char *arch; /* [LlamaForCausalLM] */
+    const char *arch; /* as in config.json */
     uint32_t hidden, ffn, layers, heads, kv_heads, head_dim, vocab;
     bool tied, biases;
     enum fl_rope_kind rope; /* llama3 with factor 4 over 16 positions, linear with factor 3 */

@@ -133,6 +133,16 @@ START_TEST(gradients_of_one_factor_are_right)
 }
 END_TEST
 
+START_TEST(logits_and_gradients_are_right_with_norms_of_q_and_k)
+{
+    struct toy_shape shape = toy_default();
+    shape.arch = "Qwen3ForCausalLM";
+    compare_logits(&shape, 33);
+    compare_gradients(&shape, "all-linear", FL_TRAIN_BOTH, 0, 2);
+    compare_gradients(&shape, "model.layers.1.self_attn.k_proj", FL_TRAIN_BOTH, 14, 3);
+}
+END_TEST
+
 START_TEST(gradients_stop_at_the_lowest_adapted_linear)
 {
     static const char *const targets[] = {
@@ -450,6 +460,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, gradients_of_every_linear_equal_finite_differences);
     tcase_add_test(tc, gradients_are_right_over_several_micro_batches);
     tcase_add_test(tc, gradients_of_one_factor_are_right);
+    tcase_add_test(tc, logits_and_gradients_are_right_with_norms_of_q_and_k);
     tcase_add_test(tc, gradients_stop_at_the_lowest_adapted_linear);
     tcase_add_test(tc, attention_is_right_across_block_borders);
     tcase_add_test(tc, evaluation_gives_the_loss_of_training);

@@ -69,6 +69,7 @@ static const struct {
 } pairs[] = {
     {GOLDEN "tiny-llama", GOLDEN "tiny-gguf/f32.gguf"},
     {GOLDEN "cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
+    {GOLDEN "cases/qwen3", GOLDEN "cases/qwen3/model.gguf"},
 };
 
 START_TEST(a_gguf_file_is_the_same_model_as_its_directory)

@@ -1,0 +1,28 @@
+/*
+ * block.h - the parts of a transformer block, for block.c and its siblings only.
+ *
+ * Threads: each call runs the whole team; calls of one engine come one after the other.
+ */
+#ifndef FL_ENGINE_BLOCK_H
+#define FL_ENGINE_BLOCK_H
+
+#include "worker/engine/engine_internal.h"
+
+/* self->n (T, hidden) = the norm of x with weight w once more, from its kept inverse (T). */
+void fl_block_norm_again(const struct fl_engine *self, const struct fl_pass *pass, const float *x,
+                         const float *w, const float *inverse);
+/* Does the adapter touch one of the linears first..last of this block? */
+bool fl_block_adapted(const struct fl_engine_block *block, enum fl_linear_kind first,
+                      enum fl_linear_kind last);
+
+/* slot->mid (T, hidden) += the attention half of the block from self->n (T, hidden). */
+void fl_block_attention_forward(const struct fl_engine *self, const struct fl_engine_block *block,
+                                const struct fl_pass *pass, bool from_cache);
+/*
+ * From self->dx = dL/dmid: adds to the adapter's gradients; with `through`, self->dn becomes the
+ * gradient of the first norm's output. Overwrites self->n, self->wide and self->v.
+ */
+void fl_block_attention_backward(const struct fl_engine *self, const struct fl_engine_block *block,
+                                 const struct fl_pass *pass, bool through);
+
+#endif
