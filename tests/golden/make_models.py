@@ -91,6 +91,19 @@ CASES = {
                     num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
                     rope_parameters=dict(rope_type="linear", rope_theta=1000.0, factor=3.0)),
         lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # rows of up to four windows; windows in the upper layers only
+    "mistral-window": dict(
+        make=(MistralConfig, MistralForCausalLM), dtype=torch.float32, lengths=(20, 5, 12, 3),
+        config=dict(vocab_size=67, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, sliding_window=5,
+                    tie_word_embeddings=False),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    "qwen2-window": dict(
+        make=(Qwen2Config, Qwen2ForCausalLM), dtype=torch.float32, lengths=(18, 4, 9),
+        config=dict(vocab_size=61, hidden_size=24, intermediate_size=24, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True,
+                    sliding_window=4, max_window_layers=1),
+        lora=dict(r=2, lora_alpha=4, target_modules=ALL)),
     # norms of q and k, heads * head_dim differs from hidden, no bias
     "qwen3": dict(
         make=(Qwen3Config, Qwen3ForCausalLM), dtype=torch.float32, lengths=(13, 4, 9, 2),

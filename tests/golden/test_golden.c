@@ -39,6 +39,8 @@ static const struct golden tiny[] = {
     {"cases/mistral-f16", NULL},
     {"cases/qwen2", NULL},
     {"cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
+    {"cases/mistral-window", NULL},
+    {"cases/qwen2-window", NULL},
     {"cases/qwen3", NULL},
     {"cases/qwen3", GOLDEN "cases/qwen3/model.gguf"},
 };

@@ -27,23 +27,34 @@ struct head {
     float *out, *dq, *dk, *dv;
     float *lse; /* forward writes it, NULL: not wanted; every `heads` floats */
     size_t lq, lk, dim, heads;
-    size_t tokens, past;
+    size_t tokens, past, window;
     float scale;
 };
+
+/* The oldest key that the query at `position` sees. */
+static size_t oldest(const struct head *h, size_t position)
+{
+    return h->window && position >= h->window ? position + 1 - h->window : 0;
+}
 
 static void head_forward(const struct head *h, float *strip)
 {
     for (size_t i = 0; i < h->tokens; i += BLOCK) {
         size_t n = h->tokens - i < BLOCK ? h->tokens - i : BLOCK;
-        size_t keys = h->past + i + n; /* that the block's last query sees */
-        fl_gemm_nt(n, keys, h->dim, 1.0f, h->q + i * h->lq, h->lq, h->k, h->lk, 0.0f, strip, keys);
+        size_t low = oldest(h, h->past + i), keys = h->past + i + n - low; /* that any query sees */
+        fl_gemm_nt(n, keys, h->dim, 1.0f, h->q + i * h->lq, h->lq, h->k + low * h->lk, h->lk, 0.0f,
+                   strip, keys);
         for (size_t t = 0; t < n; t++) {
-            float lse = fl_softmax_row(strip + t * keys, h->past + i + t + 1, keys, h->scale);
+            size_t skip = oldest(h, h->past + i + t) - low;
+            float *row = strip + t * keys;
+            memset(row, 0, skip * sizeof *row);
+            float lse = fl_softmax_row(row + skip, h->past + i + t + 1 - low - skip, keys - skip,
+                                       h->scale);
             if (h->lse)
                 h->lse[(i + t) * h->heads] = lse;
         }
-        fl_gemm_nn(n, h->dim, keys, 1.0f, strip, keys, h->v, h->lk, 0.0f, h->out + i * h->lq,
-                   h->lq);
+        fl_gemm_nn(n, h->dim, keys, 1.0f, strip, keys, h->v + low * h->lk, h->lk, 0.0f,
+                   h->out + i * h->lq, h->lq);
     }
 }
 
@@ -52,20 +63,23 @@ static void head_backward(const struct head *h, float *strip)
 {
     for (size_t i = 0; i < h->tokens; i += BLOCK) {
         size_t n = h->tokens - i < BLOCK ? h->tokens - i : BLOCK;
-        size_t keys = i + n;
+        size_t low = oldest(h, i), keys = i + n - low, kv = low * h->lk;
         float *p = strip, *d = strip + n * keys; /* (n, keys) each */
         const float *q = h->q + i * h->lq, *d_o = h->d_o + i * h->lq, *o = h->o + i * h->lq;
-        fl_gemm_nt(n, keys, h->dim, 1.0f, q, h->lq, h->k, h->lk, 0.0f, p, keys);
-        fl_gemm_nt(n, keys, h->dim, 1.0f, d_o, h->lq, h->v, h->lk, 0.0f, d, keys);
+        fl_gemm_nt(n, keys, h->dim, 1.0f, q, h->lq, h->k + kv, h->lk, 0.0f, p, keys);
+        fl_gemm_nt(n, keys, h->dim, 1.0f, d_o, h->lq, h->v + kv, h->lk, 0.0f, d, keys);
         for (size_t t = 0; t < n; t++) {
             float delta = fl_dot(d_o + t * h->lq, o + t * h->lq, h->dim);
-            fl_softmax_again(p + t * keys, i + t + 1, keys, h->scale,
+            size_t skip = oldest(h, i + t) - low;
+            memset(p + t * keys, 0, skip * sizeof *p);
+            fl_softmax_again(p + t * keys + skip, i + t + 1 - low - skip, keys - skip, h->scale,
                              h->known_lse[(i + t) * h->heads]);
             fl_softmax_backward(p + t * keys, d + t * keys, keys, delta, h->scale);
         }
-        fl_gemm_tn(keys, h->dim, n, 1.0f, p, keys, d_o, h->lq, 1.0f, h->dv, h->lk);
-        fl_gemm_nn(n, h->dim, keys, 1.0f, d, keys, h->k, h->lk, 0.0f, h->dq + i * h->lq, h->lq);
-        fl_gemm_tn(keys, h->dim, n, 1.0f, d, keys, q, h->lq, 1.0f, h->dk, h->lk);
+        fl_gemm_tn(keys, h->dim, n, 1.0f, p, keys, d_o, h->lq, 1.0f, h->dv + kv, h->lk);
+        fl_gemm_nn(n, h->dim, keys, 1.0f, d, keys, h->k + kv, h->lk, 0.0f, h->dq + i * h->lq,
+                   h->lq);
+        fl_gemm_tn(keys, h->dim, n, 1.0f, d, keys, q, h->lq, 1.0f, h->dk + kv, h->lk);
     }
 }
 
@@ -77,6 +91,7 @@ static struct head head_shape(const struct fl_attention *shape, const struct fl_
                          .heads = shape->heads,
                          .tokens = span->tokens,
                          .past = span->past,
+                         .window = shape->window,
                          .scale = (float)(1.0 / sqrt((double)shape->head_dim))};
 }
 

@@ -1,7 +1,8 @@
 /*
  * attention.h - causal grouped-query attention over ragged rows, forward and backward.
  *
- *   S = Q K^T / sqrt(D), P = softmax over the keys at or before each query, O = P V
+ *   S = Q K^T / sqrt(D), P = softmax over the keys at or before each query (with a window the
+ *   newest of them only), O = P V
  *   backward: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(dO O)); dQ = dS K / sqrt(D);
  *   dK = dS^T Q / sqrt(D)
  * Queries go in blocks; one block's scores against all of its keys are a strip of BLOCK x keys
@@ -23,6 +24,7 @@ enum { FL_ATTENTION_BLOCK = 64 };
 
 struct fl_attention {
     uint32_t heads, kv_heads, head_dim;
+    uint32_t window; /* 0: none; else a query sees so many newest keys, its own included */
 };
 
 /* One row of the micro-batch. */

@@ -26,6 +26,7 @@ static void bind_base(struct fl_engine *self)
         to->norm2 = from->norm2;
         to->q_norm = from->q_norm;
         to->k_norm = from->k_norm;
+        to->window = l >= self->model->config.sliding_from ? self->model->config.sliding_window : 0;
         for (uint32_t i = 0; i < self->model->kind_count; i++) {
             const enum fl_linear_kind kind = self->model->kinds[i];
             const struct fl_weight *weight = &self->model->weights[from->linears[kind]];

@@ -44,10 +44,19 @@ static void rotate(const struct fl_engine *self, float *q, float *k, float sign)
                         self->shape.head_dim, self->cosine, self->sine, sign, k);
 }
 
+static struct fl_attention shape_of(const struct fl_engine *self,
+                                    const struct fl_engine_block *block)
+{
+    struct fl_attention shape = self->shape;
+    shape.window = block->window;
+    return shape;
+}
+
 /* Generation: a span's keys and values go behind those of its cache row, which attention reads. */
 static void attend_cached(const struct fl_engine *self, const struct fl_engine_block *block,
                           const struct fl_span *span, uint32_t row)
 {
+    const struct fl_attention shape = shape_of(self, block);
     const struct fl_slot *slot = block->slot;
     const size_t wq = (size_t)self->shape.heads * self->shape.head_dim;
     const size_t wk = (size_t)self->shape.kv_heads * self->shape.head_dim;
@@ -57,19 +66,20 @@ static void attend_cached(const struct fl_engine *self, const struct fl_engine_b
     memcpy(k + span->past * wk, slot->k + span->first * wk, bytes);
     memcpy(v + span->past * wk, slot->v + span->first * wk, bytes);
     const struct fl_span alone = {.tokens = span->tokens, .past = span->past};
-    fl_attention_forward(&self->work, &self->shape, &alone, 1, slot->q + span->first * wq, k, v,
+    fl_attention_forward(&self->work, &shape, &alone, 1, slot->q + span->first * wq, k, v,
                          slot->ctx + span->first * wq, NULL);
 }
 
 static void attend(const struct fl_engine *self, const struct fl_engine_block *block,
                    bool from_cache)
 {
+    const struct fl_attention shape = shape_of(self, block);
     const struct fl_slot *slot = block->slot;
     for (size_t i = 0; from_cache && i < self->span_count; i++)
         attend_cached(self, block, &self->spans[i], self->span_rows[i]);
     if (!from_cache)
-        fl_attention_forward(&self->work, &self->shape, self->spans, self->span_count, slot->q,
-                             slot->k, slot->v, slot->ctx, slot->lse);
+        fl_attention_forward(&self->work, &shape, self->spans, self->span_count, slot->q, slot->k,
+                             slot->v, slot->ctx, slot->lse);
 }
 
 /* q and k before rotation, and v, from self->n. */
@@ -137,6 +147,7 @@ void fl_block_attention_backward(const struct fl_engine *self, const struct fl_e
     const struct fl_slot *slot = block->slot;
     const size_t wq = pass->tokens * self->shape.heads * self->shape.head_dim;
     const size_t wk = pass->tokens * self->shape.kv_heads * self->shape.head_dim;
+    const struct fl_attention shape = shape_of(self, block);
     const bool inner = through || fl_block_adapted(block, FL_LINEAR_Q, FL_LINEAR_V);
     const struct gradients g = {.ctx = self->wide,
                                 .q = self->wide + wq,
@@ -146,8 +157,8 @@ void fl_block_attention_backward(const struct fl_engine *self, const struct fl_e
                        slot->u[FL_LINEAR_O], self->v, inner ? g.ctx : NULL, false);
     if (!inner)
         return;
-    fl_attention_backward(&self->work, &self->shape, self->spans, self->span_count, slot->q,
-                          slot->k, slot->v, slot->ctx, slot->lse, g.ctx, g.q, g.k, g.v);
+    fl_attention_backward(&self->work, &shape, self->spans, self->span_count, slot->q, slot->k,
+                          slot->v, slot->ctx, slot->lse, g.ctx, g.q, g.k, g.v);
     rotate(self, g.q, g.k, -1.0f);
     project_backward(self, block, pass, g, through);
 }

@@ -15,7 +15,6 @@ enum { THREADS_MAX = 256, HUGE_BYTES = 2 << 20, BATCH_LEAST = 64 };
 static enum fl_status check_options(const struct fl_engine *self, struct fl_error *error)
 {
     const struct fl_engine_options *o = &self->options;
-    const uint32_t window = self->model->config.sliding_window;
     if (o->compute == FL_COMPUTE_BF16 && !fl_gemm_bf16())
         return fl_fail(error, FL_EUSAGE,
                        "compute = bf16 needs a processor with AVX512-BF16; use f32 or auto");
@@ -26,11 +25,6 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
     if (o->cache_rows > FL_CACHE_ROWS_MAX)
         return fl_fail(error, FL_ERANGE, "a cache of %u rows; %u at most", o->cache_rows,
                        FL_CACHE_ROWS_MAX);
-    if (window && (o->max_row_tokens > window || o->cache_tokens > window))
-        return fl_fail(error, FL_ERANGE,
-                       "this model attends to a sliding window of %u tokens; longer rows are not "
-                       "supported",
-                       window);
     if (o->train && !self->adapter)
         return fl_fail(error, FL_EINVAL, "training needs an adapter");
     return FL_OK;

@@ -32,6 +32,7 @@ struct fl_engine_block {
     struct fl_linear linears[FL_LINEAR_COUNT];
     const float *norm1, *norm2;   /* (hidden) */
     const float *q_norm, *k_norm; /* (D), NULL: none */
+    uint32_t window;              /* of attention; 0: none */
     struct fl_slot *slot;         /* own when gradients pass here, else shared */
     float *cache_k, *cache_v;     /* (cache rows, cache_tokens, K D) or NULL */
 };
@@ -41,7 +42,7 @@ struct fl_engine {
     const struct fl_adapter *adapter; /* NULL: the base alone */
     struct fl_engine_options options;
     struct fl_work work;
-    struct fl_attention shape;
+    struct fl_attention shape; /* without a layer's window */
     struct fl_head head;
     uint32_t layers, lowest; /* gradients stop at block `lowest`; layers when there are none */
     uint32_t max_rank;

@@ -66,7 +66,7 @@ void fl_engine_sizes(struct fl_engine *self)
     if (self->batch < self->options.cache_rows)
         self->batch = self->options.cache_rows;
     self->layers = c->layers;
-    self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim};
+    self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim, 0};
     self->work.panel_floats = PANEL_FLOATS;
     if (self->work.panel_floats < threads * FL_PANEL_ROWS * widest)
         self->work.panel_floats = threads * FL_PANEL_ROWS * widest;

@@ -35,7 +35,7 @@ struct fl_model_config {
     uint32_t head_dim;        /* D; heads * head_dim need not equal hidden */
     uint32_t vocab;           /* rows of the embedding */
     uint32_t max_positions;   /* context length the model was made for; 0: not stated */
-    uint32_t sliding_window;  /* 0: none; longer rows are refused */
+    uint32_t sliding_window;  /* 0: none; else a query sees so many newest keys, its own included */
     uint32_t sliding_from;    /* the lowest layer that has the window */
     double norm_epsilon;
     bool tied;              /* the output head is the embedding */

@@ -154,6 +154,8 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
                                              .kv_heads = s->kv_heads,
                                              .head_dim = s->head_dim,
                                              .vocab = s->vocab,
+                                             .sliding_window = s->window,
+                                             .sliding_from = s->window_from,
                                              .norm_epsilon = 1e-5,
                                              .tied = s->tied,
                                              .bos_id = -1,
@@ -286,12 +288,13 @@ static void rotate(const struct fl_rope *rope, double *x, uint32_t n, uint32_t h
 
 /* One query head over all positions. */
 static void attend(const double *q, const double *k, const double *v, uint32_t n, uint32_t d,
-                   uint32_t lq, uint32_t lk, double *out)
+                   uint32_t lq, uint32_t lk, uint32_t window, double *out)
 {
     double *p = need(n, sizeof *p);
     for (uint32_t t = 0; t < n; t++) {
+        const uint32_t first = window && t >= window ? t + 1 - window : 0;
         double total = 0.0;
-        for (uint32_t j = 0; j <= t; j++) {
+        for (uint32_t j = first; j <= t; j++) {
             double s = 0.0;
             for (uint32_t i = 0; i < d; i++)
                 s += q[t * lq + i] * k[j * lk + i];
@@ -300,7 +303,7 @@ static void attend(const double *q, const double *k, const double *v, uint32_t n
         }
         for (uint32_t i = 0; i < d; i++) {
             double sum = 0.0;
-            for (uint32_t j = 0; j <= t; j++)
+            for (uint32_t j = first; j <= t; j++)
                 sum += p[j] * v[j * lk + i];
             out[t * lq + i] = sum / total;
         }
@@ -326,7 +329,8 @@ static void attention(const struct fl_model *model, const struct fl_adapter *ada
     rotate(&model->rope, k, n, c->kv_heads, d);
     for (uint32_t h = 0; h < c->heads; h++) {
         const uint32_t g = h / (c->heads / c->kv_heads);
-        attend(q + h * d, k + g * d, v + g * d, n, d, wq, wk, o + h * d);
+        attend(q + h * d, k + g * d, v + g * d, n, d, wq, wk,
+               l >= c->sliding_from ? c->sliding_window : 0, o + h * d);
     }
     linear(model, adapter, l, FL_LINEAR_O, o, n, x, true);
     fl_free(q);

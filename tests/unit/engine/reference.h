@@ -13,7 +13,8 @@ struct toy_shape {
     const char *arch; /* as in config.json */
     uint32_t hidden, ffn, layers, heads, kv_heads, head_dim, vocab;
     bool tied, biases;
-    enum fl_rope_kind rope; /* llama3 with factor 4 over 16 positions, linear with factor 3 */
+    uint32_t window, window_from; /* of attention, and the lowest layer that has it; 0: none */
+    enum fl_rope_kind rope;       /* llama3 with factor 4 over 16 positions, linear with factor 3 */
 };
 
 /* GQA 3:1, heads * head_dim != hidden, odd sizes. */

@@ -155,10 +155,14 @@ START_TEST(gradients_stop_at_the_lowest_adapted_linear)
 }
 END_TEST
 
+/* Windows shorter and longer than a block of queries. */
+static const uint32_t windows[] = {0, 2, 40, 70};
+
 START_TEST(attention_is_right_across_block_borders)
 {
     struct toy_shape shape = toy_default();
     shape.layers = 1;
+    shape.window = windows[_i];
     compare_logits(&shape, 131);
     struct fl_model *model = toy_model(&shape, 11);
     struct fl_adapter *adapter = toy_adapter(model, "q_proj,k_proj,v_proj", 2, 5);
@@ -191,9 +195,20 @@ START_TEST(evaluation_gives_the_loss_of_training)
 }
 END_TEST
 
+START_TEST(windows_begin_at_their_layer)
+{
+    struct toy_shape shape = toy_default();
+    shape.window = 4;
+    shape.window_from = 1;
+    compare_logits(&shape, 33);
+    compare_gradients(&shape, "all-linear", FL_TRAIN_BOTH, 0, 2);
+}
+END_TEST
+
 START_TEST(the_cache_gives_the_logits_of_the_whole_row)
 {
     struct toy_shape shape = toy_default();
+    shape.window = _i ? 5 : 0;
     struct fl_model *model = toy_model(&shape, 11);
     struct fl_adapter *adapter = toy_adapter(model, "all-linear", 3, 5);
     struct fl_row *row = toy_rows(model, 1, 12, 0, 3);
@@ -462,9 +477,11 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, gradients_of_one_factor_are_right);
     tcase_add_test(tc, logits_and_gradients_are_right_with_norms_of_q_and_k);
     tcase_add_test(tc, gradients_stop_at_the_lowest_adapted_linear);
-    tcase_add_test(tc, attention_is_right_across_block_borders);
+    tcase_add_loop_test(tc, attention_is_right_across_block_borders, 0,
+                        (int)(sizeof windows / sizeof *windows));
+    tcase_add_test(tc, windows_begin_at_their_layer);
     tcase_add_test(tc, evaluation_gives_the_loss_of_training);
-    tcase_add_test(tc, the_cache_gives_the_logits_of_the_whole_row);
+    tcase_add_loop_test(tc, the_cache_gives_the_logits_of_the_whole_row, 0, 2);
     tcase_add_test(tc, two_runs_give_the_same_bytes);
     tcase_add_test(tc, gradients_add_up_until_they_are_zeroed);
     tcase_add_test(tc, dropout_masks_agree_between_forward_and_backward);
