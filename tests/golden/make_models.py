@@ -22,8 +22,8 @@ import sys
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
-from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
+from safetensors.torch import load_file, save_file
+from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
                           MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
                           get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
                           get_linear_schedule_with_warmup)
@@ -39,8 +39,8 @@ RUNS = {
     "cosine": dict(lr=1e-2, schedule="cosine", warmup=1, weight_decay=0.01, grad_clip=0.05),
 }
 STEPS, BATCH = 5, 2
-SMALL = dict(max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
-             bos_token_id=0, eos_token_id=1, attn_implementation="eager")
+SMALL = dict(initializer_range=0.3, bos_token_id=0, eos_token_id=1, attn_implementation="eager")
+ROTARY = dict(max_position_embeddings=128, rms_norm_eps=1e-5)
 ALL = "all-linear"
 CASES = {
     # 6 query heads over 2 key heads, tied head
@@ -104,6 +104,18 @@ CASES = {
                     num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True,
                     sliding_window=4, max_window_layers=1),
         lora=dict(r=2, lora_alpha=4, target_modules=ALL)),
+    # LayerNorms, learned positions, linears stored (in, out), q, k and v in one
+    "gpt2": dict(
+        make=(GPT2Config, GPT2LMHeadModel), dtype=torch.float32, lengths=(11, 3, 16, 2, 7),
+        config=dict(vocab_size=59, n_embd=24, n_inner=40, n_layer=2, n_head=3, n_positions=24,
+                    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # as the hub's own file: names without "transformer.", masks among the tensors; float16
+    "gpt2-bare": dict(
+        make=(GPT2Config, GPT2LMHeadModel), dtype=torch.float16, lengths=(6, 9, 2), bare=True,
+        config=dict(vocab_size=53, n_embd=20, n_layer=2, n_head=2, n_positions=9,
+                    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+        lora=dict(r=3, lora_alpha=6, target_modules=["c_attn"])),
     # norms of q and k, heads * head_dim differs from hidden, no bias
     "qwen3": dict(
         make=(Qwen3Config, Qwen3ForCausalLM), dtype=torch.float32, lengths=(13, 4, 9, 2),
@@ -124,12 +136,23 @@ def to_old_dialect(folder):
     json.dump(config, open(path, "w"), indent=2, sort_keys=True)
 
 
+def to_bare_names(folder, config):
+    path = os.path.join(folder, "model.safetensors")
+    tensors = {k.removeprefix("transformer."): v for k, v in load_file(path).items()}
+    n = config.n_positions
+    for layer in range(config.n_layer):
+        tensors[f"h.{layer}.attn.bias"] = torch.ones(n, n).tril().view(1, 1, n, n)
+    save_file(tensors, path, metadata={"format": "pt"})
+    os.chmod(path, 0o644)
+
+
 def make_base(folder, case):
     config_class, model_class = case["make"]
-    model = model_class(config_class(**{**SMALL, **case["config"]})).to(case["dtype"])
+    common = SMALL if config_class is GPT2Config else {**SMALL, **ROTARY}
+    model = model_class(config_class(**{**common, **case["config"]})).to(case["dtype"])
     with torch.no_grad():  # norms that differ from one, biases from zero
         for name, p in model.named_parameters():
-            if "norm" in name:
+            if "norm" in name or name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 p.copy_(1 + 0.2 * torch.randn_like(p))
             elif name.endswith(".bias"):
                 p.copy_(0.3 * torch.randn_like(p))
@@ -138,6 +161,8 @@ def make_base(folder, case):
     os.remove(os.path.join(folder, "generation_config.json"))
     if case.get("old_dialect"):
         to_old_dialect(folder)
+    if case.get("bare"):
+        to_bare_names(folder, model.config)
 
 
 def load_base(folder, **kind):

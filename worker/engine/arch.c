@@ -24,6 +24,19 @@ static const struct fl_arch_names QWEN3 = {LLAMA_NAMES,
                                            .q_norm = {"self_attn.q_norm", "attn_q_norm"},
                                            .k_norm = {"self_attn.k_norm", "attn_k_norm"}};
 
+static const struct fl_arch_names GPT2 = {
+    .embedding = {"transformer.wte", "token_embd"},
+    .positions = {"transformer.wpe", "position_embd"},
+    .final_norm = {"transformer.ln_f", "output_norm"},
+    .head = {"lm_head", "output"},
+    .block = {"transformer.h", "blk"},
+    .norm1 = {"ln_1", "attn_norm"},
+    .norm2 = {"ln_2", "ffn_norm"},
+    .linears = {[FL_LINEAR_QKV] = {"attn.c_attn", "attn_qkv"},
+                [FL_LINEAR_O] = {"attn.c_proj", "attn_output"},
+                [FL_LINEAR_UP] = {"mlp.c_fc", "ffn_up"},
+                [FL_LINEAR_DOWN] = {"mlp.c_proj", "ffn_down"}}};
+
 static const struct fl_arch TABLE[] = {
     {.name = "LlamaForCausalLM",
      .model_type = "llama",
@@ -46,6 +59,13 @@ static const struct fl_arch TABLE[] = {
      .names = &QWEN3,
      .windows = FL_WINDOW_UPPER,
      .head_dim = 128},
+    {.name = "GPT2LMHeadModel",
+     .model_type = "gpt2",
+     .gguf = "gpt2",
+     .names = &GPT2,
+     .biases = FL_BIAS_ALL,
+     .layer_norm = true,
+     .turned = true},
 };
 
 enum { COUNT = sizeof TABLE / sizeof *TABLE };

@@ -13,9 +13,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The linears of a block, in the inventory's order. An architecture need not have them all. */
+/*
+ * The linears of a block, in the inventory's order. An architecture need not have them all:
+ * without K and V, Q is q, k and v in one; without GATE the MLP is down(gelu(up)), else
+ * down(silu(gate) up).
+ */
 enum fl_linear_kind {
     FL_LINEAR_Q,
+    FL_LINEAR_QKV = FL_LINEAR_Q,
     FL_LINEAR_K,
     FL_LINEAR_V,
     FL_LINEAR_O,
@@ -32,6 +37,7 @@ struct fl_name {
 
 struct fl_arch_names {
     struct fl_name embedding, final_norm, head; /* of modules: ".weight" follows */
+    struct fl_name positions;                   /* learned ones; none: rotary */
     struct fl_name block;                       /* in front of ".N." and what follows here */
     struct fl_name norm1, norm2;                /* before attention, before the MLP */
     struct fl_name q_norm, k_norm;              /* over the values of each head, before rope */
@@ -41,7 +47,8 @@ struct fl_arch_names {
 /* Which linears have a bias, as far as config.json tells; a GGUF file shows them. */
 enum fl_bias_rule {
     FL_BIAS_CONFIGURED, /* attention_bias, mlp_bias */
-    FL_BIAS_QKV         /* q, k and v always, the others never */
+    FL_BIAS_QKV,        /* q, k and v always, the others never */
+    FL_BIAS_ALL
 };
 
 /* Which layers attend to a sliding window only. */
@@ -59,8 +66,16 @@ struct fl_arch {
     enum fl_bias_rule biases;
     enum fl_window_rule windows;
     bool interleaved;  /* GGUF stores the rows of q and k interleaved */
+    bool layer_norm;   /* LayerNorm with a bias; else RMSNorm */
+    bool turned;       /* a Hugging Face directory stores its linears (in, out), GGUF (out, in) */
     uint32_t head_dim; /* when config.json leaves it out; 0: hidden / heads */
 };
+
+/* q, k and v come from one linear. */
+static inline bool fl_arch_joins_qkv(const struct fl_arch *self)
+{
+    return !self->names->linears[FL_LINEAR_K].hf;
+}
 
 /* By name, or by model_type where the name is NULL. NULL: not supported. */
 const struct fl_arch *fl_arch_find(const char *name, const char *model_type);

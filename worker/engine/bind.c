@@ -22,10 +22,7 @@ static void bind_base(struct fl_engine *self)
     for (uint32_t l = 0; l < self->layers; l++) {
         const struct fl_block *from = &self->model->blocks[l];
         struct fl_engine_block *to = &self->blocks[l];
-        to->norm1 = from->norm1;
-        to->norm2 = from->norm2;
-        to->q_norm = from->q_norm;
-        to->k_norm = from->k_norm;
+        to->base = from;
         to->window = l >= self->model->config.sliding_from ? self->model->config.sliding_window : 0;
         for (uint32_t i = 0; i < self->model->kind_count; i++) {
             const enum fl_linear_kind kind = self->model->kinds[i];

@@ -8,9 +8,9 @@
 
 #include "worker/engine/engine_internal.h"
 
-/* self->n (T, hidden) = the norm of x with weight w once more, from its kept inverse (T). */
-void fl_block_norm_again(const struct fl_engine *self, const struct fl_pass *pass, const float *x,
-                         const float *w, const float *inverse);
+/* self->n (T, hidden) = the norm of x once more, from its kept inverse (T). */
+void fl_block_norm_again(const struct fl_engine *self, const struct fl_pass *pass,
+                         const struct fl_norm *norm, const float *x, const float *inverse);
 /* Does the adapter touch one of the linears first..last of this block? */
 bool fl_block_adapted(const struct fl_engine_block *block, enum fl_linear_kind first,
                       enum fl_linear_kind last);
@@ -18,11 +18,17 @@ bool fl_block_adapted(const struct fl_engine_block *block, enum fl_linear_kind f
 /* slot->mid (T, hidden) += the attention half of the block from self->n (T, hidden). */
 void fl_block_attention_forward(const struct fl_engine *self, const struct fl_engine_block *block,
                                 const struct fl_pass *pass, bool from_cache);
+/* out (T, hidden) += the MLP half of the block from self->n; overwrites self->wide. */
+void fl_block_mlp_forward(const struct fl_engine *self, const struct fl_engine_block *block,
+                          const struct fl_pass *pass, float *out);
 /*
  * From self->dx = dL/dmid: adds to the adapter's gradients; with `through`, self->dn becomes the
  * gradient of the first norm's output. Overwrites self->n, self->wide and self->v.
  */
 void fl_block_attention_backward(const struct fl_engine *self, const struct fl_engine_block *block,
                                  const struct fl_pass *pass, bool through);
+/* The same for the MLP half, from self->dx = dL/dy to the second norm's output. */
+void fl_block_mlp_backward(const struct fl_engine *self, const struct fl_engine_block *block,
+                           const struct fl_pass *pass, bool through);
 
 #endif

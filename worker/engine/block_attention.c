@@ -3,26 +3,25 @@
 #include <string.h>
 
 #include "worker/engine/block.h"
-#include "worker/engine/kernels.h"
 
-/* out = rmsnorm(raw) of each head by itself; all (tokens, heads D), inverse (tokens, heads). */
+/* out = norm(raw) of each head by itself; all (tokens, heads D), inverse (tokens, heads). */
 static void norm_heads(const struct fl_engine *self, const struct fl_pass *pass, const float *raw,
-                       const float *w, uint32_t heads, float *inverse, float *out)
+                       const struct fl_norm *norm, uint32_t heads, float *inverse, float *out)
 {
     const size_t d = self->shape.head_dim;
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
         size_t low, high;
         fl_my_tokens(pass->tokens, &low, &high);
-        fl_rmsnorm(raw + low * heads * d, w, self->head.epsilon, (high - low) * heads, d,
-                   out + low * heads * d, inverse + low * heads);
+        fl_norm(norm, raw + low * heads * d, (high - low) * heads, d, out + low * heads * d,
+                inverse + low * heads);
     }
 }
 
 /* draw (tokens, heads D) = the gradient of raw from that of out */
 static void norm_heads_backward(const struct fl_engine *self, const struct fl_pass *pass,
-                                const float *dout, const float *raw, const float *w, uint32_t heads,
-                                const float *inverse, float *draw)
+                                const float *dout, const float *raw, const struct fl_norm *norm,
+                                uint32_t heads, const float *inverse, float *draw)
 {
     const size_t d = self->shape.head_dim;
 #pragma omp parallel num_threads((int)pass->work->threads)
@@ -32,16 +31,42 @@ static void norm_heads_backward(const struct fl_engine *self, const struct fl_pa
         const size_t at = low * heads * d, rows = (high - low) * heads;
         if (low < high)
             memset(draw + at, 0, rows * d * sizeof *draw);
-        fl_rmsnorm_backward(dout + at, raw + at, w, inverse + low * heads, rows, d, draw + at);
+        fl_norm_backward(norm, dout + at, raw + at, inverse + low * heads, rows, d, draw + at);
     }
 }
 
 static void rotate(const struct fl_engine *self, float *q, float *k, float sign)
 {
+    if (self->model->positions) /* they are in the embeddings */
+        return;
     fl_attention_rotate(&self->work, self->spans, self->span_count, self->shape.heads,
                         self->shape.head_dim, self->cosine, self->sine, sign, q);
     fl_attention_rotate(&self->work, self->spans, self->span_count, self->shape.kv_heads,
                         self->shape.head_dim, self->cosine, self->sine, sign, k);
+}
+
+/*
+ * self->joined (tokens, H D + 2 K D) holds q, k and v of a token side by side, as one linear has
+ * them; here it goes to q (tokens, H D), k and v (tokens, K D), or with `back` comes from there.
+ */
+static void split(const struct fl_engine *self, const struct fl_pass *pass, float *q, float *k,
+                  float *v, bool back)
+{
+    const size_t wq = (size_t)self->shape.heads * self->shape.head_dim;
+    const size_t wk = (size_t)self->shape.kv_heads * self->shape.head_dim;
+    const struct {
+        float *apart;
+        size_t at, width;
+    } parts[] = {{q, 0, wq}, {k, wq, wk}, {v, wq + wk, wk}};
+#pragma omp parallel for schedule(static) num_threads((int)pass->work->threads)
+    for (size_t t = 0; t < pass->tokens; t++) {
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            const size_t width = parts[i].width;
+            float *apart = parts[i].apart + t * width;
+            float *joined = self->joined + t * (wq + 2 * wk) + parts[i].at;
+            memcpy(back ? joined : apart, back ? apart : joined, width * sizeof(float));
+        }
+    }
 }
 
 static struct fl_attention shape_of(const struct fl_engine *self,
@@ -86,17 +111,24 @@ static void attend(const struct fl_engine *self, const struct fl_engine_block *b
 static void project(const struct fl_engine *self, const struct fl_engine_block *block,
                     const struct fl_pass *pass)
 {
+    const struct fl_norm *q_norm = &block->base->q_norm, *k_norm = &block->base->k_norm;
     const struct fl_linear *linears = block->linears;
     const struct fl_slot *slot = block->slot;
     float *const *u = slot->u;
-    float *q = block->q_norm ? slot->q_raw : slot->q, *k = block->k_norm ? slot->k_raw : slot->k;
-    fl_linear_forward(pass, &linears[FL_LINEAR_Q], self->n, u[FL_LINEAR_Q], q, false);
-    fl_linear_forward(pass, &linears[FL_LINEAR_K], self->n, u[FL_LINEAR_K], k, false);
-    fl_linear_forward(pass, &linears[FL_LINEAR_V], self->n, u[FL_LINEAR_V], slot->v, false);
-    if (block->q_norm)
-        norm_heads(self, pass, q, block->q_norm, self->shape.heads, slot->inverse_q, slot->q);
-    if (block->k_norm)
-        norm_heads(self, pass, k, block->k_norm, self->shape.kv_heads, slot->inverse_k, slot->k);
+    float *q = q_norm->weight ? slot->q_raw : slot->q, *k = k_norm->weight ? slot->k_raw : slot->k;
+    if (fl_arch_joins_qkv(self->model->arch)) {
+        fl_linear_forward(pass, &linears[FL_LINEAR_QKV], self->n, u[FL_LINEAR_QKV], self->joined,
+                          false);
+        split(self, pass, q, k, slot->v, false);
+    } else {
+        fl_linear_forward(pass, &linears[FL_LINEAR_Q], self->n, u[FL_LINEAR_Q], q, false);
+        fl_linear_forward(pass, &linears[FL_LINEAR_K], self->n, u[FL_LINEAR_K], k, false);
+        fl_linear_forward(pass, &linears[FL_LINEAR_V], self->n, u[FL_LINEAR_V], slot->v, false);
+    }
+    if (q_norm->weight)
+        norm_heads(self, pass, q, q_norm, self->shape.heads, slot->inverse_q, slot->q);
+    if (k_norm->weight)
+        norm_heads(self, pass, k, k_norm, self->shape.kv_heads, slot->inverse_k, slot->k);
 }
 
 void fl_block_attention_forward(const struct fl_engine *self, const struct fl_engine_block *block,
@@ -116,28 +148,40 @@ struct gradients {
     float *k, *v;   /* (tokens, K D) each */
 };
 
+/* q's and k's gradients from those of their norms; a pass leaves what it read free for the next. */
+static void norms_backward(const struct fl_engine *self, const struct fl_engine_block *block,
+                           const struct fl_pass *pass, struct gradients *g)
+{
+    const struct fl_slot *slot = block->slot;
+    norm_heads_backward(self, pass, g->q, slot->q_raw, &block->base->q_norm, self->shape.heads,
+                        slot->inverse_q, g->ctx);
+    norm_heads_backward(self, pass, g->k, slot->k_raw, &block->base->k_norm, self->shape.kv_heads,
+                        slot->inverse_k, g->q);
+    g->k = g->q;
+    g->q = g->ctx;
+}
+
 /* From the gradients of the projections to self->dn (if `through`), adding to the adapter's. */
 static void project_backward(const struct fl_engine *self, const struct fl_engine_block *block,
-                             const struct fl_pass *pass, struct gradients g, bool through)
+                             const struct fl_pass *pass, const struct gradients *g, bool through)
 {
     const struct fl_linear *linears = block->linears;
     const struct fl_slot *slot = block->slot;
+    float *const *u = slot->u;
     float *dn = through ? self->dn : NULL;
-    if (block->q_norm) { /* each pass leaves the buffer that it read free for the next */
-        norm_heads_backward(self, pass, g.q, slot->q_raw, block->q_norm, self->shape.heads,
-                            slot->inverse_q, g.ctx);
-        norm_heads_backward(self, pass, g.k, slot->k_raw, block->k_norm, self->shape.kv_heads,
-                            slot->inverse_k, g.q);
-        g.k = g.q;
-        g.q = g.ctx;
-    }
     if (linears[FL_LINEAR_Q].da || linears[FL_LINEAR_K].da || linears[FL_LINEAR_V].da)
-        fl_block_norm_again(self, pass, slot->x, block->norm1, slot->inverse1);
-    fl_linear_backward(pass, &linears[FL_LINEAR_Q], g.q, self->n, slot->u[FL_LINEAR_Q], self->v, dn,
+        fl_block_norm_again(self, pass, &block->base->norm1, slot->x, slot->inverse1);
+    if (fl_arch_joins_qkv(self->model->arch)) {
+        split(self, pass, g->q, g->k, g->v, true);
+        fl_linear_backward(pass, &linears[FL_LINEAR_QKV], self->joined, self->n, u[FL_LINEAR_QKV],
+                           self->v, dn, false);
+        return;
+    }
+    fl_linear_backward(pass, &linears[FL_LINEAR_Q], g->q, self->n, u[FL_LINEAR_Q], self->v, dn,
                        false);
-    fl_linear_backward(pass, &linears[FL_LINEAR_K], g.k, self->n, slot->u[FL_LINEAR_K], self->v, dn,
+    fl_linear_backward(pass, &linears[FL_LINEAR_K], g->k, self->n, u[FL_LINEAR_K], self->v, dn,
                        true);
-    fl_linear_backward(pass, &linears[FL_LINEAR_V], g.v, self->n, slot->u[FL_LINEAR_V], self->v, dn,
+    fl_linear_backward(pass, &linears[FL_LINEAR_V], g->v, self->n, u[FL_LINEAR_V], self->v, dn,
                        true);
 }
 
@@ -149,10 +193,10 @@ void fl_block_attention_backward(const struct fl_engine *self, const struct fl_e
     const size_t wk = pass->tokens * self->shape.kv_heads * self->shape.head_dim;
     const struct fl_attention shape = shape_of(self, block);
     const bool inner = through || fl_block_adapted(block, FL_LINEAR_Q, FL_LINEAR_V);
-    const struct gradients g = {.ctx = self->wide,
-                                .q = self->wide + wq,
-                                .k = self->wide + 2 * wq,
-                                .v = self->wide + 2 * wq + wk};
+    struct gradients g = {.ctx = self->wide,
+                          .q = self->wide + wq,
+                          .k = self->wide + 2 * wq,
+                          .v = self->wide + 2 * wq + wk};
     fl_linear_backward(pass, &block->linears[FL_LINEAR_O], self->dx, slot->ctx,
                        slot->u[FL_LINEAR_O], self->v, inner ? g.ctx : NULL, false);
     if (!inner)
@@ -160,5 +204,7 @@ void fl_block_attention_backward(const struct fl_engine *self, const struct fl_e
     fl_attention_backward(&self->work, &shape, self->spans, self->span_count, slot->q, slot->k,
                           slot->v, slot->ctx, slot->lse, g.ctx, g.q, g.k, g.v);
     rotate(self, g.q, g.k, -1.0f);
-    project_backward(self, block, pass, g, through);
+    if (block->base->q_norm.weight)
+        norms_backward(self, block, pass, &g);
+    project_backward(self, block, pass, &g, through);
 }

@@ -7,11 +7,13 @@
 #include "worker/engine/model_internal.h"
 
 /* (out, in) of one linear kind. */
-static void linear_shape(const struct fl_model_config *c, enum fl_linear_kind kind, uint32_t *out,
+static void linear_shape(const struct fl_model *m, enum fl_linear_kind kind, uint32_t *out,
                          uint32_t *in)
 {
+    const struct fl_model_config *c = &m->config;
     const uint32_t wq = c->heads * c->head_dim, wk = c->kv_heads * c->head_dim;
-    const uint32_t outs[FL_LINEAR_COUNT] = {wq, wk, wk, c->hidden, c->ffn, c->ffn, c->hidden};
+    const uint32_t first = fl_arch_joins_qkv(m->arch) ? wq + 2 * wk : wq;
+    const uint32_t outs[FL_LINEAR_COUNT] = {first, wk, wk, c->hidden, c->ffn, c->ffn, c->hidden};
     *out = outs[kind];
     *in = kind == FL_LINEAR_O ? wq : kind == FL_LINEAR_DOWN ? c->ffn : c->hidden;
 }
@@ -89,10 +91,14 @@ static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
     const char *part = m->arch->names->linears[kind].hf;
     char name[FL_MODULE_NAME_BYTES];
     module->layer = layer;
-    linear_shape(&m->config, kind, &module->out, &module->in);
+    linear_shape(m, kind, &module->out, &module->in);
     block_name(m, layer, part, "", module->name);
     block_name(m, layer, part, ".weight", name);
-    enum fl_status status = collect(c, module->out, module->in, name, &block->linears[kind]);
+    const bool turned = m->arch->turned && m->tensors;
+    enum fl_status status = collect(c, turned ? module->in : module->out,
+                                    turned ? module->out : module->in, name, &block->linears[kind]);
+    if (!status && turned)
+        status = fl_weight_turn(&m->weights[block->linears[kind]], c->error);
     if (status)
         return status;
     const bool rotated = kind == FL_LINEAR_Q || kind == FL_LINEAR_K;
@@ -104,50 +110,61 @@ static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
     return collect_vector(c, module->out, interleave, name, &block->bias[kind]);
 }
 
-static enum fl_status collect_head_norms(const struct collector *c, uint32_t layer)
+/* The norm of module `name` over n values. */
+static enum fl_status collect_norm(const struct collector *c, const char *module, uint32_t n,
+                                   struct fl_norm *out)
 {
     const struct fl_model *m = c->model;
-    const struct fl_arch_names *names = m->arch->names;
-    struct fl_block *block = &m->blocks[layer];
-    char name[FL_MODULE_NAME_BYTES];
-    block_name(m, layer, names->q_norm.hf, ".weight", name);
-    enum fl_status status = collect_vector(c, m->config.head_dim, 0, name, &block->q_norm);
-    block_name(m, layer, names->k_norm.hf, ".weight", name);
-    return status ? status : collect_vector(c, m->config.head_dim, 0, name, &block->k_norm);
+    char name[FL_MODULE_NAME_BYTES + sizeof ".weight"];
+    out->epsilon = m->config.norm_epsilon;
+    (void)snprintf(name, sizeof name, "%s.weight", module);
+    enum fl_status status = collect_vector(c, n, 0, name, &out->weight);
+    (void)snprintf(name, sizeof name, "%s.bias", module);
+    return status || !m->arch->layer_norm ? status : collect_vector(c, n, 0, name, &out->bias);
 }
 
 static enum fl_status collect_block(const struct collector *c, uint32_t layer)
 {
     const struct fl_model *m = c->model;
     const struct fl_arch_names *names = m->arch->names;
+    const uint32_t hidden = m->config.hidden, head_dim = m->config.head_dim;
     struct fl_block *block = &m->blocks[layer];
-    const uint32_t d = m->config.hidden;
-    char name[FL_MODULE_NAME_BYTES];
-    block_name(m, layer, names->norm1.hf, ".weight", name);
-    enum fl_status status = collect_vector(c, d, 0, name, &block->norm1);
-    block_name(m, layer, names->norm2.hf, ".weight", name);
-    if (!status)
-        status = collect_vector(c, d, 0, name, &block->norm2);
+    const struct {
+        const struct fl_name *name;
+        uint32_t n;
+        struct fl_norm *out;
+    } norms[] = {{&names->norm1, hidden, &block->norm1},
+                 {&names->norm2, hidden, &block->norm2},
+                 {&names->q_norm, head_dim, &block->q_norm},
+                 {&names->k_norm, head_dim, &block->k_norm}};
+    enum fl_status status = FL_OK;
+    char module[FL_MODULE_NAME_BYTES];
+    for (size_t i = 0; !status && i < sizeof norms / sizeof *norms; i++) {
+        if (!norms[i].name->hf)
+            continue;
+        block_name(m, layer, norms[i].name->hf, "", module);
+        status = collect_norm(c, module, norms[i].n, norms[i].out);
+    }
     for (uint32_t i = 0; !status && i < m->kind_count; i++)
         status = collect_linear(c, layer, m->kinds[i]);
-    return status || !names->q_norm.hf ? status : collect_head_norms(c, layer);
+    return status;
 }
 
 static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
 {
     const struct fl_model_config *c = &m->config;
-    size_t vectors = c->hidden, weights = 3;
+    size_t vectors = 2 * (size_t)c->hidden, weights = 5;
     m->kind_count = 0;
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++) {
         uint32_t out, in;
         if (!m->arch->names->linears[k].hf)
             continue;
         m->kinds[m->kind_count++] = k;
-        linear_shape(c, k, &out, &in);
+        linear_shape(m, k, &out, &in);
         vectors += m->biases[k] ? (size_t)out * c->layers : 0;
     }
-    vectors += 2 * ((size_t)c->hidden + c->head_dim) * c->layers;
-    weights += (size_t)c->layers * (4 + 2 * FL_LINEAR_COUNT);
+    vectors += (4 * (size_t)c->hidden + 2 * (size_t)c->head_dim) * c->layers;
+    weights += (size_t)c->layers * (6 + 2 * FL_LINEAR_COUNT);
     m->weights = fl_calloc(weights, sizeof *m->weights);
     m->blocks = fl_calloc(c->layers, sizeof *m->blocks);
     m->vectors = fl_calloc_aligned(vectors, sizeof *m->vectors);
@@ -155,6 +172,14 @@ static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
                                      sizeof *m->inventory.modules);
     return m->weights && m->blocks && m->vectors && m->inventory.modules ? FL_OK
                                                                          : fl_fail_memory(error);
+}
+
+static enum fl_status collect_positions(const struct collector *c)
+{
+    struct fl_model *m = c->model;
+    char name[FL_MODULE_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s.weight", m->arch->names->positions.hf);
+    return collect(c, m->config.max_positions, m->config.hidden, name, &m->positions);
 }
 
 /* The head is the embedding when the model says so, or when the file holds no head of its own. */
@@ -185,11 +210,12 @@ enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
     (void)snprintf(name, sizeof name, "%s.weight", names->embedding.hf);
     if (!status)
         status = collect(&c, config->vocab, config->hidden, name, &index);
+    if (!status && names->positions.hf)
+        status = collect_positions(&c);
     for (uint32_t l = 0; !status && l < config->layers; l++)
         status = collect_block(&c, l);
-    (void)snprintf(name, sizeof name, "%s.weight", names->final_norm.hf);
     if (!status)
-        status = collect_vector(&c, config->hidden, 0, name, &self->norm);
+        status = collect_norm(&c, names->final_norm.hf, config->hidden, &self->norm);
     if (!status)
         status = collect_head(&c);
     if (status == FL_ENOTFOUND) /* a missing tensor makes the file bad, not the path */

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "worker/engine/engine_internal.h"
+#include "worker/engine/kernels.h"
 #include "worker/engine/layout.h"
 
 enum { THREADS_MAX = 256, HUGE_BYTES = 2 << 20, BATCH_LEAST = 64 };
@@ -25,6 +26,12 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
     if (o->cache_rows > FL_CACHE_ROWS_MAX)
         return fl_fail(error, FL_ERANGE, "a cache of %u rows; %u at most", o->cache_rows,
                        FL_CACHE_ROWS_MAX);
+    const uint32_t positions = self->model->positions ? self->model->config.max_positions : 0;
+    if (positions && (o->max_row_tokens > positions || o->cache_tokens > positions))
+        return fl_fail(error, FL_ERANGE,
+                       "this model has learned %u positions and cannot read longer rows; use "
+                       "--seq-len %u or less",
+                       positions, positions);
     if (o->train && !self->adapter)
         return fl_fail(error, FL_EINVAL, "training needs an adapter");
     return FL_OK;
@@ -123,7 +130,8 @@ enum fl_status fl_engine_create(const struct fl_model *model, const struct fl_ad
     const size_t positions = options->cache_tokens > options->max_row_tokens
                                  ? options->cache_tokens
                                  : options->max_row_tokens;
-    fl_rope_table(&model->rope, model->config.head_dim, positions, self->cosine, self->sine);
+    if (!model->positions)
+        fl_rope_table(&model->rope, model->config.head_dim, positions, self->cosine, self->sine);
     fl_engine_zero_gradients(self);
     *out = self;
     return FL_OK;
@@ -177,20 +185,30 @@ const struct fl_gradient *fl_engine_gradient(const struct fl_engine *self)
     return self->options.train ? self->gradients : NULL;
 }
 
+/* x (hidden) = embedding of the token [+ its learned position]; room (hidden) is scratch. */
+static void embed(const struct fl_engine *self, int32_t id, size_t position, float *x, float *room)
+{
+    const struct fl_model *model = self->model;
+    fl_weight_widen(&model->weights[0], (uint32_t)id, 1, x);
+    if (!model->positions)
+        return;
+    fl_weight_widen(&model->weights[model->positions], (uint32_t)position, 1, room);
+    fl_add(room, self->head.hidden, x);
+}
+
 /* Put ids behind what the micro-batch holds: their embeddings become the first block's input. */
 static enum fl_status append_ids(struct fl_engine *self, const int32_t *ids, size_t n, size_t past,
                                  struct fl_error *error)
 {
     const uint32_t d = self->head.hidden, vocab = self->head.vocab;
-    const struct fl_weight *embedding = &self->model->weights[0];
-    float *x = self->blocks[0].slot->x + self->tokens * d;
+    float *x = self->blocks[0].slot->x + self->tokens * d, *room = self->n + self->tokens * d;
     for (size_t t = 0; t < n; t++)
         if (ids[t] < 0 || (uint32_t)ids[t] >= vocab)
             return fl_fail(error, FL_ERANGE, "token %d at position %zu: the model knows 0 to %u",
                            ids[t], t, vocab - 1);
 #pragma omp parallel for schedule(static) num_threads((int)self->work.threads)
     for (size_t t = 0; t < n; t++)
-        fl_weight_widen(embedding, (uint32_t)ids[t], 1, x + t * d);
+        embed(self, ids[t], past + t, x + t * d, room + t * d);
     self->spans[self->span_count++] =
         (struct fl_span){.first = self->tokens, .tokens = n, .past = past};
     self->tokens += n;

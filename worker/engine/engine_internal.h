@@ -12,7 +12,7 @@
 
 /*
  * Activations of one block for one micro-batch of T tokens, kept from forward to backward. Norms,
- * h = silu(gate) up and attention probabilities are computed again.
+ * h = silu(gate) up or gelu(up), and attention probabilities are computed again.
  */
 struct fl_slot {
     float *x;                   /* (T, hidden) input of the block */
@@ -22,7 +22,8 @@ struct fl_slot {
     float *inverse_k;           /* (T, K) of k's norms */
     float *ctx;                 /* (T, H D) attention output */
     float *mid;                 /* (T, hidden) after attention */
-    float *gate, *up;           /* (T, ffn); backward turns them into their gradients */
+    float *gate, *up;           /* (T, ffn); backward turns them into their gradients; gate is
+                                   empty where the MLP has none */
     float *lse;                 /* (T, H) log-sum-exp of the scores */
     float *inverse1, *inverse2; /* (T) of the two norms */
     float *u[FL_LINEAR_COUNT];  /* (T, rank) x A^T of the adapted linears */
@@ -30,11 +31,10 @@ struct fl_slot {
 
 struct fl_engine_block {
     struct fl_linear linears[FL_LINEAR_COUNT];
-    const float *norm1, *norm2;   /* (hidden) */
-    const float *q_norm, *k_norm; /* (D), NULL: none */
-    uint32_t window;              /* of attention; 0: none */
-    struct fl_slot *slot;         /* own when gradients pass here, else shared */
-    float *cache_k, *cache_v;     /* (cache rows, cache_tokens, K D) or NULL */
+    const struct fl_block *base; /* the norms */
+    uint32_t window;             /* of attention; 0: none */
+    struct fl_slot *slot;        /* own when gradients pass here, else shared */
+    float *cache_k, *cache_v;    /* (cache rows, cache_tokens, K D) or NULL */
 };
 
 struct fl_engine {
@@ -57,8 +57,9 @@ struct fl_engine {
     float *dx;                 /* (T, hidden) gradient of the residual stream */
     float *n, *dn;             /* (T, hidden) a norm's output, and its gradient */
     float *wide;               /* (T, max(ffn, 2 H D + 2 K D)): h and dh, or dctx dq dk dv */
+    float *joined;             /* (T, H D + 2 K D) q, k and v of one linear; or empty */
     float *v;                  /* (T, max_rank) */
-    float *cosine, *sine;      /* (positions, D / 2) */
+    float *cosine, *sine;      /* (positions, D / 2); empty with learned positions */
     struct fl_span *spans;     /* (T) rows of the micro-batch */
     struct fl_target *targets; /* (T) */
     size_t span_count, target_count, tokens;

@@ -15,8 +15,7 @@ static void gather(const struct fl_work *work, const struct fl_head *head, const
 #pragma omp parallel for schedule(static) num_threads((int)work->threads)
     for (size_t i = 0; i < count; i++) {
         memcpy(head->gathered + i * d, x + targets[i].position * d, d * sizeof *x);
-        fl_rmsnorm(head->gathered + i * d, head->norm, head->epsilon, 1, d, head->z + i * d,
-                   head->inverse + i);
+        fl_norm(&head->norm, head->gathered + i * d, 1, d, head->z + i * d, head->inverse + i);
     }
 }
 
@@ -57,8 +56,8 @@ static void scatter(const struct fl_work *work, const struct fl_head *head,
     const size_t d = head->hidden;
 #pragma omp parallel for schedule(static) num_threads((int)work->threads)
     for (size_t i = 0; i < count; i++)
-        fl_rmsnorm_backward(head->dz + i * d, head->gathered + i * d, head->norm, head->inverse + i,
-                            1, d, dx + targets[i].position * d);
+        fl_norm_backward(&head->norm, head->dz + i * d, head->gathered + i * d, head->inverse + i,
+                         1, d, dx + targets[i].position * d);
 }
 
 double fl_head_loss(const struct fl_work *work, const struct fl_head *head, const float *x,
@@ -92,8 +91,7 @@ void fl_head_logits(const struct fl_work *work, const struct fl_head *head, cons
     for (size_t first = 0; first < count; first += head->chunk) {
         size_t n = count - first < head->chunk ? count - first : head->chunk;
         for (size_t i = 0; i < n; i++)
-            fl_rmsnorm(x + (first + i) * d, head->norm, head->epsilon, 1, d, head->z + i * d,
-                       head->inverse + i);
+            fl_norm(&head->norm, x + (first + i) * d, 1, d, head->z + i * d, head->inverse + i);
         multiply_head(work, head, n, logits + first * head->vocab);
     }
 }

@@ -2,8 +2,8 @@
  * head.h - the output head: final norm, logits, softmax and cross-entropy, only for the scored
  * positions and only a chunk of them at a time.
  *
- *   z = rmsnorm(x); logits = z W^T; loss = lse(logits) - logits[label]
- *   dlogits = softmax(logits) - onehot(label); dz = dlogits W; dx = rmsnorm backward
+ *   z = norm(x); logits = z W^T; loss = lse(logits) - logits[label]
+ *   dlogits = softmax(logits) - onehot(label); dz = dlogits W; dx = norm backward
  * W (vocab, hidden) is the embedding when tied. No (tokens, vocab) matrix beyond a chunk exists.
  */
 #ifndef FL_ENGINE_HEAD_H
@@ -12,12 +12,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "worker/engine/norm.h"
 #include "worker/engine/work.h"
 
 struct fl_head {
     const struct fl_weight *weight; /* (vocab, hidden) */
-    const float *norm;              /* (hidden) */
-    double epsilon;
+    struct fl_norm norm;            /* (hidden) */
     uint32_t hidden, vocab;
     size_t chunk;    /* positions at a time */
     float *logits;   /* (chunk, vocab) scratch */

@@ -13,7 +13,8 @@ enum { CONFIG_BYTES_MAX = 1 << 20 };
 /* Members that would change the numbers and that are not built: refused unless absent or this. */
 static const struct {
     const char *key, *only;
-} FIXED[] = {{"hidden_act", "silu"}, {"quantization_config", NULL}};
+} FIXED[] = {
+    {"hidden_act", "silu"}, {"activation_function", "gelu_new"}, {"quantization_config", NULL}};
 
 static enum fl_status bad(struct fl_error *error, const char *path, const char *key)
 {
@@ -52,24 +53,69 @@ static enum fl_status read_architecture(struct fl_model *self, const json_t *roo
                    path, what, known);
 }
 
+struct size_field {
+    const char *key;
+    uint32_t fallback, *out;
+};
+
+static enum fl_status read_fields(const struct size_field *fields, size_t count, const json_t *root,
+                                  const char *path, struct fl_error *error)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fl_json_u32(root, fields[i].key, fields[i].fallback, fields[i].out))
+            return bad(error, path, fields[i].key);
+    return FL_OK;
+}
+
+/* GPT-2 has names of its own for everything, and three switches that would change the numbers. */
+static enum fl_status read_gpt2(struct fl_model *self, const json_t *root, const char *path,
+                                struct fl_error *error)
+{
+    static const struct {
+        const char *key;
+        bool only;
+    } switches[] = {{"scale_attn_weights", true},
+                    {"scale_attn_by_inverse_layer_idx", false},
+                    {"add_cross_attention", false}};
+    struct fl_model_config *c = &self->config;
+    const struct size_field fields[] = {
+        {"n_embd", 0, &c->hidden},    {"n_inner", 0, &c->ffn},
+        {"n_layer", 0, &c->layers},   {"n_head", 0, &c->heads},
+        {"vocab_size", 0, &c->vocab}, {"n_positions", 1024, &c->max_positions}};
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+        bool value;
+        if (fl_json_bool(root, switches[i].key, switches[i].only, &value) ||
+            value != switches[i].only)
+            return fl_fail(error, FL_EFORMAT, "%s: %s = %s is not supported", path, switches[i].key,
+                           switches[i].only ? "false" : "true");
+    }
+    enum fl_status status = read_fields(fields, sizeof fields / sizeof *fields, root, path, error);
+    if (status)
+        return status;
+    c->kv_heads = c->heads;
+    c->head_dim = c->heads && c->hidden % c->heads == 0 ? c->hidden / c->heads : 0;
+    if (!c->ffn && c->hidden <= FL_DIM_MAX)
+        c->ffn = 4 * c->hidden;
+    if (fl_json_double(root, "layer_norm_epsilon", 1e-5, &c->norm_epsilon))
+        return bad(error, path, "layer_norm_epsilon");
+    return FL_OK;
+}
+
 static enum fl_status read_sizes(struct fl_model *self, const json_t *root, const char *path,
                                  struct fl_error *error)
 {
     struct fl_model_config *c = &self->config;
-    const struct {
-        const char *key;
-        uint32_t fallback, *out;
-    } fields[] = {{"hidden_size", 0, &c->hidden},
-                  {"intermediate_size", 0, &c->ffn},
-                  {"num_hidden_layers", 0, &c->layers},
-                  {"num_attention_heads", 0, &c->heads},
-                  {"num_key_value_heads", 0, &c->kv_heads},
-                  {"head_dim", self->arch->head_dim, &c->head_dim},
-                  {"vocab_size", 0, &c->vocab},
-                  {"max_position_embeddings", 0, &c->max_positions}};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (fl_json_u32(root, fields[i].key, fields[i].fallback, fields[i].out))
-            return bad(error, path, fields[i].key);
+    const struct size_field fields[] = {{"hidden_size", 0, &c->hidden},
+                                        {"intermediate_size", 0, &c->ffn},
+                                        {"num_hidden_layers", 0, &c->layers},
+                                        {"num_attention_heads", 0, &c->heads},
+                                        {"num_key_value_heads", 0, &c->kv_heads},
+                                        {"head_dim", self->arch->head_dim, &c->head_dim},
+                                        {"vocab_size", 0, &c->vocab},
+                                        {"max_position_embeddings", 0, &c->max_positions}};
+    enum fl_status status = read_fields(fields, sizeof fields / sizeof *fields, root, path, error);
+    if (status)
+        return status;
     if (!c->kv_heads)
         c->kv_heads = c->heads;
     if (!c->head_dim && c->heads && c->hidden % c->heads == 0)
@@ -151,16 +197,18 @@ static enum fl_status read_flags(struct fl_model *self, const json_t *root, cons
                                  struct fl_error *error)
 {
     bool attention = false, mlp = false;
-    if (fl_json_bool(root, "tie_word_embeddings", false, &self->config.tied))
+    const bool gpt2 = self->arch->biases == FL_BIAS_ALL;
+    if (fl_json_bool(root, "tie_word_embeddings", gpt2, &self->config.tied))
         return bad(error, path, "tie_word_embeddings");
     if (fl_json_bool(root, "attention_bias", false, &attention))
         return bad(error, path, "attention_bias");
     if (fl_json_bool(root, "mlp_bias", false, &mlp))
         return bad(error, path, "mlp_bias");
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
-        self->biases[k] = self->arch->biases == FL_BIAS_QKV ? k <= FL_LINEAR_V
-                          : k <= FL_LINEAR_O                ? attention
-                                                            : mlp;
+        self->biases[k] = self->arch->biases == FL_BIAS_ALL   ? true
+                          : self->arch->biases == FL_BIAS_QKV ? k <= FL_LINEAR_V
+                          : k <= FL_LINEAR_O                  ? attention
+                                                              : mlp;
     if (read_id(root, "bos_token_id", &self->config.bos_id))
         return bad(error, path, "bos_token_id");
     if (read_id(root, "eos_token_id", &self->config.eos_id))
@@ -180,9 +228,10 @@ static enum fl_status rope_kind(const char *text, enum fl_rope_kind *out)
     return FL_ENOTFOUND;
 }
 
-static enum fl_status read_rope(struct fl_rope *rope, const json_t *root, const char *path,
+static enum fl_status read_rope(struct fl_model *self, const json_t *root, const char *path,
                                 struct fl_error *error)
 {
+    struct fl_rope *rope = &self->rope;
     const json_t *scaling = json_object_get(root, "rope_parameters");
     if (!json_is_object(scaling))
         scaling = json_object_get(root, "rope_scaling");
@@ -208,6 +257,24 @@ static enum fl_status read_rope(struct fl_rope *rope, const json_t *root, const 
     return FL_OK;
 }
 
+/* The families differ in the names of their members: this is all that is read of them. */
+static enum fl_status read_members(struct fl_model *self, const json_t *root, const char *path,
+                                   struct fl_error *error)
+{
+    typedef enum fl_status (*reader)(struct fl_model *, const json_t *, const char *,
+                                     struct fl_error *);
+    static const reader rotary[] = {read_sizes, read_window, read_layer_types, read_flags,
+                                    read_rope};
+    static const reader learned[] = {read_gpt2, read_flags};
+    const bool gpt2 = self->arch->names->positions.hf != NULL;
+    const reader *readers = gpt2 ? learned : rotary;
+    const size_t count = gpt2 ? sizeof learned / sizeof *learned : sizeof rotary / sizeof *rotary;
+    enum fl_status status = FL_OK;
+    for (size_t i = 0; !status && i < count; i++)
+        status = readers[i](self, root, path, error);
+    return status;
+}
+
 enum fl_status fl_model_read_config(struct fl_model *self, const char *path, struct fl_error *error)
 {
     json_t *root = NULL;
@@ -219,15 +286,7 @@ enum fl_status fl_model_read_config(struct fl_model *self, const char *path, str
     if (!status)
         status = refuse_unbuilt(root, path, error);
     if (!status)
-        status = read_sizes(self, root, path, error);
-    if (!status)
-        status = read_window(self, root, path, error);
-    if (!status)
-        status = read_layer_types(self, root, path, error);
-    if (!status)
-        status = read_flags(self, root, path, error);
-    if (!status)
-        status = read_rope(&self->rope, root, path, error);
+        status = read_members(self, root, path, error);
     json_decref(root);
     return status ? status : fl_model_check_config(self, path, error);
 }

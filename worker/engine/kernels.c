@@ -109,6 +109,106 @@ FL_SIMD void fl_rmsnorm_backward(const float *dy, const float *x, const float *w
     }
 }
 
+FL_INLINE double mean_of(const float *x, size_t n)
+{
+    double total = 0.0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t end = n - i < BLOCK ? n : i + BLOCK;
+        float s = 0.0f;
+#pragma omp simd reduction(+ : s)
+        for (size_t j = i; j < end; j++)
+            s += x[j];
+        total += (double)s;
+    }
+    return total / (double)n;
+}
+
+FL_INLINE double variance_of(const float *x, size_t n, float mean)
+{
+    double total = 0.0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t end = n - i < BLOCK ? n : i + BLOCK;
+        float s = 0.0f;
+#pragma omp simd reduction(+ : s)
+        for (size_t j = i; j < end; j++)
+            s += (x[j] - mean) * (x[j] - mean);
+        total += (double)s;
+    }
+    return total / (double)n;
+}
+
+FL_INLINE void layernorm_row(const float *x, const float *w, const float *b, float mean, float r,
+                             size_t n, float *y)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * r * w[i] + b[i];
+}
+
+FL_SIMD void fl_layernorm(const float *x, const float *w, const float *b, double epsilon,
+                          size_t rows, size_t n, float *y, float *inverse)
+{
+    for (size_t t = 0; t < rows; t++, x += n, y += n) {
+        float mean = (float)mean_of(x, n);
+        inverse[t] = (float)(1.0 / sqrt(variance_of(x, n, mean) + epsilon));
+        layernorm_row(x, w, b, mean, inverse[t], n, y);
+    }
+}
+
+FL_SIMD void fl_layernorm_again(const float *x, const float *w, const float *b,
+                                const float *inverse, size_t rows, size_t n, float *y)
+{
+    for (size_t t = 0; t < rows; t++, x += n, y += n)
+        layernorm_row(x, w, b, (float)mean_of(x, n), inverse[t], n, y);
+}
+
+FL_SIMD void fl_layernorm_backward(const float *dy, const float *x, const float *w,
+                                   const float *inverse, size_t rows, size_t n, float *dx)
+{
+    for (size_t t = 0; t < rows; t++, dy += n, x += n, dx += n) {
+        const float mean = (float)mean_of(x, n), r = inverse[t];
+        double sum = 0.0, product = 0.0; /* of g, of g (x - mean) */
+        for (size_t i = 0; i < n; i += BLOCK) {
+            size_t end = n - i < BLOCK ? n : i + BLOCK;
+            float s = 0.0f, p = 0.0f;
+#pragma omp simd reduction(+ : s, p)
+            for (size_t j = i; j < end; j++) {
+                s += dy[j] * w[j];
+                p += dy[j] * w[j] * (x[j] - mean);
+            }
+            sum += (double)s;
+            product += (double)p;
+        }
+        float a = (float)(sum / (double)n), c = (float)((double)r * r * product / (double)n);
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            dx[i] += r * (dy[i] * w[i] - a - c * (x[i] - mean));
+    }
+}
+
+/* sigmoid(2 z) of GELU */
+FL_INLINE float gelu_gate(float x)
+{
+    return sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
+}
+
+FL_SIMD void fl_gelu(const float *x, size_t n, float *h)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        h[i] = x[i] * gelu_gate(x[i]);
+}
+
+FL_SIMD void fl_gelu_backward(const float *dh, size_t n, float *x)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float s = gelu_gate(x[i]);
+        float slope = 1.5957691216f * (1.0f + 0.134145f * x[i] * x[i]);
+        x[i] = dh[i] * (s + x[i] * s * (1.0f - s) * slope);
+    }
+}
+
 FL_SIMD void fl_swiglu(const float *gate, const float *up, size_t n, float *h)
 {
 #pragma omp simd

@@ -29,6 +29,28 @@ void fl_rmsnorm_again(const float *x, const float *w, const float *inverse, size
 void fl_rmsnorm_backward(const float *dy, const float *x, const float *w, const float *inverse,
                          size_t rows, size_t n, float *dx);
 
+/*
+ * LayerNorm of rows: y = (x - mean) inverse w + b, inverse = 1 / sqrt(mean((x - mean)^2) +
+ * epsilon). Shapes as above, b (n).
+ */
+void fl_layernorm(const float *x, const float *w, const float *b, double epsilon, size_t rows,
+                  size_t n, float *y, float *inverse);
+/* The same from a known inverse; the mean is taken again. */
+void fl_layernorm_again(const float *x, const float *w, const float *b, const float *inverse,
+                        size_t rows, size_t n, float *y);
+/* dx += inverse (g - mean(g) - z mean(g z)), g = dy w, z = (x - mean) inverse; w and b are frozen.
+ */
+void fl_layernorm_backward(const float *dy, const float *x, const float *w, const float *inverse,
+                           size_t rows, size_t n, float *dx);
+
+/*
+ * GELU with tanh ("gelu_new"): h = x (1 + tanh(c (x + 0.044715 x^3))) / 2, c = sqrt(2 / pi), over n
+ * values; (1 + tanh(z)) / 2 is computed as sigmoid(2 z).
+ */
+void fl_gelu(const float *x, size_t n, float *h);
+/* x becomes dx, from dh (n). */
+void fl_gelu_backward(const float *dh, size_t n, float *x);
+
 /* h = gate sigmoid(gate) up, elementwise over n values. */
 void fl_swiglu(const float *gate, const float *up, size_t n, float *h);
 /* gate becomes d gate and up becomes d up, from dh (n). */

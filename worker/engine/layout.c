@@ -73,7 +73,6 @@ void fl_engine_sizes(struct fl_engine *self)
     self->work.strip_floats = fl_attention_strip_floats(keys_max(self));
     self->head.weight = &self->model->weights[self->model->head];
     self->head.norm = self->model->norm;
-    self->head.epsilon = c->norm_epsilon;
     self->head.hidden = c->hidden;
     self->head.vocab = c->vocab;
     self->head.chunk = clamp(LOGITS_FLOATS / c->vocab, CHUNK_MIN, CHUNK_MAX);
@@ -86,7 +85,8 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
     const struct fl_model_config *c = &self->model->config;
     const size_t t = self->batch, d = c->hidden;
     const size_t wq = (size_t)c->heads * c->head_dim, wk = (size_t)c->kv_heads * c->head_dim;
-    const size_t raw = self->model->arch->names->q_norm.hf ? t : 0;
+    const struct fl_arch_names *names = self->model->arch->names;
+    const size_t raw = names->q_norm.hf ? t : 0;
     struct fl_slot s = {
         .q = floats(arena, t * wq),
         .k = floats(arena, t * wk),
@@ -97,7 +97,7 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
         .inverse_k = floats(arena, raw * c->kv_heads),
         .ctx = floats(arena, t * wq),
         .mid = floats(arena, t * d),
-        .gate = floats(arena, t * c->ffn),
+        .gate = floats(arena, names->linears[FL_LINEAR_GATE].hf ? t * c->ffn : 0),
         .up = floats(arena, t * c->ffn),
         .lse = floats(arena, t * c->heads),
         .inverse1 = floats(arena, t),
@@ -113,7 +113,10 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
 {
     const struct fl_model_config *c = &self->model->config;
     const size_t t = self->batch, d = c->hidden, chunk = self->head.chunk;
+    const struct fl_arch *arch = self->model->arch;
     const size_t heads = 2 * ((size_t)c->heads + c->kv_heads) * c->head_dim;
+    const size_t joined = ((size_t)c->heads + 2 * (size_t)c->kv_heads) * c->head_dim;
+    const size_t rotated = arch->names->positions.hf ? 0 : keys_max(self) * c->head_dim / 2;
     const bool training = self->options.train != FL_TRAIN_NONE;
     self->work.panel = floats(arena, self->work.panel_floats);
     if (self->work.bf16)
@@ -132,9 +135,10 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->dx = floats(arena, training ? t * d : 0);
     self->dn = floats(arena, training ? t * d : 0);
     self->wide = floats(arena, t * (heads > c->ffn ? heads : c->ffn));
+    self->joined = floats(arena, fl_arch_joins_qkv(arch) ? t * joined : 0);
     self->v = floats(arena, training ? t * self->max_rank : 0);
-    self->cosine = floats(arena, keys_max(self) * c->head_dim / 2);
-    self->sine = floats(arena, keys_max(self) * c->head_dim / 2);
+    self->cosine = floats(arena, rotated);
+    self->sine = floats(arena, rotated);
     self->spans = take(arena, t, sizeof *self->spans);
     self->span_rows = take(arena, t, sizeof *self->span_rows);
     self->targets = take(arena, t, sizeof *self->targets);

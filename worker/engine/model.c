@@ -63,6 +63,12 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
     if (c->heads % c->kv_heads != 0)
         return fl_fail(error, FL_EFORMAT, "%s: %u key heads do not divide %u heads", path,
                        c->kv_heads, c->heads);
+    if (self->arch->names->positions.hf) /* no rotation */
+        return c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0 &&
+                       within(c->max_positions, 1, FL_SEQ_MAX)
+                   ? FL_OK
+                   : fl_fail(error, FL_EFORMAT, "%s: norm epsilon or positions are out of range",
+                             path);
     if (c->head_dim % 2 != 0)
         return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
     if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0) || !(r->theta > 0.0) ||
@@ -79,6 +85,9 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
 static void free_parts(struct fl_model *self)
 {
     fl_inventory_free(&self->inventory);
+    for (uint32_t i = 0; i < self->weight_count; i++)
+        if (self->weights[i].turned)
+            fl_free((void *)(uintptr_t)self->weights[i].data);
     fl_free(self->weights);
     fl_free(self->blocks);
     fl_free(self->vectors);

@@ -1,13 +1,14 @@
 /*
  * model.h - a base model, opened read-only: its configuration, its linears, its frozen weights in
- * the type that the file stores (mapped, never copied whole).
+ * the type that the file stores (mapped, never copied whole; GPT-2 directories store linears
+ * (in, out), so that those are turned once).
  *
  * Reads a Hugging Face directory (config.json in both dialects, *.safetensors with or without an
  * index) and one GGUF file. Either way names, row order and shapes seen here are Hugging Face's:
  * GGUF's interleaved q and k rows are put back when they are widened.
  * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
- * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM. In GGUF: "llama" (which Mistral is called
- * too), "qwen2", "qwen3".
+ * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, GPT2LMHeadModel. In GGUF: "llama" (which
+ * Mistral is called too), "qwen2", "qwen3", "gpt2".
  * Anything that would change the numbers and is not built is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's
@@ -34,7 +35,8 @@ struct fl_model_config {
     uint32_t heads, kv_heads; /* query heads H, key and value heads K; K divides H */
     uint32_t head_dim;        /* D; heads * head_dim need not equal hidden */
     uint32_t vocab;           /* rows of the embedding */
-    uint32_t max_positions;   /* context length the model was made for; 0: not stated */
+    uint32_t max_positions;   /* context length the model was made for; 0: not stated. Learned
+                                 positions (GPT-2) are no more than that: longer rows are refused */
     uint32_t sliding_window;  /* 0: none; else a query sees so many newest keys, its own included */
     uint32_t sliding_from;    /* the lowest layer that has the window */
     double norm_epsilon;
@@ -61,12 +63,14 @@ struct fl_weight {
     char name[FL_MODULE_NAME_BYTES]; /* "model.layers.0.self_attn.q_proj.weight" */
     enum fl_dtype dtype;
     uint32_t rows, columns; /* (out, in); a vector is (1, n), an interleaved one (n, 1) */
-    const uint8_t *data;    /* mapped; NULL: this model has no such weight */
+    const uint8_t *data;    /* mapped, unless `turned`; NULL: this model has no such weight */
     uint32_t interleave;    /* head_dim when each head's rows are stored interleaved, else 0 */
     bool vector;            /* of rank 1 in the file */
+    bool turned;            /* (columns, rows) in the file: data is a copy, turned when opened */
 };
 
-/* Every weight of the base in a fixed order: embedding, layer by layer, norm, head if untied. */
+/* Every weight of the base in a fixed order: embedding, learned positions, layer by layer, norm,
+ * head if untied. */
 uint32_t fl_model_weight_count(const struct fl_model *self);
 const struct fl_weight *fl_model_weight(const struct fl_model *self, uint32_t index);
 /* The weight matrix of the inventory's module `index`. */

@@ -39,7 +39,8 @@ static const char *translate_part(const struct fl_arch_names *names, const char 
 static bool translate(const struct fl_arch_names *names, const char *name, char *out,
                       size_t out_bytes)
 {
-    const struct fl_name *const tops[] = {&names->embedding, &names->final_norm, &names->head};
+    const struct fl_name *const tops[] = {&names->embedding, &names->positions, &names->final_norm,
+                                          &names->head};
     const char *rest;
     unsigned layer;
     int used = 0;
@@ -153,8 +154,10 @@ static enum fl_status read_sizes(struct fl_model *self, struct fl_error *error)
     if (!status && has(self, "attention.sliding_window"))
         status = read_u32(self, "attention.sliding_window", 0, &c->sliding_window, error);
     if (!status)
-        status = read_double(self, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_epsilon,
-                             error);
+        status = read_double(self,
+                             self->arch->layer_norm ? "attention.layer_norm_epsilon"
+                                                    : "attention.layer_norm_rms_epsilon",
+                             1e-5, &c->norm_epsilon, error);
     return status;
 }
 
@@ -242,7 +245,7 @@ static enum fl_status read_metadata(struct fl_model *self, const char *path, str
     enum fl_status status = read_architecture(self, error);
     if (!status)
         status = read_sizes(self, error);
-    if (!status)
+    if (!status && !self->arch->names->positions.hf)
         status = read_rope(self, error);
     if (status)
         return status;

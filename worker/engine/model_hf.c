@@ -1,11 +1,16 @@
 /* model_hf.c - a Hugging Face directory: config.json, and *.safetensors with or without an index.
  */
+#include <string.h>
+
 #include "worker/engine/model_internal.h"
 
 static enum fl_status find_tensor(const struct fl_model *self, const char *name,
                                   struct fl_tensor_view *out, struct fl_error *error)
 {
+    static const char OUTER[] = "transformer."; /* files of the bare model leave it out */
     const struct fl_tensor_view *view = fl_safetensors_find(self->tensors, name);
+    if (!view && strncmp(name, OUTER, sizeof OUTER - 1) == 0)
+        view = fl_safetensors_find(self->tensors, name + sizeof OUTER - 1);
     if (!view)
         return fl_fail(error, FL_ENOTFOUND, "the model has no tensor %s", name);
     *out = *view;

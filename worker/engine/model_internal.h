@@ -7,14 +7,15 @@
 #include "format/safetensors.h"
 #include "worker/engine/arch.h"
 #include "worker/engine/model.h"
+#include "worker/engine/norm.h"
 #include "worker/engine/rope.h"
 
 /* One transformer block; indices into fl_model.weights, vectors as float32. */
 struct fl_block {
     uint32_t linears[FL_LINEAR_COUNT];
     const float *bias[FL_LINEAR_COUNT]; /* (out), NULL: none */
-    const float *norm1, *norm2;         /* (hidden): before attention, before the MLP */
-    const float *q_norm, *k_norm;       /* (head_dim), NULL: none */
+    struct fl_norm norm1, norm2;        /* (hidden): before attention, before the MLP */
+    struct fl_norm q_norm, k_norm;      /* (head_dim), weight NULL: none */
 };
 
 struct fl_model {
@@ -27,8 +28,9 @@ struct fl_model {
     struct fl_weight *weights;     /* owned; weights[0] is the embedding */
     uint32_t weight_count;
     uint32_t head;           /* index of the output head in weights: 0 when tied */
+    uint32_t positions;      /* of learned positions (max_positions, hidden); 0: none */
     struct fl_block *blocks; /* (layers), owned */
-    const float *norm;       /* (hidden): final norm */
+    struct fl_norm norm;     /* (hidden): final norm */
     float *vectors;          /* owned: every norm and bias as float32 */
     size_t vector_used;
     bool interleaved;               /* q and k rows of each head are stored interleaved (GGUF) */
@@ -53,6 +55,11 @@ FL_CHECKED enum fl_status fl_model_read_config(struct fl_model *self, const char
 /* Hold the configuration against its bounds and against itself. */
 FL_CHECKED enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,
                                                 struct fl_error *error);
+/*
+ * A weight that the file stores (columns, rows), collected as such, becomes (rows, columns): data
+ * is the model's own from here on.
+ */
+FL_CHECKED enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error);
 /* Find every weight through `find`, with shapes checked; build blocks and inventory. */
 FL_CHECKED enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
                                            struct fl_error *error);

@@ -110,20 +110,39 @@ static void add_linear(const char *prefix, const char *name, uint32_t out, uint3
         add_tensor(full, 0, out, 0.3, 0.0, state);
 }
 
+static void add_norm(const char *prefix, const char *name, uint32_t n, bool bias, uint64_t *state)
+{
+    char full[FL_MODULE_NAME_BYTES];
+    (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
+    add_tensor(full, 0, n, 0.4, 1.0, state);
+    (void)snprintf(full, sizeof full, "%s%s.bias", prefix, name);
+    if (bias)
+        add_tensor(full, 0, n, 0.3, 0.0, state);
+}
+
+static void add_gpt2_layer(const struct toy_shape *s, uint32_t layer, uint64_t *state)
+{
+    const uint32_t wq = s->heads * s->head_dim;
+    char prefix[64];
+    (void)snprintf(prefix, sizeof prefix, "transformer.h.%u.", layer);
+    add_norm(prefix, "ln_1", s->hidden, true, state);
+    add_norm(prefix, "ln_2", s->hidden, true, state);
+    add_linear(prefix, "attn.c_attn", 3 * wq, s->hidden, true, state);
+    add_linear(prefix, "attn.c_proj", s->hidden, wq, true, state);
+    add_linear(prefix, "mlp.c_fc", s->ffn, s->hidden, true, state);
+    add_linear(prefix, "mlp.c_proj", s->hidden, s->ffn, true, state);
+}
+
 static void add_layer(const struct toy_shape *s, uint32_t layer, uint64_t *state)
 {
     const uint32_t wq = s->heads * s->head_dim, wk = s->kv_heads * s->head_dim;
-    char prefix[64], name[FL_MODULE_NAME_BYTES];
+    char prefix[64];
     (void)snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
-    (void)snprintf(name, sizeof name, "%sinput_layernorm.weight", prefix);
-    add_tensor(name, 0, s->hidden, 0.4, 1.0, state);
-    (void)snprintf(name, sizeof name, "%spost_attention_layernorm.weight", prefix);
-    add_tensor(name, 0, s->hidden, 0.4, 1.0, state);
+    add_norm(prefix, "input_layernorm", s->hidden, false, state);
+    add_norm(prefix, "post_attention_layernorm", s->hidden, false, state);
     if (strcmp(s->arch, "Qwen3ForCausalLM") == 0) {
-        (void)snprintf(name, sizeof name, "%sself_attn.q_norm.weight", prefix);
-        add_tensor(name, 0, s->head_dim, 0.4, 1.0, state);
-        (void)snprintf(name, sizeof name, "%sself_attn.k_norm.weight", prefix);
-        add_tensor(name, 0, s->head_dim, 0.4, 1.0, state);
+        add_norm(prefix, "self_attn.q_norm", s->head_dim, false, state);
+        add_norm(prefix, "self_attn.k_norm", s->head_dim, false, state);
     }
     add_linear(prefix, "self_attn.q_proj", wq, s->hidden, s->biases, state);
     add_linear(prefix, "self_attn.k_proj", wk, s->hidden, s->biases, state);
@@ -134,6 +153,18 @@ static void add_layer(const struct toy_shape *s, uint32_t layer, uint64_t *state
     add_linear(prefix, "mlp.down_proj", s->hidden, s->ffn, s->biases, state);
 }
 
+/* Everything outside the layers. */
+static void add_top(const struct toy_shape *s, bool gpt2, uint64_t *state)
+{
+    add_tensor(gpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight", s->vocab, s->hidden,
+               1.0, 0.0, state);
+    if (gpt2)
+        add_tensor("transformer.wpe.weight", TOY_POSITIONS, s->hidden, 0.5, 0.0, state);
+    add_norm("", gpt2 ? "transformer.ln_f" : "model.norm", s->hidden, gpt2, state);
+    if (!s->tied)
+        add_tensor("lm_head.weight", s->vocab, s->hidden, 0.5, 0.0, state);
+}
+
 struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
 {
     struct fl_error error = {0};
@@ -141,12 +172,10 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
     model->arch = fl_arch_find(s->arch, NULL);
     pool.models[pool.model_count++] = model;
     tensor_count = 0;
-    add_tensor("model.embed_tokens.weight", s->vocab, s->hidden, 1.0, 0.0, &seed);
-    add_tensor("model.norm.weight", 0, s->hidden, 0.4, 1.0, &seed);
-    if (!s->tied)
-        add_tensor("lm_head.weight", s->vocab, s->hidden, 0.5, 0.0, &seed);
+    const bool gpt2 = model->arch->layer_norm;
+    add_top(s, gpt2, &seed);
     for (uint32_t l = 0; l < s->layers; l++)
-        add_layer(s, l, &seed);
+        (gpt2 ? add_gpt2_layer : add_layer)(s, l, &seed);
     model->config = (struct fl_model_config){.hidden = s->hidden,
                                              .ffn = s->ffn,
                                              .layers = s->layers,
@@ -154,6 +183,7 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
                                              .kv_heads = s->kv_heads,
                                              .head_dim = s->head_dim,
                                              .vocab = s->vocab,
+                                             .max_positions = TOY_POSITIONS,
                                              .sliding_window = s->window,
                                              .sliding_from = s->window_from,
                                              .norm_epsilon = 1e-5,
@@ -167,7 +197,7 @@ struct fl_model *toy_model(const struct toy_shape *s, uint64_t seed)
                                    .high = 4.0,
                                    .original_positions = 16.0};
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
-        model->biases[k] = s->biases;
+        model->biases[k] = s->biases || gpt2;
     ck_assert_msg(fl_model_collect(model, find_tensor, &error) == FL_OK, "%s", error.text);
     return model;
 }
@@ -248,7 +278,10 @@ static void linear(const struct fl_model *model, const struct fl_adapter *adapte
 {
     const struct fl_block *block = &model->blocks[layer];
     const struct fl_weight *w = &model->weights[block->linears[kind]];
-    const char *name = model->inventory.modules[layer * model->kind_count + kind].name;
+    uint32_t at = 0;
+    while (model->kinds[at] != kind)
+        at++;
+    const char *name = model->inventory.modules[layer * model->kind_count + at].name;
     multiply(w, x, n, y, add);
     for (uint32_t t = 0; block->bias[kind] && t < n; t++)
         for (uint32_t o = 0; o < w->rows; o++)
@@ -258,14 +291,17 @@ static void linear(const struct fl_model *model, const struct fl_adapter *adapte
             add_lora(adapter, i, x, n, y);
 }
 
-static void norm(const double *x, const float *w, double epsilon, uint32_t n, uint32_t d, double *y)
+static void norm(const double *x, const struct fl_norm *how, uint32_t n, uint32_t d, double *y)
 {
-    for (uint32_t t = 0; t < n; t++) {
-        double sum = 0.0;
+    for (uint32_t t = 0; t < n; t++, x += d, y += d) {
+        double mean = 0.0, sum = 0.0;
+        for (uint32_t i = 0; how->bias && i < d; i++)
+            mean += x[i] / d;
         for (uint32_t i = 0; i < d; i++)
-            sum += x[t * d + i] * x[t * d + i];
+            sum += (x[i] - mean) * (x[i] - mean);
         for (uint32_t i = 0; i < d; i++)
-            y[t * d + i] = x[t * d + i] / sqrt(sum / d + epsilon) * (double)w[i];
+            y[i] = (x[i] - mean) / sqrt(sum / d + how->epsilon) * (double)how->weight[i] +
+                   (how->bias ? (double)how->bias[i] : 0.0);
     }
 }
 
@@ -311,6 +347,23 @@ static void attend(const double *q, const double *k, const double *v, uint32_t n
     fl_free(p);
 }
 
+/* q, k and v (n, hidden) of one linear that has them side by side. */
+static void joined(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t l,
+                   uint32_t n, const double *z, double *q, double *k, double *v)
+{
+    const uint32_t w = model->config.heads * model->config.head_dim;
+    double *all = need((size_t)n * 3 * w, sizeof *all);
+    linear(model, adapter, l, FL_LINEAR_QKV, z, n, all, false);
+    for (uint32_t t = 0; t < n; t++) {
+        for (uint32_t i = 0; i < w; i++) {
+            q[t * w + i] = all[t * 3 * w + i];
+            k[t * w + i] = all[t * 3 * w + w + i];
+            v[t * w + i] = all[t * 3 * w + 2 * w + i];
+        }
+    }
+    fl_free(all);
+}
+
 static void attention(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t l,
                       uint32_t n, const double *z, double *x)
 {
@@ -318,15 +371,21 @@ static void attention(const struct fl_model *model, const struct fl_adapter *ada
     const uint32_t d = c->head_dim, wq = c->heads * d, wk = c->kv_heads * d;
     double *q = need((size_t)n * wq, sizeof *q), *k = need((size_t)n * wk, sizeof *k);
     double *v = need((size_t)n * wk, sizeof *v), *o = need((size_t)n * wq, sizeof *o);
-    linear(model, adapter, l, FL_LINEAR_Q, z, n, q, false);
-    linear(model, adapter, l, FL_LINEAR_K, z, n, k, false);
-    linear(model, adapter, l, FL_LINEAR_V, z, n, v, false);
-    if (model->blocks[l].q_norm)
-        norm(q, model->blocks[l].q_norm, c->norm_epsilon, n * c->heads, d, q);
-    if (model->blocks[l].k_norm)
-        norm(k, model->blocks[l].k_norm, c->norm_epsilon, n * c->kv_heads, d, k);
-    rotate(&model->rope, q, n, c->heads, d);
-    rotate(&model->rope, k, n, c->kv_heads, d);
+    if (fl_arch_joins_qkv(model->arch)) {
+        joined(model, adapter, l, n, z, q, k, v);
+    } else {
+        linear(model, adapter, l, FL_LINEAR_Q, z, n, q, false);
+        linear(model, adapter, l, FL_LINEAR_K, z, n, k, false);
+        linear(model, adapter, l, FL_LINEAR_V, z, n, v, false);
+    }
+    if (model->blocks[l].q_norm.weight) {
+        norm(q, &model->blocks[l].q_norm, n * c->heads, d, q);
+        norm(k, &model->blocks[l].k_norm, n * c->kv_heads, d, k);
+    }
+    if (!model->positions) {
+        rotate(&model->rope, q, n, c->heads, d);
+        rotate(&model->rope, k, n, c->kv_heads, d);
+    }
     for (uint32_t h = 0; h < c->heads; h++) {
         const uint32_t g = h / (c->heads / c->kv_heads);
         attend(q + h * d, k + g * d, v + g * d, n, d, wq, wk,
@@ -339,15 +398,22 @@ static void attention(const struct fl_model *model, const struct fl_adapter *ada
     fl_free(o);
 }
 
+static double gelu(double x)
+{
+    return 0.5 * x * (1.0 + tanh(sqrt(2.0 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
+
 static void mlp(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t l,
                 uint32_t n, const double *z, double *x)
 {
     const uint32_t f = model->config.ffn;
     double *gate = need((size_t)n * f, sizeof *gate), *up = need((size_t)n * f, sizeof *up);
-    linear(model, adapter, l, FL_LINEAR_GATE, z, n, gate, false);
+    const bool gated = model->arch->names->linears[FL_LINEAR_GATE].hf != NULL;
+    if (gated)
+        linear(model, adapter, l, FL_LINEAR_GATE, z, n, gate, false);
     linear(model, adapter, l, FL_LINEAR_UP, z, n, up, false);
     for (size_t i = 0; i < (size_t)n * f; i++)
-        gate[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
+        gate[i] = gated ? gate[i] / (1.0 + exp(-gate[i])) * up[i] : gelu(up[i]);
     linear(model, adapter, l, FL_LINEAR_DOWN, gate, n, x, true);
     fl_free(gate);
     fl_free(up);
@@ -364,14 +430,19 @@ void reference_logits(const struct fl_model *model, const struct fl_adapter *ada
         fl_weight_widen(&model->weights[0], (uint32_t)ids[t], 1, row);
         for (uint32_t i = 0; i < d; i++)
             x[t * d + i] = (double)row[i];
+        if (!model->positions)
+            continue;
+        fl_weight_widen(&model->weights[model->positions], t, 1, row);
+        for (uint32_t i = 0; i < d; i++)
+            x[t * d + i] += (double)row[i];
     }
     for (uint32_t l = 0; l < c->layers; l++) {
-        norm(x, model->blocks[l].norm1, c->norm_epsilon, n, d, z);
+        norm(x, &model->blocks[l].norm1, n, d, z);
         attention(model, adapter, l, n, z, x);
-        norm(x, model->blocks[l].norm2, c->norm_epsilon, n, d, z);
+        norm(x, &model->blocks[l].norm2, n, d, z);
         mlp(model, adapter, l, n, z, x);
     }
-    norm(x, model->norm, c->norm_epsilon, n, d, z);
+    norm(x, &model->norm, n, d, z);
     multiply(&model->weights[model->head], z, n, logits, false);
     fl_free(x);
     fl_free(z);

@@ -1,5 +1,5 @@
 /*
- * reference.h - a small random Llama in memory, and the same model computed naively in double
+ * reference.h - a small random base in memory, and the same model computed naively in double
  * precision straight from the formulas: the trusted side of the engine's tests.
  */
 #ifndef FL_TESTS_ENGINE_REFERENCE_H
@@ -8,9 +8,11 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/model_internal.h"
 
+enum { TOY_POSITIONS = 140 }; /* of a toy that learns them */
+
 /* What to make. Zero means the default in brackets. */
 struct toy_shape {
-    const char *arch; /* as in config.json */
+    const char *arch; /* as in config.json; GPT-2 needs kv_heads = heads */
     uint32_t hidden, ffn, layers, heads, kv_heads, head_dim, vocab;
     bool tied, biases;
     uint32_t window, window_from; /* of attention, and the lowest layer that has it; 0: none */

@@ -143,6 +143,48 @@ START_TEST(logits_and_gradients_are_right_with_norms_of_q_and_k)
 }
 END_TEST
 
+static struct toy_shape toy_gpt2(void)
+{
+    struct toy_shape shape = toy_default();
+    shape.arch = "GPT2LMHeadModel";
+    shape.kv_heads = shape.heads;
+    return shape;
+}
+
+START_TEST(logits_and_gradients_of_gpt2_are_right)
+{
+    struct toy_shape shape = toy_gpt2();
+    compare_logits(&shape, 131);
+    compare_gradients(&shape, "all-linear", FL_TRAIN_BOTH, 0, 2);
+    compare_gradients(&shape, "all-linear", FL_TRAIN_BOTH, 14, 3);
+}
+END_TEST
+
+START_TEST(gradients_of_gpt2_stop_at_the_lowest_adapted_linear)
+{
+    static const char *const targets[] = {"transformer.h.1.mlp.c_proj", "transformer.h.1.mlp.c_fc",
+                                          "transformer.h.1.attn.c_proj",
+                                          "transformer.h.2.mlp.c_fc,transformer.h.1.attn.c_attn"};
+    struct toy_shape shape = toy_gpt2();
+    for (unsigned i = 0; i < sizeof targets / sizeof *targets; i++)
+        compare_gradients(&shape, targets[i], FL_TRAIN_BOTH, 0, 2);
+}
+END_TEST
+
+START_TEST(rows_longer_than_the_learned_positions_are_refused)
+{
+    struct toy_shape shape = toy_gpt2();
+    struct fl_model *model = toy_model(&shape, 7);
+    struct fl_engine *engine = NULL;
+    struct fl_engine_options options = {.max_row_tokens = TOY_POSITIONS + 1};
+    ck_assert_int_eq(fl_engine_create(model, NULL, &options, &engine, &error), FL_ERANGE);
+    ck_assert_ptr_nonnull(strstr(error.text, "140"));
+    options = (struct fl_engine_options){.max_row_tokens = 4, .cache_tokens = TOY_POSITIONS + 1};
+    ck_assert_int_eq(fl_engine_create(model, NULL, &options, &engine, &error), FL_ERANGE);
+    ck_assert_ptr_null(engine);
+}
+END_TEST
+
 START_TEST(gradients_stop_at_the_lowest_adapted_linear)
 {
     static const char *const targets[] = {
@@ -207,8 +249,8 @@ END_TEST
 
 START_TEST(the_cache_gives_the_logits_of_the_whole_row)
 {
-    struct toy_shape shape = toy_default();
-    shape.window = _i ? 5 : 0;
+    struct toy_shape shape = _i == 2 ? toy_gpt2() : toy_default();
+    shape.window = _i == 1 ? 5 : 0;
     struct fl_model *model = toy_model(&shape, 11);
     struct fl_adapter *adapter = toy_adapter(model, "all-linear", 3, 5);
     struct fl_row *row = toy_rows(model, 1, 12, 0, 3);
@@ -476,12 +518,15 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, gradients_are_right_over_several_micro_batches);
     tcase_add_test(tc, gradients_of_one_factor_are_right);
     tcase_add_test(tc, logits_and_gradients_are_right_with_norms_of_q_and_k);
+    tcase_add_test(tc, logits_and_gradients_of_gpt2_are_right);
+    tcase_add_test(tc, gradients_of_gpt2_stop_at_the_lowest_adapted_linear);
+    tcase_add_test(tc, rows_longer_than_the_learned_positions_are_refused);
     tcase_add_test(tc, gradients_stop_at_the_lowest_adapted_linear);
     tcase_add_loop_test(tc, attention_is_right_across_block_borders, 0,
                         (int)(sizeof windows / sizeof *windows));
     tcase_add_test(tc, windows_begin_at_their_layer);
     tcase_add_test(tc, evaluation_gives_the_loss_of_training);
-    tcase_add_loop_test(tc, the_cache_gives_the_logits_of_the_whole_row, 0, 2);
+    tcase_add_loop_test(tc, the_cache_gives_the_logits_of_the_whole_row, 0, 3);
     tcase_add_test(tc, two_runs_give_the_same_bytes);
     tcase_add_test(tc, gradients_add_up_until_they_are_zeroed);
     tcase_add_test(tc, dropout_masks_agree_between_forward_and_backward);

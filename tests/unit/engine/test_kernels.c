@@ -82,6 +82,54 @@ START_TEST(rmsnorm_and_its_gradient_are_right)
 }
 END_TEST
 
+START_TEST(layernorm_and_its_gradient_are_right)
+{
+    float inverse, dx[N], shifted[N];
+    double mean = 0.0, variance = 0.0, g = 0.0, gz = 0.0;
+    fill();
+    memset(dx, 0, sizeof dx);
+    for (int i = 0; i < N; i++) {
+        shifted[i] = x[i] + 7.0f; /* a mean far from 0 */
+        mean += (double)shifted[i] / N;
+    }
+    for (int i = 0; i < N; i++)
+        variance += ((double)shifted[i] - mean) * ((double)shifted[i] - mean) / N;
+    const double r = 1.0 / sqrt(variance + 1e-5);
+    fl_layernorm(shifted, w, y, 1e-5, 1, N, z, &inverse);
+    for (int i = 0; i < N; i++) {
+        const double unit = ((double)shifted[i] - mean) * r;
+        ck_assert_double_eq_tol((double)z[i], unit * (double)w[i] + (double)y[i], 4e-6);
+        g += (double)y[i] * (double)w[i] / N;
+        gz += (double)y[i] * (double)w[i] * unit / N;
+    }
+    fl_layernorm_backward(y, shifted, w, &inverse, 1, N, dx);
+    for (int i = 0; i < N; i++)
+        ck_assert_double_eq_tol(
+            (double)dx[i],
+            r * ((double)y[i] * (double)w[i] - g - ((double)shifted[i] - mean) * r * gz), 4e-6);
+    fl_layernorm_again(shifted, w, y, &inverse, 1, N, dx);
+    ck_assert_int_eq(memcmp(dx, z, sizeof z), 0);
+}
+END_TEST
+
+START_TEST(gelu_and_its_gradient_are_right)
+{
+    const double c = sqrt(2.0 / 3.14159265358979323846);
+    float dx[N];
+    fill();
+    memcpy(dx, x, sizeof dx);
+    fl_gelu(x, N, z);
+    fl_gelu_backward(w, N, dx);
+    for (int i = 0; i < N; i++) {
+        const double a = (double)x[i], t = tanh(c * (a + 0.044715 * a * a * a));
+        const double slope = 0.5 * (1.0 + t) +
+                             0.5 * a * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * a * a);
+        ck_assert_double_eq_tol((double)z[i], 0.5 * a * (1.0 + t), 3e-6);
+        ck_assert_double_eq_tol((double)dx[i], (double)w[i] * slope, 3e-6);
+    }
+}
+END_TEST
+
 START_TEST(swiglu_and_its_gradient_are_right)
 {
     float gate[N], up[N];
@@ -205,6 +253,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, exponentials_are_right_to_two_ulp_over_their_range);
     tcase_add_test(tc, sums_of_exponentials_over_a_large_vocabulary_lose_nothing);
     tcase_add_test(tc, rmsnorm_and_its_gradient_are_right);
+    tcase_add_test(tc, layernorm_and_its_gradient_are_right);
+    tcase_add_test(tc, gelu_and_its_gradient_are_right);
     tcase_add_test(tc, swiglu_and_its_gradient_are_right);
     tcase_add_test(tc, softmax_sees_only_what_it_may);
     tcase_add_test(tc, rotation_and_its_backward_undo_each_other);

@@ -70,6 +70,7 @@ static const struct {
     {GOLDEN "tiny-llama", GOLDEN "tiny-gguf/f32.gguf"},
     {GOLDEN "cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
     {GOLDEN "cases/qwen3", GOLDEN "cases/qwen3/model.gguf"},
+    {GOLDEN "cases/gpt2", GOLDEN "cases/gpt2/model.gguf"},
 };
 
 START_TEST(a_gguf_file_is_the_same_model_as_its_directory)
@@ -120,6 +121,7 @@ START_TEST(engines_run_on_every_golden_model)
 {
     engine_runs(GOLDEN "cases/gqa-tied");
     engine_runs(GOLDEN "cases/sharded-bf16");
+    engine_runs(GOLDEN "cases/gpt2-bare");
     engine_runs(GOLDEN "tiny-gguf/mixed.gguf");
 }
 END_TEST
@@ -250,6 +252,51 @@ START_TEST(configurations_that_would_change_the_numbers_are_refused)
 }
 END_TEST
 
+START_TEST(configurations_of_gpt2_that_would_change_the_numbers_are_refused)
+{
+    static const struct {
+        const char *changes, *word;
+    } cases[] = {
+        {"{\"activation_function\":\"relu\"}", "relu"},
+        {"{\"scale_attn_weights\":false}", "scale_attn_weights"},
+        {"{\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn_by_inverse_layer_idx"},
+        {"{\"add_cross_attention\":true}", "add_cross_attention"},
+        {"{\"n_positions\":25}", "transformer.wpe"},
+        {"{\"n_positions\":0}", "positions"},
+        {"{\"n_head\":5}", "range"},
+        {"{\"n_inner\":null}", "c_fc"},
+        {"{\"n_embd\":1073741824}", "range"},
+        {"{\"layer_norm_epsilon\":-1}", "epsilon"},
+        {"{\"tie_word_embeddings\":7}", "tie_word_embeddings"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_msg(open_changed("gpt2", cases[i].changes) == FL_EFORMAT, "%s", cases[i].changes);
+        ck_assert_msg(strstr(error.text, cases[i].word) != NULL, "%s: %s", cases[i].changes,
+                      error.text);
+    }
+    ck_assert_int_eq(open_changed("gpt2", "{\"architectures\":null}"), FL_OK);
+    ck_assert(changed_config.tied);
+}
+END_TEST
+
+START_TEST(linears_stored_the_other_way_round_are_turned)
+{
+    struct fl_model *model = open_model(GOLDEN "cases/gpt2");
+    const struct fl_weight *weight = fl_model_module_weight(model, 2);
+    const struct fl_tensor_view *stored = fl_safetensors_find(model->tensors, weight->name);
+    float row[24], whole[24 * 40];
+    ck_assert_str_eq(weight->name, "transformer.h.0.mlp.c_fc.weight");
+    ck_assert(weight->turned);
+    ck_assert_uint_eq(weight->rows, 40);
+    ck_assert_uint_eq(weight->columns, 24);
+    fl_dtype_widen(stored->dtype, stored->data, sizeof whole / sizeof *whole, whole);
+    fl_weight_widen(weight, 33, 1, row);
+    for (int i = 0; i < 24; i++)
+        ck_assert_float_eq(row[i], whole[i * 40 + 33]);
+    fl_model_close(&model);
+}
+END_TEST
+
 /* The window of the lowest layers that have one; UINT32_MAX when the model does not open. */
 static uint32_t qwen2_from(const char *changes)
 {
@@ -317,6 +364,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, engines_run_on_every_golden_model);
     tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
     tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
+    tcase_add_test(tc, configurations_of_gpt2_that_would_change_the_numbers_are_refused);
+    tcase_add_test(tc, linears_stored_the_other_way_round_are_turned);
     tcase_add_test(tc, sliding_windows_begin_where_the_configuration_says);
     tcase_add_test(tc, absent_and_harmless_keys_take_their_defaults);
     tcase_add_test(tc, what_is_no_model_is_refused);
