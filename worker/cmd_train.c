@@ -38,7 +38,7 @@ static size_t adapter_options(struct fl_train *t, struct fl_option *out, size_t 
         {"--alpha", "ALPHA", FL_OPTION_DOUBLE, &t->alpha, 1e-6, 1e6, NULL, false, &t->has_alpha,
          "scale: alpha / rank"},
         {"--targets", "NAMES", FL_OPTION_STRING, &t->targets, 0, 0, NULL, false, &t->has_targets,
-         "linears to adapt, or all-linear"},
+         "linears to adapt, or all-linear; default: q_proj,v_proj (c_attn of GPT-2)"},
         {"--dropout", "P", FL_OPTION_DOUBLE, &t->dropout, 0, 0.99, NULL, false, &t->has_dropout,
          "dropout on the adapter's input while training"},
         {"--rslora", NULL, FL_OPTION_FLAG, &t->rslora, 0, 0, NULL, false, &t->has_rslora,
@@ -372,7 +372,7 @@ int fl_cmd_train(int argc, char **argv)
     struct fl_train t = {
         .rank = 8,
         .alpha = 16,
-        .targets = "q_proj,v_proj",
+        .targets = "default",
         .epochs = 1,
         .batch_size = 4,
         .accumulate = 1,

@@ -146,6 +146,15 @@ static const char *next_entry(const char *list, const char **entry, size_t *leng
     return end;
 }
 
+enum selection { NAMED, ALL, DEFAULT };
+
+static enum selection selection_of(const char *targets)
+{
+    return strcmp(targets, "all-linear") == 0 ? ALL
+           : strcmp(targets, "default") == 0  ? DEFAULT
+                                              : NAMED;
+}
+
 static enum fl_status check_targets(const struct fl_inventory *self, const char *targets,
                                     struct fl_error *error)
 {
@@ -163,6 +172,9 @@ static enum fl_status check_targets(const struct fl_inventory *self, const char 
 
 static bool chosen(const struct fl_module *module, const char *targets)
 {
+    const enum selection selection = selection_of(targets);
+    if (selection != NAMED)
+        return selection == ALL || fl_peft_is_default_target(module->name);
     const char *entry;
     size_t length;
     for (const char *rest = next_entry(targets, &entry, &length); rest;
@@ -176,9 +188,8 @@ static bool chosen(const struct fl_module *module, const char *targets)
 enum fl_status fl_inventory_select(const struct fl_inventory *self, const char *targets,
                                    struct fl_inventory *out, struct fl_error *error)
 {
-    bool all = strcmp(targets, "all-linear") == 0;
     memset(out, 0, sizeof(*out));
-    if (!all) {
+    if (selection_of(targets) == NAMED) {
         enum fl_status status = check_targets(self, targets, error);
         if (status != FL_OK)
             return status;
@@ -190,10 +201,14 @@ enum fl_status fl_inventory_select(const struct fl_inventory *self, const char *
         const struct fl_module *m = &self->modules[i];
         if (m->layer >= out->layers)
             out->layers = m->layer + 1;
-        if (all || chosen(m, targets))
+        if (chosen(m, targets))
             out->modules[out->count++] = *m;
     }
-    return FL_OK;
+    if (out->count)
+        return FL_OK;
+    fl_inventory_free(out);
+    return fl_fail(error, FL_EINVAL,
+                   "this model has no default targets: name them, or take all-linear");
 }
 
 /* ---- adapters ---- */

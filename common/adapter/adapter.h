@@ -39,9 +39,9 @@ FL_CHECKED enum fl_status fl_inventory_encode(const struct fl_inventory *self, s
 FL_CHECKED enum fl_status fl_inventory_decode(const void *bytes, size_t length,
                                               struct fl_inventory *out, struct fl_error *error);
 /*
- * The modules that PEFT's target_modules would choose: targets is "all-linear" or a
- * comma-separated list of names ("q_proj,v_proj", full paths too). FL_EINVAL: an entry matches
- * nothing. *out is a new inventory in the same order.
+ * The modules that PEFT's target_modules would choose: targets is "all-linear", "default" (those
+ * that PEFT adapts when none are named) or a comma-separated list of names ("q_proj,v_proj", full
+ * paths too). FL_EINVAL: an entry matches nothing. *out is a new inventory in the same order.
  */
 FL_CHECKED enum fl_status fl_inventory_select(const struct fl_inventory *self, const char *targets,
                                               struct fl_inventory *out, struct fl_error *error);

@@ -16,10 +16,18 @@
 
 /* ---- saving ---- */
 
-static const char *last_part(const char *module)
+/*
+ * What names a module in target_modules: its last part. A block of GPT-2 has two c_proj, which the
+ * part in front tells apart.
+ */
+static const char *short_name(const char *module)
 {
-    const char *dot = strrchr(module, '.');
-    return dot ? dot + 1 : module;
+    const char *at = strrchr(module, '.');
+    if (at && strcmp(at, ".c_proj") == 0)
+        do
+            at--;
+        while (at > module && *at != '.');
+    return at && *at == '.' ? at + 1 : module;
 }
 
 static uint32_t layer_count(const struct fl_adapter *self)
@@ -32,12 +40,12 @@ static uint32_t layer_count(const struct fl_adapter *self)
     return layers;
 }
 
-/* Is a module with this last part adapted in every layer? Then its name alone says which. */
+/* Is a module with this short name adapted in every layer? Then the name alone says which. */
 static bool in_every_layer(const struct fl_adapter *self, const char *part, uint32_t layers)
 {
     uint32_t found = 0;
     for (uint32_t i = 0; i < self->count; i++)
-        found += strcmp(last_part(self->modules[i].module.name), part) == 0;
+        found += strcmp(short_name(self->modules[i].module.name), part) == 0;
     return found == layers;
 }
 
@@ -59,8 +67,8 @@ static json_t *target_list(const struct fl_adapter *self)
     json_t *list = json_array();
     for (uint32_t i = 0; i < self->count && list; i++) {
         const char *name = self->modules[i].module.name;
-        bool ok = in_every_layer(self, last_part(name), layers)
-                      ? append_once(list, last_part(name))
+        bool ok = in_every_layer(self, short_name(name), layers)
+                      ? append_once(list, short_name(name))
                       : json_array_append_new(list, json_string(name)) == 0;
         if (!ok) {
             json_decref(list);
@@ -85,6 +93,7 @@ static enum fl_status fill_config(const struct fl_adapter *self, struct fl_peft_
         return FL_ENOMEM;
     for (uint32_t i = 0; i < self->count; i++) {
         const struct fl_lora_module *m = &self->modules[i];
+        config->fan_in_fan_out = config->fan_in_fan_out || fl_peft_is_conv1d(m->module.name);
         if (m->rank != self->rank &&
             json_object_set_new(config->rank_pattern, m->module.name, json_integer(m->rank)) != 0)
             return FL_ENOMEM;

@@ -238,15 +238,15 @@ static json_t *config_json(const struct fl_peft_config *self)
                                         "revision",
                                         "target_parameters",
                                         "trainable_token_indices"};
-    static const char *const falses[] = {"ensure_weight_tying", "fan_in_fan_out", "lora_bias",
-                                         "use_dora", "use_qalora"};
-    json_t *root = json_pack("{s:s,s:s,s:b,s:s,s:o,s:i,s:o,s:f,s:b,s:b,s:i,s:{},s:s}", "peft_type",
-                             "LORA", "task_type", "CAUSAL_LM", "inference_mode", 1, "bias", "none",
-                             "base_model_name_or_path", name_or_null(self->base_model), "r",
-                             (int)self->r, "lora_alpha", fl_peft_number(self->lora_alpha),
-                             "lora_dropout", self->lora_dropout, "init_lora_weights", 1,
-                             "use_rslora", (int)self->use_rslora, "qalora_group_size", 16,
-                             "loftq_config", "megatron_core", "megatron.core");
+    static const char *const falses[] = {"ensure_weight_tying", "lora_bias", "use_dora",
+                                         "use_qalora"};
+    json_t *root = json_pack(
+        "{s:s,s:s,s:b,s:b,s:s,s:o,s:i,s:o,s:f,s:b,s:b,s:i,s:{},s:s}", "peft_type", "LORA",
+        "task_type", "CAUSAL_LM", "inference_mode", 1, "fan_in_fan_out", (int)self->fan_in_fan_out,
+        "bias", "none", "base_model_name_or_path", name_or_null(self->base_model), "r",
+        (int)self->r, "lora_alpha", fl_peft_number(self->lora_alpha), "lora_dropout",
+        self->lora_dropout, "init_lora_weights", 1, "use_rslora", (int)self->use_rslora,
+        "qalora_group_size", 16, "loftq_config", "megatron_core", "megatron.core");
     for (size_t i = 0; root && i < sizeof(nulls) / sizeof(nulls[0]); i++)
         (void)!json_object_set_new(root, nulls[i], json_null());
     for (size_t i = 0; root && i < sizeof(falses) / sizeof(falses[0]); i++)

@@ -25,6 +25,7 @@ struct fl_peft_config {
     uint32_t r;
     double lora_alpha, lora_dropout;
     bool use_rslora;
+    bool fan_in_fan_out; /* written only: the base itself says how its weights lie */
     char base_model[256];
     /* owned references; rank_pattern and alpha_pattern are objects or NULL; target_modules and
        exclude_modules arrays of names or a string (a regular expression), or NULL;
@@ -46,9 +47,20 @@ FL_CHECKED enum fl_status fl_peft_config_print(const struct fl_peft_config *self
                                                struct fl_buf *out);
 
 /*
- * Would PEFT adapt this module of a base? target_modules (NULL: q_proj and v_proj, the default of
- * the Llama family), exclude_modules and layers_to_transform decide, as in PEFT's
- * check_target_module_exists(). FL_EFORMAT: a pattern that can't be read.
+ * Does PEFT adapt this module when no targets are named? q_proj and v_proj of the Llama family,
+ * Mistral and Qwen, c_attn of GPT-2.
+ */
+bool fl_peft_is_default_target(const char *module);
+/*
+ * Does transformers keep this module's weight (in, out)? GPT-2's linears; PEFT then wants
+ * fan_in_fan_out in the config. A and B have the usual shapes all the same.
+ */
+bool fl_peft_is_conv1d(const char *module);
+
+/*
+ * Would PEFT adapt this module of a base? target_modules (NULL: the default targets),
+ * exclude_modules and layers_to_transform decide, as in PEFT's check_target_module_exists().
+ * FL_EFORMAT: a pattern that can't be read.
  */
 FL_CHECKED enum fl_status fl_peft_adapts(const struct fl_peft_config *self, const char *module,
                                          bool *adapts, struct fl_error *error);

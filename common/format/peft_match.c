@@ -115,6 +115,27 @@ static bool layer_wanted(const struct fl_peft_config *self, const char *module)
     return false;
 }
 
+bool fl_peft_is_default_target(const char *module)
+{
+    static const char *const parts[] = {"q_proj", "v_proj", "c_attn"};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (ends_with_part(module, parts[i]))
+            return true;
+    }
+    return false;
+}
+
+bool fl_peft_is_conv1d(const char *module)
+{
+    static const char *const parts[] = {"c_attn", "c_proj", "c_fc"};
+    static const char outer[] = "transformer.h.";
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (strncmp(module, outer, sizeof(outer) - 1) == 0 && ends_with_part(module, parts[i]))
+            return true;
+    }
+    return false;
+}
+
 enum fl_status fl_peft_adapts(const struct fl_peft_config *self, const char *module, bool *adapts,
                               struct fl_error *error)
 {
@@ -126,8 +147,7 @@ enum fl_status fl_peft_adapts(const struct fl_peft_config *self, const char *mod
     if (status != FL_OK || excluded)
         return status;
     if (!self->target_modules) {
-        *adapts = layer_wanted(self, module) &&
-                  (ends_with_part(module, "q_proj") || ends_with_part(module, "v_proj"));
+        *adapts = layer_wanted(self, module) && fl_peft_is_default_target(module);
         return FL_OK;
     }
     status = named_by(self->target_modules, module, adapts, &exact, error);

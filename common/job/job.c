@@ -64,8 +64,9 @@ static const struct fl_config_key keys[] = {
     TEXT("model", "sha256", model_sha256, NULL,
          "Its manifest hash; 'fedlora-worker inspect' prints it."),
 
-    TEXT("lora", "targets", targets, "q_proj,v_proj",
-         "Linears that get an adapter, comma-separated, or all-linear."),
+    TEXT("lora", "targets", targets, "default",
+         "Linears that get an adapter, comma-separated, or all-linear; default: those that PEFT "
+         "takes (q_proj,v_proj; c_attn of GPT-2)."),
     NUMBER("lora", "alpha", alpha, 1e-6, 1e6, "16",
            "The adapter's scale is alpha / [ranks] default, for every site, layer and round."),
     NUMBER("lora", "dropout", dropout, 0, 0.95, "0",

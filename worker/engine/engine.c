@@ -29,9 +29,9 @@ static enum fl_status check_options(const struct fl_engine *self, struct fl_erro
     const uint32_t positions = self->model->positions ? self->model->config.max_positions : 0;
     if (positions && (o->max_row_tokens > positions || o->cache_tokens > positions))
         return fl_fail(error, FL_ERANGE,
-                       "this model has learned %u positions and cannot read longer rows; use "
-                       "--seq-len %u or less",
-                       positions, positions);
+                       "this model has learned %u positions: a row, or a prompt with its answer, "
+                       "cannot be longer",
+                       positions);
     if (o->train && !self->adapter)
         return fl_fail(error, FL_EINVAL, "training needs an adapter");
     return FL_OK;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/fs.h"
+#include "base/json.h"
 #include "format/peft.h"
 #include "format/safetensors.h"
 #include "runner.h"
@@ -148,12 +149,14 @@ START_TEST(targets_select_by_name_or_path)
     struct fl_inventory base = model_inventory(), chosen;
     struct fl_error error = {0};
     ck_assert_uint_eq(selected("all-linear"), 6);
+    ck_assert_uint_eq(selected("default"), 4); /* q_proj and v_proj */
     ck_assert_uint_eq(selected("q_proj"), 2);
     ck_assert_uint_eq(selected(" q_proj , v_proj,"), 4);
     ck_assert_uint_eq(selected("q_proj,q_proj"), 2);
     ck_assert_uint_eq(selected("model.layers.1.mlp.up_proj"), 1);
     ck_assert_uint_eq(selected("mlp.up_proj"), 2);
-    static const char *const wrong[] = {"", ",", "proj", "q_proj,lm_head", "q_proj v_proj"};
+    static const char *const wrong[] = {
+        "", ",", "proj", "q_proj,lm_head", "q_proj v_proj", "q_proj,default"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         ck_assert_int_eq(fl_inventory_select(&base, wrong[i], &chosen, &error), FL_EINVAL);
 }
@@ -348,6 +351,57 @@ START_TEST(single_layers_are_named_by_path)
     same(self, back);
     fl_adapter_destroy(&back);
     fl_adapter_destroy(&self);
+}
+END_TEST
+
+/* Two blocks of GPT-2, whose names its adapters must keep apart. */
+static struct fl_inventory gpt2_inventory(void)
+{
+    static const char *const linears[] = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
+    static struct fl_module modules[4 * LAYERS];
+    for (uint32_t i = 0; i < 4 * LAYERS; i++) {
+        modules[i] = (struct fl_module){.out = 12 + 4 * (i % 4), .in = 12, .layer = i / 4};
+        snprintf(modules[i].name, sizeof(modules[i].name), "transformer.h.%u.%s", i / 4,
+                 linears[i % 4]);
+    }
+    return (struct fl_inventory){.modules = modules, .count = 4 * LAYERS, .layers = LAYERS};
+}
+
+START_TEST(adapters_of_gpt2_say_how_its_weights_lie_and_which_projection_is_meant)
+{
+    static const struct {
+        const char *targets, *written;
+        uint32_t count;
+    } cases[] = {{"default", "[\"c_attn\"]", 2},
+                 {"attn.c_proj", "[\"attn.c_proj\"]", 2},
+                 {"c_proj", "[\"attn.c_proj\",\"mlp.c_proj\"]", 4},
+                 {"transformer.h.1.mlp.c_proj", "[\"transformer.h.1.mlp.c_proj\"]", 1}};
+    struct fl_inventory base = gpt2_inventory(), chosen;
+    struct fl_error error = {0};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct fl_adapter *self, *back;
+        char path[FL_PATH_BYTES], file[FL_PATH_BYTES];
+        json_t *config, *wanted;
+        fresh_path(path);
+        fl_assert_ok(fl_inventory_select(&base, cases[i].targets, &chosen, &error), &error);
+        fl_assert_ok(fl_adapter_create(&chosen, 2, 4.0, NULL, &self, &error), &error);
+        ck_assert_uint_eq(self->count, cases[i].count);
+        fl_assert_ok(fl_adapter_save(self, path, NULL, &error), &error);
+        fl_assert_ok(fl_path_join(file, path, FL_PEFT_CONFIG, &error), &error);
+        fl_assert_ok(fl_json_load(file, 1 << 20, &config, &error), &error);
+        fl_assert_ok(
+            fl_json_parse(cases[i].written, strlen(cases[i].written), "case", &wanted, &error),
+            &error);
+        ck_assert(json_equal(json_object_get(config, "target_modules"), wanted));
+        ck_assert(json_is_true(json_object_get(config, "fan_in_fan_out")));
+        fl_assert_ok(fl_adapter_load(path, &base, &back, &error), &error);
+        same(self, back);
+        json_decref(config);
+        json_decref(wanted);
+        fl_adapter_destroy(&back);
+        fl_adapter_destroy(&self);
+        fl_inventory_free(&chosen);
+    }
 }
 END_TEST
 
@@ -546,6 +600,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, bytes_of_another_adapter_are_refused);
     tcase_add_loop_test(tc, an_adapter_survives_a_peft_directory, 0, 2);
     tcase_add_test(tc, single_layers_are_named_by_path);
+    tcase_add_test(tc, adapters_of_gpt2_say_how_its_weights_lie_and_which_projection_is_meant);
     tcase_add_test(tc, an_adapter_is_replaced_and_anything_else_left_alone);
     tcase_add_test(tc, halves_and_old_keys_are_read);
     tcase_add_loop_test(tc, directories_that_do_not_fit_are_refused, 0,

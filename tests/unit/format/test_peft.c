@@ -143,6 +143,9 @@ START_TEST(target_modules_choose_as_in_peft)
     ck_assert(adapts("\"r\":1", Q0)); /* the default of Llama: q_proj and v_proj */
     ck_assert(adapts("\"target_modules\":null", V1));
     ck_assert(!adapts("\"r\":1", UP2));
+    ck_assert(adapts("\"r\":1", "transformer.h.0.attn.c_attn")); /* of GPT-2 */
+    ck_assert(!adapts("\"r\":1", "transformer.h.0.attn.c_proj"));
+    ck_assert(adapts("\"target_modules\":[\"c_proj\"]", "transformer.h.0.mlp.c_proj"));
     ck_assert(adapts("\"target_modules\":[\"x\",\"q_proj\"]", Q12));
     ck_assert(!adapts("\"target_modules\":[\"proj\"]", Q12));
     ck_assert(adapts("\"target_modules\":[\"self_attn.q_proj\"]", Q12));
@@ -153,6 +156,16 @@ START_TEST(target_modules_choose_as_in_peft)
     ck_assert(!adapts("\"exclude_modules\":[\"q_proj\"],\"target_modules\":\".*proj\"", Q12));
     ck_assert(!adapts("\"exclude_modules\":\".*12.*\",\"target_modules\":[\"q_proj\"]", Q12));
     ck_assert(adapts("\"exclude_modules\":\".*12.*\",\"target_modules\":[\"q_proj\"]", Q0));
+}
+END_TEST
+
+START_TEST(only_the_linears_of_gpt2_lie_the_other_way_round)
+{
+    ck_assert(fl_peft_is_conv1d("transformer.h.11.attn.c_attn"));
+    ck_assert(fl_peft_is_conv1d("transformer.h.0.mlp.c_fc"));
+    ck_assert(!fl_peft_is_conv1d(Q0));
+    ck_assert(!fl_peft_is_conv1d("model.layers.0.attn.c_attn"));
+    ck_assert(!fl_peft_is_conv1d("transformer.h.0.attn.xc_attn"));
 }
 END_TEST
 
@@ -246,6 +259,7 @@ START_TEST(what_is_written_is_sorted_indented_and_read_back)
     const char *s = fl_buf_text(&text);
     ck_assert_int_eq(strncmp(s, "{\n  \"alora_invocation_tokens\": null,\n", 37), 0);
     ck_assert_ptr_nonnull(strstr(s, "\n  \"inference_mode\": true,\n"));
+    ck_assert_ptr_nonnull(strstr(s, "\n  \"fan_in_fan_out\": false,\n"));
     ck_assert_ptr_nonnull(strstr(s, "\n  \"task_type\": \"CAUSAL_LM\",\n"));
     ck_assert_ptr_nonnull(strstr(s, "\n  \"lora_alpha\": 16,\n"));
     ck_assert_ptr_nonnull(strstr(s, "\n  \"lora_dropout\": 0.1,\n"));
@@ -375,6 +389,7 @@ static void add_tests(TCase *tc)
                         (int)(sizeof(refused) / sizeof(refused[0])));
     tcase_add_test(tc, a_missing_configuration_is_not_found);
     tcase_add_test(tc, target_modules_choose_as_in_peft);
+    tcase_add_test(tc, only_the_linears_of_gpt2_lie_the_other_way_round);
     tcase_add_test(tc, layers_choose_as_in_peft);
     tcase_add_test(tc, the_first_pattern_that_matches_gives_rank_and_alpha);
     tcase_add_test(tc, patterns_with_impossible_values_are_refused);

@@ -32,7 +32,7 @@ START_TEST(a_short_job_gets_the_documented_defaults)
     ck_assert_uint_eq(spec.seed, 0);
     ck_assert_str_eq(spec.model_sha256,
                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
-    ck_assert_str_eq(spec.targets, "q_proj,v_proj");
+    ck_assert_str_eq(spec.targets, "default");
     ck_assert_double_eq(spec.alpha, 16.0);
     ck_assert_uint_eq(spec.ranks.fallback, 8);
     ck_assert_uint_eq(spec.weight_cap, 1000000);
