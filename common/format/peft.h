@@ -48,7 +48,7 @@ FL_CHECKED enum fl_status fl_peft_config_print(const struct fl_peft_config *self
 
 /*
  * Does PEFT adapt this module when no targets are named? q_proj and v_proj of the Llama family,
- * Mistral and Qwen, c_attn of GPT-2.
+ * Mistral and Qwen, c_attn of GPT-2; qkv_proj of Phi-3, for which PEFT has no default of its own.
  */
 bool fl_peft_is_default_target(const char *module);
 /*

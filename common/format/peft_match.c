@@ -117,7 +117,7 @@ static bool layer_wanted(const struct fl_peft_config *self, const char *module)
 
 bool fl_peft_is_default_target(const char *module)
 {
-    static const char *const parts[] = {"q_proj", "v_proj", "c_attn"};
+    static const char *const parts[] = {"q_proj", "v_proj", "c_attn", "qkv_proj"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (ends_with_part(module, parts[i]))
             return true;

@@ -24,7 +24,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
-                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+                          MistralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
                           get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
                           get_linear_schedule_with_warmup)
 
@@ -116,6 +116,13 @@ CASES = {
         config=dict(vocab_size=53, n_embd=20, n_layer=2, n_head=2, n_positions=9,
                     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
         lora=dict(r=3, lora_alpha=6, target_modules=["c_attn"])),
+    # q, k and v in one linear, gate and up in another, grouped keys, a window
+    "phi3": dict(
+        make=(Phi3Config, Phi3ForCausalLM), dtype=torch.float32, lengths=(12, 4, 9, 2),
+        config=dict(vocab_size=57, hidden_size=24, intermediate_size=28, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, sliding_window=6,
+                    tie_word_embeddings=False, pad_token_id=0),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
     # norms of q and k, heads * head_dim differs from hidden, no bias
     "qwen3": dict(
         make=(Qwen3Config, Qwen3ForCausalLM), dtype=torch.float32, lengths=(13, 4, 9, 2),

@@ -42,6 +42,8 @@ static const struct golden tiny[] = {
     {"cases/gpt2", NULL},
     {"cases/gpt2", GOLDEN "cases/gpt2/model.gguf"},
     {"cases/gpt2-bare", NULL},
+    {"cases/phi3", NULL},
+    {"cases/phi3", GOLDEN "cases/phi3/model.gguf"},
     {"cases/mistral-window", NULL},
     {"cases/qwen2-window", NULL},
     {"cases/qwen3", NULL},

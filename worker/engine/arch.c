@@ -4,11 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The names of Llama, which most families kept, around a block's linears. */
 #define LLAMA_NAMES                                                                                \
     .embedding = {"model.embed_tokens", "token_embd"},                                             \
     .final_norm = {"model.norm", "output_norm"}, .head = {"lm_head", "output"},                    \
     .block = {"model.layers", "blk"}, .norm1 = {"input_layernorm", "attn_norm"},                   \
-    .norm2 = {"post_attention_layernorm", "ffn_norm"},                                             \
+    .norm2 = {"post_attention_layernorm", "ffn_norm"}
+
+#define LLAMA_LINEARS                                                                              \
     .linears = {[FL_LINEAR_Q] = {"self_attn.q_proj", "attn_q"},                                    \
                 [FL_LINEAR_K] = {"self_attn.k_proj", "attn_k"},                                    \
                 [FL_LINEAR_V] = {"self_attn.v_proj", "attn_v"},                                    \
@@ -17,12 +20,17 @@
                 [FL_LINEAR_UP] = {"mlp.up_proj", "ffn_up"},                                        \
                 [FL_LINEAR_DOWN] = {"mlp.down_proj", "ffn_down"}}
 
-static const struct fl_arch_names LLAMA = {LLAMA_NAMES};
+static const struct fl_arch_names LLAMA = {LLAMA_NAMES, LLAMA_LINEARS};
 
-/* Llama's, and norms of q and k */
-static const struct fl_arch_names QWEN3 = {LLAMA_NAMES,
+static const struct fl_arch_names QWEN3 = {LLAMA_NAMES, LLAMA_LINEARS,
                                            .q_norm = {"self_attn.q_norm", "attn_q_norm"},
                                            .k_norm = {"self_attn.k_norm", "attn_k_norm"}};
+
+static const struct fl_arch_names PHI3 = {
+    LLAMA_NAMES, .linears = {[FL_LINEAR_QKV] = {"self_attn.qkv_proj", "attn_qkv"},
+                             [FL_LINEAR_O] = {"self_attn.o_proj", "attn_output"},
+                             [FL_LINEAR_GATE_UP] = {"mlp.gate_up_proj", "ffn_up"},
+                             [FL_LINEAR_DOWN] = {"mlp.down_proj", "ffn_down"}}};
 
 static const struct fl_arch_names GPT2 = {
     .embedding = {"transformer.wte", "token_embd"},
@@ -46,19 +54,27 @@ static const struct fl_arch TABLE[] = {
     {.name = "MistralForCausalLM",
      .model_type = "mistral",
      .names = &LLAMA,
-     .windows = FL_WINDOW_EVERYWHERE},
+     .windows = FL_WINDOW_EVERYWHERE,
+     .window = 4096},
     {.name = "Qwen2ForCausalLM",
      .model_type = "qwen2",
      .gguf = "qwen2",
      .names = &LLAMA,
      .biases = FL_BIAS_QKV,
-     .windows = FL_WINDOW_UPPER},
+     .windows = FL_WINDOW_UPPER,
+     .window = 4096},
     {.name = "Qwen3ForCausalLM",
      .model_type = "qwen3",
      .gguf = "qwen3",
      .names = &QWEN3,
      .windows = FL_WINDOW_UPPER,
+     .window = 4096,
      .head_dim = 128},
+    {.name = "Phi3ForCausalLM",
+     .model_type = "phi3",
+     .gguf = "phi3",
+     .names = &PHI3,
+     .windows = FL_WINDOW_EVERYWHERE},
     {.name = "GPT2LMHeadModel",
      .model_type = "gpt2",
      .gguf = "gpt2",

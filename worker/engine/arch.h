@@ -15,8 +15,8 @@
 
 /*
  * The linears of a block, in the inventory's order. An architecture need not have them all:
- * without K and V, Q is q, k and v in one; without GATE the MLP is down(gelu(up)), else
- * down(silu(gate) up).
+ * without K and V, Q is q, k and v in one; without UP, GATE is gate and up in one. Without GATE the
+ * MLP is down(gelu(up)), else down(silu(gate) up).
  */
 enum fl_linear_kind {
     FL_LINEAR_Q,
@@ -25,6 +25,7 @@ enum fl_linear_kind {
     FL_LINEAR_V,
     FL_LINEAR_O,
     FL_LINEAR_GATE,
+    FL_LINEAR_GATE_UP = FL_LINEAR_GATE,
     FL_LINEAR_UP,
     FL_LINEAR_DOWN,
     FL_LINEAR_COUNT
@@ -54,7 +55,7 @@ enum fl_bias_rule {
 /* Which layers attend to a sliding window only. */
 enum fl_window_rule {
     FL_WINDOW_NEVER,
-    FL_WINDOW_EVERYWHERE, /* every layer, if sliding_window is set (4096 when it is left out) */
+    FL_WINDOW_EVERYWHERE, /* every layer, if sliding_window is set */
     FL_WINDOW_UPPER       /* where use_sliding_window is set: from max_window_layers upwards */
 };
 
@@ -65,6 +66,7 @@ struct fl_arch {
     const struct fl_arch_names *names;
     enum fl_bias_rule biases;
     enum fl_window_rule windows;
+    uint32_t window;   /* where windows are on and sliding_window is left out; 0: none */
     bool interleaved;  /* GGUF stores the rows of q and k interleaved */
     bool layer_norm;   /* LayerNorm with a bias; else RMSNorm */
     bool turned;       /* a Hugging Face directory stores its linears (in, out), GGUF (out, in) */
@@ -75,6 +77,12 @@ struct fl_arch {
 static inline bool fl_arch_joins_qkv(const struct fl_arch *self)
 {
     return !self->names->linears[FL_LINEAR_K].hf;
+}
+
+/* gate and up do. */
+static inline bool fl_arch_joins_gate(const struct fl_arch *self)
+{
+    return !self->names->linears[FL_LINEAR_UP].hf;
 }
 
 /* By name, or by model_type where the name is NULL. NULL: not supported. */

@@ -53,6 +53,22 @@ static void norm_backward(const struct fl_engine *self, const struct fl_pass *pa
     }
 }
 
+void fl_block_split(const struct fl_engine *self, const struct fl_pass *pass,
+                    const struct fl_block_part *parts, size_t count, bool back)
+{
+    size_t whole = 0;
+    for (size_t i = 0; i < count; i++)
+        whole += parts[i].width;
+#pragma omp parallel for schedule(static) num_threads((int)pass->work->threads)
+    for (size_t t = 0; t < pass->tokens; t++) {
+        float *joined = self->joined + t * whole;
+        for (size_t i = 0; i < count; joined += parts[i].width, i++) {
+            float *apart = parts[i].apart + t * parts[i].width;
+            memcpy(back ? joined : apart, back ? apart : joined, parts[i].width * sizeof(float));
+        }
+    }
+}
+
 void fl_block_forward(struct fl_engine *self, uint32_t layer, const struct fl_pass *pass,
                       float *out, bool from_cache)
 {

@@ -15,6 +15,17 @@ void fl_block_norm_again(const struct fl_engine *self, const struct fl_pass *pas
 bool fl_block_adapted(const struct fl_engine_block *block, enum fl_linear_kind first,
                       enum fl_linear_kind last);
 
+/*
+ * self->joined (T, sum of the widths) holds several results of one linear side by side for each
+ * token. They go apart, each (T, width) by itself; `back`: they come from there.
+ */
+struct fl_block_part {
+    float *apart;
+    size_t width;
+};
+void fl_block_split(const struct fl_engine *self, const struct fl_pass *pass,
+                    const struct fl_block_part *parts, size_t count, bool back);
+
 /* slot->mid (T, hidden) += the attention half of the block from self->n (T, hidden). */
 void fl_block_attention_forward(const struct fl_engine *self, const struct fl_engine_block *block,
                                 const struct fl_pass *pass, bool from_cache);

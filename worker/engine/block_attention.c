@@ -45,28 +45,14 @@ static void rotate(const struct fl_engine *self, float *q, float *k, float sign)
                         self->shape.head_dim, self->cosine, self->sine, sign, k);
 }
 
-/*
- * self->joined (tokens, H D + 2 K D) holds q, k and v of a token side by side, as one linear has
- * them; here it goes to q (tokens, H D), k and v (tokens, K D), or with `back` comes from there.
- */
+/* q (tokens, H D), k and v (tokens, K D) from the linear that has them all, or back to it. */
 static void split(const struct fl_engine *self, const struct fl_pass *pass, float *q, float *k,
                   float *v, bool back)
 {
     const size_t wq = (size_t)self->shape.heads * self->shape.head_dim;
     const size_t wk = (size_t)self->shape.kv_heads * self->shape.head_dim;
-    const struct {
-        float *apart;
-        size_t at, width;
-    } parts[] = {{q, 0, wq}, {k, wq, wk}, {v, wq + wk, wk}};
-#pragma omp parallel for schedule(static) num_threads((int)pass->work->threads)
-    for (size_t t = 0; t < pass->tokens; t++) {
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-            const size_t width = parts[i].width;
-            float *apart = parts[i].apart + t * width;
-            float *joined = self->joined + t * (wq + 2 * wk) + parts[i].at;
-            memcpy(back ? joined : apart, back ? apart : joined, width * sizeof(float));
-        }
-    }
+    const struct fl_block_part parts[] = {{q, wq}, {k, wk}, {v, wk}};
+    fl_block_split(self, pass, parts, sizeof parts / sizeof *parts, back);
 }
 
 static struct fl_attention shape_of(const struct fl_engine *self,

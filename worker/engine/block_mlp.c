@@ -7,6 +7,15 @@ static bool has_gate(const struct fl_engine_block *block)
     return block->linears[FL_LINEAR_GATE].weight != NULL;
 }
 
+/* gate and up (tokens, ffn) from the linear that has both, or back to it. */
+static void split(const struct fl_engine *self, const struct fl_pass *pass,
+                  const struct fl_slot *slot, bool back)
+{
+    const size_t f = self->model->config.ffn;
+    const struct fl_block_part parts[] = {{slot->gate, f}, {slot->up, f}};
+    fl_block_split(self, pass, parts, sizeof parts / sizeof *parts, back);
+}
+
 /* h into self->wide (T, ffn) */
 static void activate(const struct fl_engine *self, const struct fl_engine_block *block,
                      const struct fl_pass *pass)
@@ -49,10 +58,14 @@ void fl_block_mlp_forward(const struct fl_engine *self, const struct fl_engine_b
     const struct fl_linear *linears = block->linears;
     const struct fl_slot *slot = block->slot;
     float *const *u = slot->u;
+    const bool joined = fl_arch_joins_gate(self->model->arch);
     if (has_gate(block))
-        fl_linear_forward(pass, &linears[FL_LINEAR_GATE], self->n, u[FL_LINEAR_GATE], slot->gate,
-                          false);
-    fl_linear_forward(pass, &linears[FL_LINEAR_UP], self->n, u[FL_LINEAR_UP], slot->up, false);
+        fl_linear_forward(pass, &linears[FL_LINEAR_GATE], self->n, u[FL_LINEAR_GATE],
+                          joined ? self->joined : slot->gate, false);
+    if (joined)
+        split(self, pass, slot, false);
+    else
+        fl_linear_forward(pass, &linears[FL_LINEAR_UP], self->n, u[FL_LINEAR_UP], slot->up, false);
     activate(self, block, pass);
     fl_linear_forward(pass, &linears[FL_LINEAR_DOWN], self->wide, u[FL_LINEAR_DOWN], out, true);
 }
@@ -72,10 +85,14 @@ void fl_block_mlp_backward(const struct fl_engine *self, const struct fl_engine_
     activate_backward(self, block, pass);
     if (linears[FL_LINEAR_GATE].da || linears[FL_LINEAR_UP].da)
         fl_block_norm_again(self, pass, &block->base->norm2, slot->mid, slot->inverse2);
+    const bool joined = fl_arch_joins_gate(self->model->arch);
     float *dn = through ? self->dn : NULL;
+    if (joined)
+        split(self, pass, slot, true);
     if (has_gate(block))
-        fl_linear_backward(pass, &linears[FL_LINEAR_GATE], slot->gate, self->n,
-                           slot->u[FL_LINEAR_GATE], self->v, dn, false);
-    fl_linear_backward(pass, &linears[FL_LINEAR_UP], slot->up, self->n, slot->u[FL_LINEAR_UP],
-                       self->v, dn, has_gate(block));
+        fl_linear_backward(pass, &linears[FL_LINEAR_GATE], joined ? self->joined : slot->gate,
+                           self->n, slot->u[FL_LINEAR_GATE], self->v, dn, false);
+    if (!joined)
+        fl_linear_backward(pass, &linears[FL_LINEAR_UP], slot->up, self->n, slot->u[FL_LINEAR_UP],
+                           self->v, dn, has_gate(block));
 }

@@ -13,7 +13,8 @@ static void linear_shape(const struct fl_model *m, enum fl_linear_kind kind, uin
     const struct fl_model_config *c = &m->config;
     const uint32_t wq = c->heads * c->head_dim, wk = c->kv_heads * c->head_dim;
     const uint32_t first = fl_arch_joins_qkv(m->arch) ? wq + 2 * wk : wq;
-    const uint32_t outs[FL_LINEAR_COUNT] = {first, wk, wk, c->hidden, c->ffn, c->ffn, c->hidden};
+    const uint32_t gate = fl_arch_joins_gate(m->arch) ? 2 * c->ffn : c->ffn;
+    const uint32_t outs[FL_LINEAR_COUNT] = {first, wk, wk, c->hidden, gate, c->ffn, c->hidden};
     *out = outs[kind];
     *in = kind == FL_LINEAR_O ? wq : kind == FL_LINEAR_DOWN ? c->ffn : c->hidden;
 }

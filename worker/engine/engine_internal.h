@@ -53,12 +53,12 @@ struct fl_engine {
     struct fl_gradient *gradients; /* (adapter modules) */
     float *gradient_data;
     size_t gradient_floats;
-    float *x;                  /* (T, hidden) output of the last block */
-    float *dx;                 /* (T, hidden) gradient of the residual stream */
-    float *n, *dn;             /* (T, hidden) a norm's output, and its gradient */
-    float *wide;               /* (T, max(ffn, 2 H D + 2 K D)): h and dh, or dctx dq dk dv */
-    float *joined;             /* (T, H D + 2 K D) q, k and v of one linear; or empty */
-    float *v;                  /* (T, max_rank) */
+    float *x;      /* (T, hidden) output of the last block */
+    float *dx;     /* (T, hidden) gradient of the residual stream */
+    float *n, *dn; /* (T, hidden) a norm's output, and its gradient */
+    float *wide;   /* (T, max(ffn, 2 H D + 2 K D)): h and dh, or dctx dq dk dv */
+    float *joined; /* (T, H D + 2 K D) or (T, 2 ffn) where one linear has several; or empty */
+    float *v;      /* (T, max_rank) */
     float *cosine, *sine;      /* (positions, D / 2); empty with learned positions */
     struct fl_span *spans;     /* (T) rows of the micro-batch */
     struct fl_target *targets; /* (T) */

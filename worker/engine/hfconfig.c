@@ -129,7 +129,7 @@ static enum fl_status read_sizes(struct fl_model *self, const json_t *root, cons
 static enum fl_status read_window(struct fl_model *self, const json_t *root, const char *path,
                                   struct fl_error *error)
 {
-    enum { WINDOW_DEFAULT = 4096, UPPER_DEFAULT = 28 };
+    enum { UPPER_DEFAULT = 28 };
     struct fl_model_config *c = &self->config;
     bool on = self->arch->windows == FL_WINDOW_EVERYWHERE;
     c->sliding_from = 0;
@@ -139,7 +139,7 @@ static enum fl_status read_window(struct fl_model *self, const json_t *root, con
         if (fl_json_u32(root, "max_window_layers", UPPER_DEFAULT, &c->sliding_from))
             return bad(error, path, "max_window_layers");
     }
-    const uint32_t fallback = json_object_get(root, "sliding_window") ? 0 : WINDOW_DEFAULT;
+    const uint32_t fallback = json_object_get(root, "sliding_window") ? 0 : self->arch->window;
     if (on && fl_json_u32(root, "sliding_window", fallback, &c->sliding_window))
         return bad(error, path, "sliding_window");
     return FL_OK;

@@ -115,7 +115,10 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     const size_t t = self->batch, d = c->hidden, chunk = self->head.chunk;
     const struct fl_arch *arch = self->model->arch;
     const size_t heads = 2 * ((size_t)c->heads + c->kv_heads) * c->head_dim;
-    const size_t joined = ((size_t)c->heads + 2 * (size_t)c->kv_heads) * c->head_dim;
+    const size_t qkv = fl_arch_joins_qkv(arch)
+                           ? ((size_t)c->heads + 2 * (size_t)c->kv_heads) * c->head_dim
+                           : 0;
+    const size_t gate = fl_arch_joins_gate(arch) ? 2 * (size_t)c->ffn : 0;
     const size_t rotated = arch->names->positions.hf ? 0 : keys_max(self) * c->head_dim / 2;
     const bool training = self->options.train != FL_TRAIN_NONE;
     self->work.panel = floats(arena, self->work.panel_floats);
@@ -135,7 +138,7 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->dx = floats(arena, training ? t * d : 0);
     self->dn = floats(arena, training ? t * d : 0);
     self->wide = floats(arena, t * (heads > c->ffn ? heads : c->ffn));
-    self->joined = floats(arena, fl_arch_joins_qkv(arch) ? t * joined : 0);
+    self->joined = floats(arena, t * (qkv > gate ? qkv : gate));
     self->v = floats(arena, training ? t * self->max_rank : 0);
     self->cosine = floats(arena, rotated);
     self->sine = floats(arena, rotated);

@@ -58,6 +58,8 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
         !within(c->layers, 1, FL_LAYERS_MAX) || !within(c->vocab, 1, FL_VOCAB_MAX) ||
         !within(c->heads, 1, FL_DIM_MAX) || !within(c->kv_heads, 1, c->heads) ||
         !within(c->head_dim, 2, HEAD_DIM_MAX) || (uint64_t)c->heads * c->head_dim > FL_DIM_MAX ||
+        (fl_arch_joins_qkv(self->arch) && 3ull * c->heads * c->head_dim > FL_DIM_MAX) ||
+        (fl_arch_joins_gate(self->arch) && 2ull * c->ffn > FL_DIM_MAX) ||
         c->layers * FL_LINEAR_COUNT > FL_MODULES_MAX)
         return fl_fail(error, FL_EFORMAT, "%s: a size in the configuration is out of range", path);
     if (c->heads % c->kv_heads != 0)

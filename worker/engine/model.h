@@ -7,8 +7,10 @@
  * index) and one GGUF file. Either way names, row order and shapes seen here are Hugging Face's:
  * GGUF's interleaved q and k rows are put back when they are widened.
  * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
- * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, GPT2LMHeadModel. In GGUF: "llama" (which
- * Mistral is called too), "qwen2", "qwen3", "gpt2".
+ * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, Phi3ForCausalLM (Phi-3 of
+ * 4k context; longrope is refused), GPT2LMHeadModel. In GGUF: "llama" (which Mistral is called
+ * too), "qwen2", "qwen3", "phi3", "gpt2". Dropout that a base's configuration asks for in its own
+ * training (GPT-2: 0.1) is never applied.
  * Anything that would change the numbers and is not built is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's

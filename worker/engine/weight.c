@@ -2,6 +2,8 @@
  */
 #include <assert.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "worker/engine/model_internal.h"
@@ -59,6 +61,15 @@ static inline void turn(const uint8_t *in, size_t rows, size_t columns, size_t b
     }
 }
 
+/* The file's own bytes are not read again: their pages need not stay in memory. */
+static void release(const uint8_t *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    const uintptr_t first = (begin + page - 1) / page * page, end = (begin + bytes) / page * page;
+    if (first < end)
+        (void)madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
 enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error)
 {
     const size_t rows = self->rows, columns = self->columns;
@@ -74,6 +85,7 @@ enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error)
         turn(self->data, rows, columns, 4, data);
     else
         turn(self->data, rows, columns, bytes, data);
+    release(self->data, rows * columns * bytes);
     self->data = data;
     self->turned = true;
     self->rows = (uint32_t)columns;

@@ -71,6 +71,7 @@ static const struct {
     {GOLDEN "cases/qwen2", GOLDEN "cases/qwen2/model.gguf"},
     {GOLDEN "cases/qwen3", GOLDEN "cases/qwen3/model.gguf"},
     {GOLDEN "cases/gpt2", GOLDEN "cases/gpt2/model.gguf"},
+    {GOLDEN "cases/phi3", GOLDEN "cases/phi3/model.gguf"},
 };
 
 START_TEST(a_gguf_file_is_the_same_model_as_its_directory)

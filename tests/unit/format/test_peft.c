@@ -145,6 +145,7 @@ START_TEST(target_modules_choose_as_in_peft)
     ck_assert(!adapts("\"r\":1", UP2));
     ck_assert(adapts("\"r\":1", "transformer.h.0.attn.c_attn")); /* of GPT-2 */
     ck_assert(!adapts("\"r\":1", "transformer.h.0.attn.c_proj"));
+    ck_assert(adapts("\"r\":1", "model.layers.0.self_attn.qkv_proj")); /* of Phi-3 */
     ck_assert(adapts("\"target_modules\":[\"c_proj\"]", "transformer.h.0.mlp.c_proj"));
     ck_assert(adapts("\"target_modules\":[\"x\",\"q_proj\"]", Q12));
     ck_assert(!adapts("\"target_modules\":[\"proj\"]", Q12));
