@@ -53,7 +53,7 @@ struct fl_local_data {
     double valid_split;        /* share of the records that goes into valid */
     uint64_t split_seed;
     enum fl_dataset_part part; /* of a directory */
-    uint64_t limit, seed; /* keep so many rows, chosen by a hash of the seed; 0: all */
+    uint64_t limit, seed;      /* keep so many rows, chosen by a hash of the seed; 0: all */
 };
 
 /* Rows of a table of struct fl_option that fill *data: what every command that reads rows takes. */
