@@ -217,7 +217,7 @@ static void look_at_queue(struct fl_server *self, int64_t now_ms)
         }
     }
     memset(&self->job, 0, sizeof self->job);
-    if (status != FL_ENOTFOUND)
+    if (status != FL_OK && status != FL_ENOTFOUND)
         fl_log(FL_LOG_ERROR, "store_failed", error.text);
 }
 
@@ -228,6 +228,9 @@ static void retry_parked(struct fl_server *self, int64_t now_ms)
     struct fl_parked again = self->parked[0];
     memmove(self->parked, self->parked + 1, --self->parked_count * sizeof self->parked[0]);
     again.input.reason = again.reason;
+    /* it may have come or gone since: what is so now counts */
+    if (again.input.event == FL_EVENT_ONLINE || again.input.event == FL_EVENT_OFFLINE)
+        again.input.event = fl_seat_of(self, again.input.site) ? FL_EVENT_ONLINE : FL_EVENT_OFFLINE;
     bool stale = again.round != self->round->round || again.attempt != self->round->attempt;
     if (stale && (again.input.event == FL_EVENT_FIT || again.input.event == FL_EVENT_TRAINED ||
                   again.input.event == FL_EVENT_UPLOADED ||
