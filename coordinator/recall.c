@@ -5,6 +5,7 @@
  * its end is a plain take-up from the database; recovered versions and the job's new place are one
  * commit.
  */
+#include "coordinator/ending.h"
 #include "coordinator/recall.h"
 
 #include <math.h>
@@ -366,10 +367,14 @@ bool fl_recall_commit(struct fl_server *self, bool move, enum fl_job_state state
     if (status == FL_OK && move)
         status = fl_recall_move(store, &recall->own, state, phase, reason,
                                 fl_clock_wall(self->desk->clock), &error);
+    if (status == FL_OK && move && fl_job_state_ended(state))
+        status = fl_ending_owe(store, recall->own.job, state, reason, &error);
     if (status == FL_OK)
         status = fl_store_commit(store, &error);
     else
         fl_store_rollback(store);
+    if (status == FL_OK)
+        fl_conduct_write_endings(self);
     return status == FL_OK || fl_recall_store_failed(&error);
 }
 

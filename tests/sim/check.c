@@ -184,13 +184,32 @@ void sim_check_sum(struct sim *self, const struct fl_version *version)
 
 /* ---- what is committed stays ---- */
 
+/* Of the versions that two sites have none is made a second time. */
+static void check_kept(struct sim *self, const struct fl_version *version)
+{
+    struct sim_history *history = &self->history;
+    uint32_t n = version->version;
+    if (memcmp(history->sha256[n], version->sha256, FL_HASH_BYTES) != 0)
+        sim_violation(self, "version %u is another one behind a restored backup", n);
+    sim_trace(self, "version %u is back", n);
+    memcpy(history->sum[n], version->sum_sha256, FL_HASH_BYTES);
+    history->versions = n;
+    history->committed_at = self->now;
+}
+
 static enum fl_status check_version(void *context, const struct fl_version *version)
 {
     struct sim *self = context;
     struct sim_history *history = &self->history;
     uint32_t n = version->version;
-    if (n > self->spec->rounds || n == 0 || n > history->versions + 1) {
+    bool back = n > history->versions && n <= SIM_ROUNDS_MAX &&
+                memcmp(history->sha256[n], version->sha256, FL_HASH_BYTES) == 0;
+    if (n > self->spec->rounds || n == 0 || (n > history->versions + 1 && !back)) {
         sim_violation(self, "version %u after %u", n, history->versions);
+        return FL_OK;
+    }
+    if (back || (n > history->versions && n <= history->kept)) {
+        check_kept(self, version);
         return FL_OK;
     }
     if (n <= history->versions) {
@@ -222,8 +241,10 @@ static void check_job(struct sim *self, const struct fl_job *job)
     if (!may[was][is])
         sim_violation(self, "the job went from %s to %s: %s", fl_job_state_name(was),
                       fl_job_state_name(is), job->reason);
-    if (job->round < history->round ||
-        (job->round == history->round && job->attempt < history->attempt))
+    /* who waits for a person stands one attempt before the next */
+    bool waits = is == FL_JOB_PAUSED && self->counts.restores > 0;
+    if (!waits && (job->round < history->round ||
+                   (job->round == history->round && job->attempt < history->attempt)))
         sim_violation(self, "round %u attempt %u came after round %u attempt %u", job->round,
                       job->attempt, history->round, history->attempt);
     bool same = job->round == history->round && job->attempt == history->attempt;
@@ -238,10 +259,42 @@ static void check_job(struct sim *self, const struct fl_job *job)
         sim_violation(self, "round %u runs with %u versions", job->round, history->versions);
     if (is == FL_JOB_DONE && history->versions != self->spec->rounds)
         sim_violation(self, "the job is done with %u versions", history->versions);
+    /* a copy does not know which sum of the round was opened behind it, and the sites help with no
+       other one: a person must submit another job */
+    history->stuck = waits && self->secure && strstr(job->reason, "differencing");
     history->state = is;
     history->phase = job->phase;
     history->round = job->round;
     history->attempt = job->attempt;
+}
+
+static enum fl_status adopt_version(void *context, const struct fl_version *version)
+{
+    struct sim_history *history = context;
+    uint32_t n = version->version;
+    if (n <= SIM_ROUNDS_MAX && n > history->versions &&
+        memcmp(history->sha256[n], version->sha256, FL_HASH_BYTES) == 0)
+        history->versions = n;
+    return FL_OK;
+}
+
+/* What the copy held is what is committed; how it got there was checked. */
+static void adopt(struct sim *self, struct fl_store *store)
+{
+    struct sim_history *history = &self->history;
+    struct fl_error error;
+    struct fl_job job;
+    history->adopts = false;
+    history->versions = 0;
+    if (fl_registry_each(store, SIM_JOB, adopt_version, history, &error) != FL_OK ||
+        fl_queue_get(store, SIM_JOB, &job, &error) != FL_OK) {
+        sim_violation(self, "the copy cannot be read: %s", error.text);
+        return;
+    }
+    history->round = job.round;
+    history->attempt = job.attempt;
+    history->state = job.state;
+    history->phase = job.phase;
 }
 
 static void check_database(struct sim *self)
@@ -249,6 +302,8 @@ static void check_database(struct sim *self)
     struct fl_error error;
     struct fl_job job;
     struct fl_store *store = self->hub.desk->store;
+    if (self->history.adopts)
+        adopt(self, store);
     if (fl_registry_each(store, SIM_JOB, check_version, self, &error) != FL_OK ||
         fl_queue_get(store, SIM_JOB, &job, &error) != FL_OK)
         sim_violation(self, "the database cannot be read: %s", error.text);
@@ -355,7 +410,7 @@ void sim_check_hub(struct sim *self)
         history->state != FL_JOB_QUEUED)
         return;
     static const uint32_t often = 32;
-    bool moved = server->round->round != history->round ||
+    bool moved = history->adopts || server->round->round != history->round ||
                  server->round->attempt != history->attempt || !server->job.id;
     if (moved || self->counts.steps % often == 0)
         check_database(self);
@@ -439,6 +494,18 @@ static bool has_newest(const struct sim *self, const struct sim_site *site)
     fl_sha256(bytes.data, bytes.length, hash);
     fl_buf_free(&bytes);
     return memcmp(hash, history->sha256[history->versions], FL_HASH_BYTES) == 0;
+}
+
+void sim_check_restore(struct sim *self)
+{
+    struct sim_history *history = &self->history;
+    uint32_t have = 0;
+    for (uint32_t i = 0; i < self->site_count && history->versions > 0; i++)
+        have += !self->sites[i].was_revoked && has_newest(self, &self->sites[i]);
+    history->kept = have >= 2 ? history->versions : 0;
+    history->adopts = true;
+    history->state = FL_JOB_RUNNING;
+    history->committed_at = self->now;
 }
 
 bool sim_check_delivered(struct sim *self)

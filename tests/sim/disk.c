@@ -442,23 +442,47 @@ bool sim_disk_sync(struct sim_disk *disk, struct sim_node *node, const char *dir
     return true;
 }
 
+static void flush(struct sim_disk *disk)
+{
+    for (struct sim_node *n = disk->nodes, *next; n; n = next) {
+        next = n->next;
+        free_changes(n);
+        if (!n->in_memory && n->references == 0)
+            sim_node_delete(n);
+    }
+    while (disk->first) {
+        struct entry *next = disk->first->next;
+        free_entry(disk, disk->first);
+        disk->first = next;
+    }
+    disk->last = &disk->first;
+}
+
 void sim_disks_flush(void)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        struct sim_disk *disk = &disks[i];
-        for (struct sim_node *n = disk->nodes, *next; n; n = next) {
-            next = n->next;
-            free_changes(n);
-            if (!n->in_memory && n->references == 0)
-                sim_node_delete(n);
-        }
-        while (disk->first) {
-            struct entry *next = disk->first->next;
-            free_entry(disk, disk->first);
-            disk->first = next;
-        }
-        disk->last = &disk->first;
+    for (uint32_t i = 0; i < count; i++)
+        flush(&disks[i]);
+}
+
+void sim_disk_replace(uint32_t machine, const char *directory, const char *copy)
+{
+    char aside[FL_PATH_BYTES];
+    struct fl_error error;
+    struct sim_disk *disk = &disks[machine];
+    flush(disk);
+    for (struct sim_node *n = disk->nodes, *next; n; n = next) {
+        next = n->next;
+        assert(n->references == 0);
+        if (!is_below(n->path, copy))
+            sim_node_delete(n);
     }
+    at_work = true;
+    sim_disk_grave(aside);
+    if (rename(copy, aside) != 0 || fl_fs_remove(directory, &error) != FL_OK ||
+        rename(aside, directory) != 0)
+        sim_violation(world, "the copy of %s cannot take its place", directory);
+    at_work = false;
+    sim_disk_move(disk, copy, directory);
 }
 
 void sim_disks_free(void)

@@ -39,6 +39,8 @@ void sim_disk_kill(uint32_t machine);
 bool sim_disk_is_dead(uint32_t machine);
 /* The dead process is gone; with power its machine too, and what was not durable with it. */
 void sim_disk_bury(uint32_t machine, bool power);
+/* No process has a file of it open: `copy`, which lies in `directory`, takes its place, durable. */
+void sim_disk_replace(uint32_t machine, const char *directory, const char *copy);
 /* Durable operations so far. */
 uint64_t sim_disk_operations(uint32_t machine);
 
@@ -66,6 +68,7 @@ struct sim_node { /* a file that is open for writing, or not durable, or SQLite'
     size_t size, capacity;
     void **shared; /* WAL-index: regions */
     int shared_count;
+    uint32_t sharers; /* connections that have mapped them */
 };
 
 /* NULL: not below the world's directory, or the simulator itself is at work. */

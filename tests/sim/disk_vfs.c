@@ -1,6 +1,7 @@
 /*
  * disk_vfs.c - SQLite's files, in memory: what a database wrote and did not sync may be lost as
- * anything else (disk.h). One connection a file, so locks and the WAL-index are plain memory.
+ * anything else (disk.h). One thread, and no two connections that write: locks are nothing but who
+ * is the last to close, and the WAL-index is plain memory.
  */
 #include <errno.h>
 #include <sqlite3.h>
@@ -17,6 +18,7 @@
 struct file {
     sqlite3_file base; /* first: SQLite sees this */
     struct sim_node *node;
+    bool shares;
 };
 
 static struct sim_node *node_of(sqlite3_file *file)
@@ -101,6 +103,12 @@ static int file_size(sqlite3_file *file, sqlite3_int64 *size)
 
 static int file_lock(sqlite3_file *file, int level)
 {
+    return level == SQLITE_LOCK_EXCLUSIVE && node_of(file)->references > 1 ? SQLITE_BUSY
+                                                                           : SQLITE_OK;
+}
+
+static int file_unlock(sqlite3_file *file, int level)
+{
     (void)file, (void)level;
     return SQLITE_OK;
 }
@@ -135,6 +143,8 @@ static int shared_map(sqlite3_file *file, int region, int bytes, int extend, voi
 {
     struct sim_node *node = node_of(file);
     *out = NULL;
+    node->sharers += !((struct file *)file)->shares;
+    ((struct file *)file)->shares = true;
     if (region >= SHARED_MAX)
         return SQLITE_IOERR_SHMSIZE;
     if (!node->shared)
@@ -168,8 +178,11 @@ void sim_vfs_forget(struct sim_node *node)
 
 static int shared_unmap(sqlite3_file *file, int remove)
 {
-    (void)remove; /* the only connection goes: no one will find it */
-    sim_vfs_forget(node_of(file));
+    struct sim_node *node = node_of(file);
+    (void)remove; /* the last connection goes: no one will find it */
+    if (((struct file *)file)->shares && --node->sharers == 0)
+        sim_vfs_forget(node);
+    ((struct file *)file)->shares = false;
     return SQLITE_OK;
 }
 
@@ -181,7 +194,7 @@ static const sqlite3_io_methods methods = {.iVersion = 2,
                                            .xSync = file_sync,
                                            .xFileSize = file_size,
                                            .xLock = file_lock,
-                                           .xUnlock = file_lock,
+                                           .xUnlock = file_unlock,
                                            .xCheckReservedLock = file_reserved,
                                            .xFileControl = file_control,
                                            .xSectorSize = file_sector,
@@ -207,6 +220,7 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
             return errno == ENOSPC ? SQLITE_FULL : SQLITE_IOERR;
     }
     ((struct file *)file)->node = sim_node_open(disk, name ? name : "", true);
+    ((struct file *)file)->shares = false;
     file->pMethods = &methods;
     if (out)
         *out = flags;

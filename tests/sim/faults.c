@@ -145,7 +145,10 @@ void sim_fault(struct sim *self)
         set_time,     revoke,     allow,     allow,       stop_one,    twin};
     if (!self->faults)
         return;
-    faults[sim_below(self, sizeof(faults) / sizeof(faults[0]))](self);
+    if (self->restores && !self->copied && sim_chance(self, 20))
+        sim_hub_copy(self);
+    else
+        faults[sim_below(self, sizeof(faults) / sizeof(faults[0]))](self);
     int64_t wait = 1 + sim_below(self, 2 * (uint32_t)self->fault_every_ms);
     (void)sim_schedule(self, self->now + wait, SIM_FAULT);
 }
@@ -170,6 +173,8 @@ void sim_heal(struct sim *self)
             sim_site_crash(site);
         sim_site_start(site);
     }
+    if (self->copied)
+        sim_hub_restore(self);
     sim_hub_start(self);
     sim_trace(self, "the weather clears");
 }

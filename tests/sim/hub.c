@@ -1,6 +1,7 @@
 /* hub.c - the coordinator's process: started, turned, killed. */
 #include <poll.h>
 
+#include "coordinator/backup.h"
 #include "disk.h"
 #include "sim.h"
 
@@ -65,6 +66,40 @@ void sim_hub_crash(struct sim *self)
     sim_hub_close(self);
     sim_disk_bury(SIM_MACHINE_HUB, sim_power_fails(self));
     hub_start_again(self, 50 + (self->faults ? sim_below(self, 12000) : 0));
+}
+
+/* The daemon is stopped for it. Of a job that no site has told its modules nothing could be taken
+   back: a person would have to decide. */
+void sim_hub_copy(struct sim *self)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_backup result;
+    struct fl_error error;
+    if (self->copied || !self->hub.server || self->counts.trainings == 0)
+        return;
+    sim_hub_crash(self);
+    fl_store_crash_at(-1);
+    enum fl_status status = fl_path_join(path, self->hub.directory, "copy", &error);
+    if (status == FL_OK)
+        status = fl_backup_make(self->hub.directory, path, &result, &error);
+    sim_trace(self, "a copy is made%s%s", status == FL_OK ? "" : ": ",
+              status == FL_OK ? "" : error.text);
+    self->copied = status == FL_OK;
+    self->counts.copies += self->copied;
+}
+
+void sim_hub_restore(struct sim *self)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    sim_hub_crash(self);
+    if (fl_path_join(path, self->hub.directory, "copy", &error) != FL_OK)
+        return;
+    sim_check_restore(self);
+    sim_disk_replace(SIM_MACHINE_HUB, self->hub.directory, path);
+    sim_trace(self, "the coordinator is put back to its copy");
+    self->counts.restores++;
+    self->done_at = 0;
 }
 
 void sim_hub_after(struct sim *self)

@@ -88,7 +88,9 @@ static const char *const sim_count_names[] = {"steps",
                                               "twins",
                                               "lies",
                                               "replays",
-                                              "starts that failed"};
+                                              "starts that failed",
+                                              "copies",
+                                              "restores"};
 static_assert(sizeof(sim_count_names) / sizeof(sim_count_names[0]) ==
                   sizeof(struct sim_counts) / sizeof(uint64_t),
               "a name for each count");

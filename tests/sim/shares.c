@@ -1,16 +1,17 @@
 /*
- * shares.c - watches the one thing that masks hang on: of each member a site gives one of the two
- * shares that it holds, never both. For that it is built around the site's own source, so that it
- * can see what a site holds; every frame that leaves afterwards is searched for it. In sim_planted
- * a site can be made to give both.
+ * shares.c - watches what masks hang on: of each member a site gives one of the two shares that it
+ * holds, never both, and it helps to open no two sums of the same work that differ by few sites,
+ * whatever became of the coordinator meanwhile. For that it is built around the site's own source,
+ * so that it can see what a site holds; every frame that leaves afterwards is searched for it. In
+ * sim_planted a site can be made to give both.
  */
-#ifdef SIM_PLANTED
 #define fl_secagg_site_answer fl_secagg_site_right_answer
-#endif
-#define fl_secagg_site_mask fl_secagg_site_true_mask
+#define fl_secagg_site_mask   fl_secagg_site_true_mask
 #include "secagg/site.c"
 #undef fl_secagg_site_mask
 #undef fl_secagg_site_answer
+
+#include <stdio.h>
 
 #include "sim.h"
 
@@ -19,13 +20,11 @@ enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self, const struct fl_
                                    uint32_t *vector, uint64_t *scalars, uint32_t scalar_count,
                                    struct fl_error *error);
 
-#ifdef SIM_PLANTED
 enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
                                      const struct fl_secagg_set *survivors,
                                      const struct fl_secagg_set *signed_by,
                                      const uint8_t *signatures, uint8_t *answer,
                                      struct fl_error *error);
-#endif
 
 struct held { /* by one site in the attempt that it masked last */
     char name[FL_NAME_BYTES];
@@ -35,13 +34,29 @@ struct held { /* by one site in the attempt that it masked last */
     bool given[FL_SECAGG_SITES_MAX][2]; /* of the mask key, of the seed */
 };
 
+struct opened { /* a sum that a site helped to open */
+    char name[FL_NAME_BYTES];
+    uint8_t work[FL_HASH_BYTES];
+    bool has[SIM_SITES_MAX]; /* by site */
+};
+
+#define OPENED_MAX 4096
+#define FEWEST     3 /* as worker.conf has it */
+
 static struct held held[SIM_SITES_MAX];
 static size_t held_count;
+static struct opened *opened; /* (OPENED_MAX), owned */
+static size_t opened_count;
+static char differencing[FL_NAME_BYTES]; /* who did it */
 
 void sim_shares_forget(void)
 {
     sodium_memzero(held, held_count * sizeof(held[0]));
     held_count = 0;
+    fl_free(opened);
+    opened = NULL;
+    opened_count = 0;
+    differencing[0] = '\0';
 }
 
 static struct held *held_by(const char *name)
@@ -75,7 +90,13 @@ enum fl_status fl_secagg_site_mask(struct fl_secagg_site *self, const struct fl_
 void sim_check_shares(struct sim_site *site, const struct fl_wire *message, const void *frame,
                       size_t length)
 {
+    struct sim *self = site->sim;
     struct held *h = held_by(site->name);
+    bool has_twin = self->process_count > self->site_count &&
+                    self->sites[self->site_count].owner == site->owner;
+    if (strcmp(differencing, site->name) == 0 && !has_twin) /* a twin keeps a ledger of its own */
+        sim_violation(self, "%s helped to open two sums that differ by less than %d sites",
+                      site->name, FEWEST);
     if (!h || site->hostile || message->round != h->round || message->attempt != h->attempt)
         return;
     for (uint32_t v = 0; v < h->count; v++) {
@@ -86,12 +107,56 @@ void sim_check_shares(struct sim_site *site, const struct fl_wire *message, cons
                 h->given[v][kind] = true;
         }
         if (h->given[v][0] && h->given[v][1])
-            sim_violation(site->sim, "%s gave both shares of member %u in round %u attempt %u",
+            sim_violation(self, "%s gave both shares of member %u in round %u attempt %u",
                           site->name, v, message->round, message->attempt);
     }
 }
 
-#ifdef SIM_PLANTED
+/* What the same deltas come from; attempts may be many. */
+static void work_of(const struct fl_secagg_context *context, uint8_t out[FL_HASH_BYTES])
+{
+    struct fl_blake2b hash;
+    uint8_t round[8];
+    fl_store_u64(round, context->round);
+    fl_blake2b_init(&hash, NULL, 0);
+    fl_blake2b_update(&hash, context->job_hash, FL_HASH_BYTES);
+    fl_blake2b_update(&hash, context->start, FL_HASH_BYTES);
+    fl_blake2b_update(&hash, round, sizeof(round));
+    fl_blake2b_final(&hash, out);
+}
+
+static void compare_with(const struct opened *a, const struct opened *b)
+{
+    uint32_t more = 0, less = 0;
+    for (uint32_t i = 0; i < SIM_SITES_MAX; i++) {
+        more += a->has[i] && !b->has[i];
+        less += b->has[i] && !a->has[i];
+    }
+    if ((more > 0 || less > 0) && (more < FEWEST || less < FEWEST))
+        memcpy(differencing, a->name, sizeof(differencing));
+}
+
+static void note_opened(const struct fl_secagg_site *self, const struct fl_secagg_set *survivors)
+{
+    if (!opened)
+        opened = fl_calloc(OPENED_MAX, sizeof(*opened));
+    if (!opened || opened_count == OPENED_MAX)
+        return;
+    struct opened *new = &opened[opened_count++];
+    memcpy(new->name, self->advert.name, sizeof(new->name));
+    work_of(&self->context, new->work);
+    for (uint32_t v = 0; v < self->cohort.count; v++) {
+        unsigned site;
+        if (survivors->has[v] && sscanf(self->cohort.adverts[v].name, "site%u", &site) == 1 &&
+            site < SIM_SITES_MAX)
+            new->has[site] = true;
+    }
+    for (const struct opened *old = opened; old < new; old++) {
+        if (strcmp(old->name, new->name) == 0 && memcmp(old->work, new->work, FL_HASH_BYTES) == 0)
+            compare_with(new, old);
+    }
+}
+
 enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
                                      const struct fl_secagg_set *survivors,
                                      const struct fl_secagg_set *signed_by,
@@ -106,6 +171,7 @@ enum fl_status fl_secagg_site_answer(struct fl_secagg_site *self,
                                                         answer, error);
     if (status == FL_OK && sim_planted == SIM_PLANT_BOTH) /* the second in place of another's */
         memcpy(answer + (size_t)w * FL_SCALAR_BYTES, other, sizeof(other));
+    if (status == FL_OK)
+        note_opened(self, survivors);
     return status;
 }
-#endif

@@ -239,6 +239,8 @@ static bool go_on(struct sim *self)
         return false;
     if (self->faults && self->now >= self->heal_at)
         sim_heal(self);
+    if (history->stuck)
+        return false;
     if (history->state == FL_JOB_PAUSED)
         sim_operator_resume(self);
     if (!self->faults)
@@ -268,6 +270,7 @@ static void set_world(struct sim *self)
     bool twin = self->site_count <= SIM_FEW && sim_chance(self, 25);
     self->process_count = self->site_count + twin;
     self->secure = sim_chance(self, 50);
+    self->restores = sim_chance(self, 20);
     self->rounds = 1 + sim_below(self, sim_chance(self, 20) ? 6 : 4);
     set_clock(self, &self->hub.time);
     for (uint32_t i = 0; i < self->process_count; i++) {
@@ -297,7 +300,7 @@ static void set_calm(struct sim *self)
     self->latency_ms = 5;
     self->rounds = 2;
     self->heal_at = 0;
-    self->faults = false;
+    self->faults = self->restores = false;
     for (uint32_t i = 0; i < self->site_count; i++)
         self->sites[i].hostile = false;
 }

@@ -156,6 +156,11 @@ struct sim_cohort { /* what the coordinator counts, seen before it commits */
 
 struct sim_history {   /* what must never change again */
     uint32_t versions; /* 1..versions are committed */
+    /* the coordinator was put back: what of its database is believed anew, and up to which version
+       everything is known to two sites and must come back as it was */
+    bool adopts;
+    uint32_t kept;
+    bool stuck; /* only a person can go on */
     uint8_t sha256[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES], sum[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES];
     bool has[SIM_ROUNDS_MAX + 1];
     uint32_t round, attempt;
@@ -167,7 +172,7 @@ struct sim_history {   /* what must never change again */
 struct sim_counts {
     uint64_t steps, frames, site_crashes, hub_crashes, store_crashes, cuts, clogs, disk_faults,
         outages, rubbish, resumes, commits, trainings, attempts, clocks, revocations, sleeps, twins,
-        lies, replays, failed_starts;
+        lies, replays, failed_starts, copies, restores;
 };
 
 /* Bugs that the simulator must notice: --plant, in sim_planted. */
@@ -221,6 +226,8 @@ struct sim {
     bool faults;
     uint32_t rounds; /* of the job */
     bool secure;     /* it has secure aggregation on */
+    bool restores;   /* the coordinator is put back to a copy when the weather clears */
+    bool copied;     /* there is one */
 };
 
 /* ---- sim.c: time, chance, failures ---- */
@@ -260,6 +267,9 @@ void sim_world_free(struct sim *self);
 void sim_hub_start(struct sim *self);
 void sim_hub_close(struct sim *self);
 void sim_hub_crash(struct sim *self);
+/* Make a copy of its directory, once; and put it in the place of the directory. */
+void sim_hub_copy(struct sim *self);
+void sim_hub_restore(struct sim *self);
 void sim_hub_event(struct sim *self, const struct fl_transport_event *event);
 void sim_hub_turn(struct sim *self);
 /* After anything that the coordinator did. */
@@ -306,6 +316,8 @@ void sim_hostile_replay(struct sim_site *site);
 /* ---- check.c ---- */
 /* After each step of the coordinator. */
 void sim_check_hub(struct sim *self);
+/* Its coordinator is about to be put back to what it was. */
+void sim_check_restore(struct sim *self);
 /* Has every site the last version? */
 bool sim_check_delivered(struct sim *self);
 /* A frame of a site on its way. */
