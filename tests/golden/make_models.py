@@ -123,6 +123,14 @@ CASES = {
                     num_attention_heads=4, num_key_value_heads=2, sliding_window=6,
                     tie_word_embeddings=False, pad_token_id=0),
         lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # yarn as Qwen2.5's configurations carry it, rows beyond the original context
+    "qwen2-yarn": dict(
+        make=(Qwen2Config, Qwen2ForCausalLM), dtype=torch.float32, lengths=(24, 5, 30),
+        config=dict(vocab_size=63, hidden_size=32, intermediate_size=24, num_hidden_layers=2,
+                    num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+                    rope_parameters=dict(rope_type="yarn", rope_theta=30.0, factor=4.0, beta_fast=4,
+                                         original_max_position_embeddings=32)),
+        lora=dict(r=2, lora_alpha=4, target_modules=ALL)),
     # norms of q and k, heads * head_dim differs from hidden, no bias
     "qwen3": dict(
         make=(Qwen3Config, Qwen3ForCausalLM), dtype=torch.float32, lengths=(13, 4, 9, 2),

@@ -44,6 +44,7 @@ static const struct golden tiny[] = {
     {"cases/gpt2-bare", NULL},
     {"cases/phi3", NULL},
     {"cases/phi3", GOLDEN "cases/phi3/model.gguf"},
+    {"cases/qwen2-yarn", NULL},
     {"cases/mistral-window", NULL},
     {"cases/qwen2-window", NULL},
     {"cases/qwen3", NULL},

@@ -218,7 +218,7 @@ static enum fl_status read_flags(struct fl_model *self, const json_t *root, cons
 
 static enum fl_status rope_kind(const char *text, enum fl_rope_kind *out)
 {
-    static const char *const NAMES[] = {"default", "linear", "llama3"};
+    static const char *const NAMES[] = {"default", "linear", "llama3", "yarn"};
     for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
         if (strcmp(text, NAMES[i]) == 0) {
             *out = (enum fl_rope_kind)i;
@@ -226,6 +226,27 @@ static enum fl_status rope_kind(const char *text, enum fl_rope_kind *out)
         }
     }
     return FL_ENOTFOUND;
+}
+
+/* What only yarn has. Two of its variants are not built. */
+static enum fl_status read_yarn(struct fl_model *self, const json_t *scaling, const char *path,
+                                struct fl_error *error)
+{
+    struct fl_rope *rope = &self->rope;
+    const double positions = self->config.max_positions;
+    bool truncate = true;
+    if (json_object_get(scaling, "mscale") || json_object_get(scaling, "mscale_all_dim") ||
+        fl_json_bool(scaling, "truncate", true, &truncate) || !truncate)
+        return fl_fail(error, FL_EFORMAT,
+                       "%s: yarn with mscale, mscale_all_dim or truncate is not supported", path);
+    if (fl_json_double(scaling, "beta_fast", 32.0, &rope->fast) ||
+        fl_json_double(scaling, "beta_slow", 1.0, &rope->slow) ||
+        fl_json_double(scaling, "original_max_position_embeddings", positions,
+                       &rope->original_positions) ||
+        fl_json_double(scaling, "attention_factor", fl_rope_yarn_attention(rope->factor),
+                       &rope->attention))
+        return bad(error, path, "rope scaling");
+    return FL_OK;
 }
 
 static enum fl_status read_rope(struct fl_model *self, const json_t *root, const char *path,
@@ -254,7 +275,7 @@ static enum fl_status read_rope(struct fl_model *self, const json_t *root, const
         return bad(error, path, "rope scaling");
     if (partial != 1.0)
         return fl_fail(error, FL_EFORMAT, "%s: partial_rotary_factor is not supported", path);
-    return FL_OK;
+    return rope->kind == FL_ROPE_YARN ? read_yarn(self, scaling, path, error) : FL_OK;
 }
 
 /* The families differ in the names of their members: this is all that is read of them. */

@@ -78,6 +78,11 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
         return fl_fail(error, FL_EFORMAT, "%s: norm epsilon or rope theta is out of range", path);
     if (r->kind != FL_ROPE_DEFAULT && !(r->factor > 0.0 && isfinite(r->factor)))
         return fl_fail(error, FL_EFORMAT, "%s: the rope factor is out of range", path);
+    if (r->kind == FL_ROPE_YARN &&
+        !(r->theta > 1.0 && r->original_positions > 0.0 && isfinite(r->original_positions) &&
+          r->slow > 0.0 && r->fast >= r->slow && isfinite(r->fast) && r->attention > 0.0 &&
+          isfinite(r->attention)))
+        return fl_fail(error, FL_EFORMAT, "%s: the yarn rope settings make no sense", path);
     if (r->kind == FL_ROPE_LLAMA3 &&
         !(r->low > 0.0 && r->high > r->low && r->original_positions > 0.0))
         return fl_fail(error, FL_EFORMAT, "%s: the llama3 rope settings make no sense", path);

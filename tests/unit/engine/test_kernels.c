@@ -200,11 +200,43 @@ START_TEST(rope_scalings_follow_their_definitions)
     rope.divisors = divisors;
     fl_rope_frequencies(&rope, 16, scaled);
     ck_assert_float_eq_tol(scaled[7], plain[7] / 8.0f, 1e-8f);
-    rope = (struct fl_rope){FL_ROPE_LLAMA3, 500.0, 8.0, 1.0, 4.0, 32.0, NULL};
+    rope = (struct fl_rope){.kind = FL_ROPE_LLAMA3,
+                            .theta = 500.0,
+                            .factor = 8.0,
+                            .low = 1.0,
+                            .high = 4.0,
+                            .original_positions = 32.0};
     fl_rope_frequencies(&rope, 16, scaled);
     ck_assert_float_eq(scaled[0], plain[0]);                     /* wavelength 6.3 < 32 / 4 */
     ck_assert_float_eq_tol(scaled[7], plain[7] / 8.0f, 1e-8f);   /* longer than 32 */
     ck_assert(scaled[1] < plain[1] && scaled[1] > plain[1] / 8); /* between */
+}
+END_TEST
+
+START_TEST(yarn_blends_between_its_corrections_and_scales_the_table)
+{
+    float plain[8], scaled[8], cosine[16], sine[16];
+    struct fl_rope rope = {.kind = FL_ROPE_DEFAULT, .theta = 30.0};
+    fl_rope_frequencies(&rope, 16, plain);
+    rope = (struct fl_rope){.kind = FL_ROPE_YARN,
+                            .theta = 30.0,
+                            .factor = 4.0,
+                            .fast = 4.0,
+                            .slow = 1.0,
+                            .original_positions = 32.0,
+                            .attention = 1.5};
+    fl_rope_frequencies(&rope, 16, scaled);
+    /* corrections at pairs 0.57 and 3.83: from 0 to 4 */
+    ck_assert_float_eq(scaled[0], plain[0]);
+    ck_assert_float_eq_tol(scaled[1], plain[1] * (0.75f + 0.25f / 4.0f), 1e-7f);
+    ck_assert_float_eq_tol(scaled[3], plain[3] * (0.25f + 0.75f / 4.0f), 1e-7f);
+    for (int i = 4; i < 8; i++)
+        ck_assert_float_eq_tol(scaled[i], plain[i] / 4.0f, 1e-8f);
+    fl_rope_table(&rope, 16, 2, cosine, sine);
+    ck_assert_float_eq(cosine[0], 1.5f);
+    ck_assert_float_eq_tol(sine[8], 1.5f * sinf(scaled[0]), 1e-6f);
+    ck_assert_double_eq_tol(fl_rope_yarn_attention(4.0), 1.1386294361, 1e-9);
+    ck_assert_double_eq(fl_rope_yarn_attention(0.5), 1.0);
 }
 END_TEST
 
@@ -259,6 +291,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, softmax_sees_only_what_it_may);
     tcase_add_test(tc, rotation_and_its_backward_undo_each_other);
     tcase_add_test(tc, rope_scalings_follow_their_definitions);
+    tcase_add_test(tc, yarn_blends_between_its_corrections_and_scales_the_table);
     tcase_add_test(tc, dropout_keeps_its_share_and_repeats);
     tcase_add_test(tc, schedules_equal_those_of_transformers);
 }
