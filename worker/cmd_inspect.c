@@ -99,6 +99,17 @@ static enum fl_status tally_gguf(struct inspect *self, struct fl_error *error)
 
 /* ---- models ---- */
 
+/* What --targets may name: the linears of the first layer, without what all names begin with. */
+static void put_linear_names(struct inspect *self, const struct fl_inventory *inventory)
+{
+    json_t *names = json_array();
+    for (uint32_t i = 0; i < inventory->count && inventory->modules[i].layer == 0; i++) {
+        const char *name = strstr(inventory->modules[i].name, ".0.");
+        (void)!json_array_append_new(names, json_string(name ? name + 3 : ""));
+    }
+    put(self, "linear_names", names);
+}
+
 static void put_model_config(struct inspect *self, const struct fl_model *model)
 {
     const struct fl_model_config *c = fl_model_config(model);
@@ -113,7 +124,9 @@ static void put_model_config(struct inspect *self, const struct fl_model *model)
     put(self, "vocab", json_integer(c->vocab));
     put(self, "context", json_integer(c->max_positions));
     put(self, "tied", json_boolean(c->tied));
+    put(self, "sliding_window", json_integer(c->sliding_window));
     put(self, "linears", json_integer(fl_model_inventory(model)->count));
+    put_linear_names(self, fl_model_inventory(model));
 }
 
 static enum fl_status inspect_model(struct inspect *self, bool gguf, struct fl_error *error)
