@@ -68,10 +68,11 @@ static enum fl_status collect_vector(const struct collector *c, uint32_t n, uint
         w->rows = n;
         w->columns = 1;
     }
-    float *values = m->vectors + m->vector_used;
-    m->vector_used += n;
-    fl_weight_widen(w, 0, w->rows, values);
-    *out = values;
+    w->values = fl_calloc_aligned(n, sizeof *w->values);
+    if (!w->values)
+        return fl_fail_memory(c->error);
+    fl_weight_widen(w, 0, w->rows, w->values);
+    *out = w->values;
     return FL_OK;
 }
 
@@ -151,28 +152,20 @@ static enum fl_status collect_block(const struct collector *c, uint32_t layer)
     return status;
 }
 
+/* Tables by the number of layers only: what a vector or matrix takes is allocated where the file
+ * was seen to hold it. */
 static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
 {
-    const struct fl_model_config *c = &m->config;
-    size_t vectors = 2 * (size_t)c->hidden, weights = 5;
+    enum { TOP = 5, NORMS = 4 }; /* embedding, positions, norm and its bias, head; of a block */
+    const size_t layers = m->config.layers;
     m->kind_count = 0;
-    for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++) {
-        uint32_t out, in;
-        if (!m->arch->names->linears[k].hf)
-            continue;
-        m->kinds[m->kind_count++] = k;
-        linear_shape(m, k, &out, &in);
-        vectors += m->biases[k] ? (size_t)out * c->layers : 0;
-    }
-    vectors += (4 * (size_t)c->hidden + 2 * (size_t)c->head_dim) * c->layers;
-    weights += (size_t)c->layers * (6 + 2 * FL_LINEAR_COUNT);
-    m->weights = fl_calloc(weights, sizeof *m->weights);
-    m->blocks = fl_calloc(c->layers, sizeof *m->blocks);
-    m->vectors = fl_calloc_aligned(vectors, sizeof *m->vectors);
-    m->inventory.modules = fl_calloc((size_t)c->layers * FL_LINEAR_COUNT,
-                                     sizeof *m->inventory.modules);
-    return m->weights && m->blocks && m->vectors && m->inventory.modules ? FL_OK
-                                                                         : fl_fail_memory(error);
+    for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
+        if (m->arch->names->linears[k].hf)
+            m->kinds[m->kind_count++] = k;
+    m->weights = fl_calloc(TOP + layers * 2 * (NORMS + FL_LINEAR_COUNT), sizeof *m->weights);
+    m->blocks = fl_calloc(layers, sizeof *m->blocks);
+    m->inventory.modules = fl_calloc(layers * FL_LINEAR_COUNT, sizeof *m->inventory.modules);
+    return m->weights && m->blocks && m->inventory.modules ? FL_OK : fl_fail_memory(error);
 }
 
 static enum fl_status collect_positions(const struct collector *c)

@@ -66,6 +66,7 @@ struct fl_weight {
     enum fl_dtype dtype;
     uint32_t rows, columns; /* (out, in); a vector is (1, n), an interleaved one (n, 1) */
     const uint8_t *data;    /* mapped, unless `turned`; NULL: this model has no such weight */
+    float *values;          /* of a vector, as float32; NULL: a matrix. The model's own */
     uint32_t interleave;    /* head_dim when each head's rows are stored interleaved, else 0 */
     bool vector;            /* of rank 1 in the file */
     bool turned;            /* (columns, rows) in the file: data is a copy, turned when opened */

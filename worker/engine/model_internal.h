@@ -10,7 +10,7 @@
 #include "worker/engine/norm.h"
 #include "worker/engine/rope.h"
 
-/* One transformer block; indices into fl_model.weights, vectors as float32. */
+/* One transformer block; indices into fl_model.weights; vectors are those weights' values. */
 struct fl_block {
     uint32_t linears[FL_LINEAR_COUNT];
     const float *bias[FL_LINEAR_COUNT]; /* (out), NULL: none */
@@ -27,12 +27,10 @@ struct fl_model {
     struct fl_inventory inventory; /* layers * kind_count entries */
     struct fl_weight *weights;     /* owned; weights[0] is the embedding */
     uint32_t weight_count;
-    uint32_t head;           /* index of the output head in weights: 0 when tied */
-    uint32_t positions;      /* of learned positions (max_positions, hidden); 0: none */
-    struct fl_block *blocks; /* (layers), owned */
-    struct fl_norm norm;     /* (hidden): final norm */
-    float *vectors;          /* owned: every norm and bias as float32 */
-    size_t vector_used;
+    uint32_t head;                  /* index of the output head in weights: 0 when tied */
+    uint32_t positions;             /* of learned positions (max_positions, hidden); 0: none */
+    struct fl_block *blocks;        /* (layers), owned */
+    struct fl_norm norm;            /* (hidden): final norm */
     bool interleaved;               /* q and k rows of each head are stored interleaved (GGUF) */
     float *divisors;                /* owned: GGUF's rope_freqs, NULL: none */
     bool biases[FL_LINEAR_COUNT];   /* which linears have one */

@@ -232,6 +232,8 @@ START_TEST(configurations_that_would_change_the_numbers_are_refused)
         {"{\"hidden_size\":4294967295}", "range"},
         {"{\"hidden_size\":\"big\"}", "hidden_size"},
         {"{\"hidden_size\":25}", "shape"},
+        {"{\"hidden_size\":1048576,\"num_hidden_layers\":585,\"attention_bias\":true}",
+         "embed_tokens"},
         {"{\"head_dim\":5}", "odd"},
         {"{\"num_hidden_layers\":4}", "model.layers.3"},
         {"{\"num_hidden_layers\":1025}", "range"},
