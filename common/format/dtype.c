@@ -23,7 +23,7 @@ static const struct {
     [FL_DTYPE_Q4_1] = {"Q4_1", 32, 20, true},   [FL_DTYPE_Q5_0] = {"Q5_0", 32, 22, true},
     [FL_DTYPE_Q5_1] = {"Q5_1", 32, 24, true},   [FL_DTYPE_Q4_K] = {"Q4_K", 256, 144, true},
     [FL_DTYPE_Q5_K] = {"Q5_K", 256, 176, true}, [FL_DTYPE_Q6_K] = {"Q6_K", 256, 210, true},
-    [FL_DTYPE_OTHER] = {"other", 1, 1, false},
+    [FL_DTYPE_NF4] = {"NF4", 2, 1, false},      [FL_DTYPE_OTHER] = {"other", 1, 1, false},
 };
 
 const char *fl_dtype_name(enum fl_dtype dtype)
@@ -284,34 +284,45 @@ KERNELS(avx2, AVX2, f16_body_avx2, q8_0_body_avx2, q4_0_body_avx2, q4_1_body_avx
 KERNELS(avx512, AVX512, f16_body, q8_0_body_avx512, q4_0_body_avx512, q4_1_body_avx512)
 #endif
 
-static const fl_widen_function *choose(void)
+static enum fl_unit find_unit(void)
 {
     const char *wanted = getenv("FL_KERNELS");
     if (wanted && strcmp(wanted, "scalar") == 0)
-        return scalar_table;
+        return FL_UNIT_SCALAR;
 #if HAVE_X86
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         !(wanted && strcmp(wanted, "avx2") == 0))
-        return avx512_table;
+        return FL_UNIT_AVX512;
     if (__builtin_cpu_supports("avx2"))
-        return avx2_table;
+        return FL_UNIT_AVX2;
 #endif
-    return scalar_table;
+    return FL_UNIT_SCALAR;
+}
+
+enum fl_unit fl_dtype_unit(void)
+{
+    static int chosen = -1;
+    int unit = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
+    if (unit < 0) {
+        unit = (int)find_unit();
+        __atomic_store_n(&chosen, unit, __ATOMIC_RELAXED);
+    }
+    return (enum fl_unit)unit;
 }
 
 void fl_dtype_widen(enum fl_dtype dtype, const void *src, size_t count, float *out)
 {
-    static const fl_widen_function *chosen;
+    static const fl_widen_function *const TABLES[] = {
+        [FL_UNIT_SCALAR] = scalar_table,
+#if HAVE_X86
+        [FL_UNIT_AVX2] = avx2_table,
+        [FL_UNIT_AVX512] = avx512_table,
+#endif
+    };
     assert(fl_dtype_is_float(dtype));
-    if (dtype == FL_DTYPE_F32) {
+    if (dtype == FL_DTYPE_F32)
         memcpy(out, src, count * sizeof(*out));
-        return;
-    }
-    const fl_widen_function *table = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
-    if (!table) {
-        table = choose();
-        __atomic_store_n(&chosen, table, __ATOMIC_RELAXED);
-    }
-    table[dtype](src, count, out);
+    else
+        TABLES[fl_dtype_unit()][dtype](src, count, out);
 }

@@ -29,6 +29,7 @@ enum fl_dtype {
     FL_DTYPE_Q4_K,  /* 256 values in 144 bytes: 8 sub-blocks, d s q - dmin m */
     FL_DTYPE_Q5_K,  /* 256 values in 176 bytes: as Q4_K with fifth bits */
     FL_DTYPE_Q6_K,  /* 256 values in 210 bytes: 16 sub-blocks, d s (q - 32) */
+    FL_DTYPE_NF4,   /* a matrix with tables of its own: nf4.h, not fl_dtype_widen() */
     FL_DTYPE_OTHER, /* known to a file format, of no use here (integers, booleans, ...) */
     FL_DTYPE_COUNT
 };

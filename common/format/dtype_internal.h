@@ -50,6 +50,10 @@ INLINE float half_at(const uint8_t *p)
     return widen_half(half);
 }
 
+/* The vector units that kernels are compiled for; which one is chosen once a process. */
+enum fl_unit { FL_UNIT_SCALAR, FL_UNIT_AVX2, FL_UNIT_AVX512 };
+enum fl_unit fl_dtype_unit(void);
+
 /* count values, a multiple of the block, from src at any alignment */
 typedef void (*fl_widen_function)(const uint8_t *src, size_t count, float *out);
 
