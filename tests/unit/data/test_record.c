@@ -105,8 +105,15 @@ START_TEST(an_instruction_becomes_the_alpaca_prompt)
     encode("3", 0, &expected);
     ck_assert_int_eq(fl_ids_push(&expected, fl_tokenizer_eos(tokenizer)), FL_OK);
     row_is(&expected, unscored);
+    expected.count = 0;
     fl_assert_ok(read_row("{\"instruction\":\"Add.\",\"input\":\"\",\"output\":\"3\"}"), &error);
-    ck_assert_uint_lt(example.ids.count, expected.count);
+    encode("Below is an instruction that describes a task. Write a response that appropriately "
+           "completes the request.\n\n### Instruction:\nAdd.\n\n### Response:\n",
+           FL_ENCODE_PREFIX_ONLY, &expected);
+    unscored = expected.count;
+    encode("3", 0, &expected);
+    ck_assert_int_eq(fl_ids_push(&expected, fl_tokenizer_eos(tokenizer)), FL_OK);
+    row_is(&expected, unscored);
     fl_ids_free(&expected);
 }
 END_TEST

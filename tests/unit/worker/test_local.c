@@ -25,6 +25,23 @@ START_TEST(a_model_and_its_data_open_together)
 }
 END_TEST
 
+START_TEST(rows_held_out_are_a_list_of_their_own_and_counted)
+{
+    struct fl_local local = {0};
+    struct fl_error error = {0};
+    struct fl_local_data data = {.path = TINY "/clinic.jsonl", .valid_split = 0.4};
+    fl_assert_ok(fl_local_open_model(&local, TINY, &error), &error);
+    fl_assert_ok(fl_local_open_data(&local, TINY, &data, &error), &error);
+    ck_assert_uint_gt(local.valid_count, 0);
+    ck_assert_uint_eq(local.count + local.valid_count, 8);
+    json_t *counts = fl_local_counts(fl_dataset_valid(local.data));
+    ck_assert_ptr_nonnull(counts);
+    ck_assert_int_eq(json_integer_value(json_object_get(counts, "rows")), (int)local.valid_count);
+    json_decref(counts);
+    fl_local_close(&local);
+}
+END_TEST
+
 START_TEST(rows_of_ids_need_no_tokenizer)
 {
     struct fl_local local = {0};
@@ -113,6 +130,7 @@ END_TEST
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, a_model_and_its_data_open_together);
+    tcase_add_test(tc, rows_held_out_are_a_list_of_their_own_and_counted);
     tcase_add_test(tc, rows_of_ids_need_no_tokenizer);
     tcase_add_test(tc, text_without_a_tokenizer_says_what_is_missing);
     tcase_add_test(tc, no_adapter_is_no_error_and_a_missing_one_is);

@@ -1,0 +1,149 @@
+/* What a site trains and evaluates on, as its worker.conf says. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "format/modelref.h"
+#include "runner.h"
+#include "worker/trainer.h"
+
+#define TINY FL_TEST_SOURCE_DIR "/golden/tiny-llama"
+
+static struct fl_error error;
+static char directory[FL_PATH_BYTES];
+static struct fl_wire_offer *offer;
+static struct fl_trainer trainer;
+
+static void write_records(const char *name, int from, int count, const char *more)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_buf text;
+    fl_buf_init(&text, 1 << 20);
+    for (int i = from; i < from + count; i++)
+        fl_buf_printf(&text, "{\"prompt\":\"ward %d, \",\"completion\":\"bed %d\"}\n", i, i);
+    fl_buf_printf(&text, "%s", more);
+    fl_assert_ok(fl_path_join(path, directory, name, &error), &error);
+    fl_assert_ok(fl_fs_write(path, text.data, text.length, 0644, &error), &error);
+    fl_buf_free(&text);
+}
+
+static void set_up(void)
+{
+    fl_test_directory(directory);
+    offer = fl_calloc(1, sizeof *offer);
+    ck_assert_ptr_nonnull(offer);
+    snprintf(offer->name, sizeof offer->name, "job");
+    snprintf(offer->model, sizeof offer->model, "tiny");
+    snprintf(offer->targets, sizeof offer->targets, "q_proj");
+    offer->alpha = 8;
+    offer->rank_default = offer->rank_max = 2;
+    offer->steps = offer->batch_size = 2;
+    offer->seq_len = 64;
+    offer->evaluate_every = 1;
+    fl_assert_ok(fl_modelref_manifest(TINY, offer->manifest, &error), &error);
+    ck_assert_int_eq(fl_trainer_native(&trainer), FL_OK);
+}
+
+static void tear_down(void)
+{
+    fl_trainer_destroy(&trainer);
+    fl_free(offer);
+}
+
+/* What fits when [data] is path and these lines more. */
+static enum fl_status fit(const char *path, const char *lines, struct fl_trainer_fit *out)
+{
+    struct fl_siteconf *conf = fl_calloc(1, sizeof *conf);
+    struct fl_buf text;
+    ck_assert_ptr_nonnull(conf);
+    fl_buf_init(&text, 1 << 16);
+    fl_buf_printf(&text, "[models]\ntiny = " TINY "\n[data]\npath = %s/%s\n%s", directory, path,
+                  lines);
+    fl_assert_ok(fl_siteconf_parse(fl_buf_text(&text), text.length, "worker.conf", conf, &error),
+                 &error);
+    enum fl_status status = trainer.fit(trainer.context, conf, offer, out, &error);
+    fl_inventory_free(&out->inventory);
+    fl_siteconf_free(&conf);
+    fl_buf_free(&text);
+    return status;
+}
+
+START_TEST(a_share_of_the_data_is_evaluated_on_and_never_trained_on)
+{
+    struct fl_trainer_fit all, split, few, named;
+    write_records("rows.jsonl", 0, 100, "");
+    write_records("held.jsonl", 500, 7, "");
+    fl_assert_ok(fit("rows.jsonl", "", &all), &error);
+    ck_assert_uint_eq(all.rows, 100);
+    ck_assert_uint_eq(all.eval_rows, 0);
+    fl_assert_ok(fit("rows.jsonl", "valid_split = 0.2\n", &split), &error);
+    ck_assert_uint_gt(split.eval_rows, 5);
+    ck_assert_uint_eq(split.rows + split.eval_rows, 100);
+    ck_assert_int_ne(memcmp(all.data, split.data, FL_HASH_BYTES), 0);
+    offer->evaluate_rows = 3;
+    fl_assert_ok(fit("rows.jsonl", "valid_split = 0.2\n", &few), &error);
+    ck_assert_uint_eq(few.rows, split.rows);
+    ck_assert_uint_eq(few.eval_rows, 3);
+    offer->evaluate_rows = 0;
+    char lines[FL_PATH_BYTES + 64];
+    snprintf(lines, sizeof lines, "valid_split = 0.2\neval = %s/held.jsonl\n", directory);
+    fl_assert_ok(fit("rows.jsonl", lines, &named), &error);
+    ck_assert_uint_eq(named.rows, 100); /* a file to evaluate on is named: nothing is held out */
+    ck_assert_uint_eq(named.eval_rows, 7);
+}
+END_TEST
+
+START_TEST(a_directory_brings_its_own_rows_to_evaluate_on)
+{
+    struct fl_trainer_fit out;
+    write_records("train.jsonl", 0, 20, "");
+    write_records("valid.jsonl", 100, 5, "");
+    write_records("test.jsonl", 200, 9, "");
+    fl_assert_ok(fit("", "", &out), &error);
+    ck_assert_uint_eq(out.rows, 20);
+    ck_assert_uint_eq(out.eval_rows, 5);
+}
+END_TEST
+
+START_TEST(what_is_empty_cut_and_broken_is_counted)
+{
+    struct fl_trainer_fit out;
+    write_records("rows.jsonl", 0, 10, "{\"prompt\":\"x\",\"completion\":\"\"}\nbroken\n");
+    ck_assert_int_eq(fit("rows.jsonl", "", &out), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "rows.jsonl:12:"));
+    offer->seq_len = 8;
+    fl_assert_ok(fit("rows.jsonl", "skip_bad_rows = on\n", &out), &error);
+    ck_assert_uint_eq(out.rows, 10);
+    ck_assert_uint_eq(out.truncated, 10);
+    ck_assert_uint_eq(out.empty, 1);
+    ck_assert_uint_eq(out.bad, 1);
+}
+END_TEST
+
+START_TEST(conversations_take_the_form_that_the_site_names)
+{
+    struct fl_trainer_fit own, other;
+    write_records("rows.jsonl", 0, 1,
+                  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+                  "{\"role\":\"assistant\",\"content\":\"b\"}]}\n");
+    fl_assert_ok(fit("rows.jsonl", "", &own), &error);
+    ck_assert_uint_eq(own.rows, 2);
+    write_records("again.jsonl", 0, 1,
+                  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+                  "{\"role\":\"assistant\",\"content\":\"b\"}]}\n");
+    fl_assert_ok(fit("again.jsonl", "chat_template = zephyr\n", &other), &error);
+    ck_assert_uint_eq(other.rows, 2);
+    ck_assert_int_ne(memcmp(own.data, other.data, FL_HASH_BYTES), 0);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_test(tc, a_share_of_the_data_is_evaluated_on_and_never_trained_on);
+    tcase_add_test(tc, a_directory_brings_its_own_rows_to_evaluate_on);
+    tcase_add_test(tc, what_is_empty_cut_and_broken_is_counted);
+    tcase_add_test(tc, conversations_take_the_form_that_the_site_names);
+}
+FL_TEST_MAIN("worker/trainer_native", add_tests)
