@@ -222,8 +222,10 @@ TEMPLATES = [
     ("zephyr", "zephyr", *S, ZEPHYR),
     ("phi3", "phi3", "<s>", "<|endoftext|>", PHI3),
     ("phi3-first", None, "<s>", "<|endoftext|>", PHI3_FIRST),
+    ("phi3-medium", None, "<s>", "<|endoftext|>", PHI3_FIRST[len("{{ bos_token }}"):]),
     ("phi4-mini", None, "<s>", "<|endoftext|>", PHI4MINI),
     ("gemma", "gemma", "<bos>", "<eos>", GEMMA),
+    ("gemma-first", "gemma", "<bos>", "<eos>", GEMMA[len("{{ bos_token }}"):]),
     ("gemma3", "gemma", "<bos>", "<eos>", GEMMA3),
 ]
 

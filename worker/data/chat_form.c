@@ -240,6 +240,8 @@ static bool is_gemma(const char *text, struct fl_chat_form *out)
     if (!has(text, "<start_of_turn>") || !has(text, "<end_of_turn>\n") || !has(text, "'model'"))
         return false;
     *out = GEMMA;
+    if (!has(text, "bos_token")) /* the first one */
+        out->start = "";
     if (has(text, "first_user_prefix")) /* Gemma 3 */
         out->system_place = FL_CHAT_SYSTEM_IN_FIRST;
     return trims_content(text);
@@ -253,8 +255,9 @@ static bool has_bars(const char *text)
 
 static bool is_phi3(const char *text, struct fl_chat_form *out)
 {
-    /* the first template of Phi-3 wrote BOS, and left system messages out */
-    if (!has_bars(text) || !has(text, "<|end|>") || has(text, "bos_token"))
+    /* the first templates of Phi-3 wrote BOS, or left system messages out */
+    if (!has_bars(text) || !has(text, "<|end|>") || !has(text, "<|system|>\n") ||
+        has(text, "bos_token"))
         return false;
     *out = PHI3;
     if (!has(text, "eos_token"))
