@@ -291,6 +291,44 @@ enum fl_status fl_train_tell_done(const struct fl_train *t, struct fl_error *err
     return FL_OK;
 }
 
+/* The rows of the report: what a person who reads it later would ask. */
+static enum fl_status describe(void *context, json_t *facts, struct fl_error *error)
+{
+    const struct fl_train *t = context;
+    const struct fl_adapter *a = t->local.adapter;
+    const struct fl_finetune_options *o = &t->options;
+    const struct fl_dataset_counts *rows = fl_dataset_counts(t->local.data);
+    const struct {
+        const char *key;
+        json_t *value;
+    } all[] = {
+        {"base model", json_sprintf("%s", a->base_model)},
+        {"rows", json_sprintf("%llu, with %llu tokens", (unsigned long long)rows->rows,
+                              (unsigned long long)rows->tokens)},
+        {"rows a step", json_sprintf("%llu", (unsigned long long)(t->batch_size * t->accumulate))},
+        {"adapter", json_sprintf("rank %u, alpha %.9g%s, %u modules, %llu parameters", a->rank,
+                                 a->alpha, a->use_rslora ? " (rsLoRA)" : "", a->count,
+                                 (unsigned long long)fl_adapter_parameters(a))},
+        {"dropout", json_sprintf("%.9g", a->dropout)},
+        {"learning rate",
+         json_sprintf("%.9g, %s, warm-up %llu", o->lr, t->schedule, (unsigned long long)o->warmup)},
+        {"learning rate of B over A", json_sprintf("%.9g", t->loraplus_ratio)},
+        {"weight decay", json_sprintf("%.9g", o->weight_decay)},
+        {"gradient clip", json_sprintf("%.9g", o->grad_clip)},
+        {"seed", json_sprintf("%llu", (unsigned long long)o->seed)},
+        {"computed in",
+         json_sprintf("%s on %u threads", t->result.total.compute, t->result.total.threads)},
+        {"fedlora", json_sprintf("%s", FL_VERSION)},
+    };
+    enum fl_status status = FL_OK;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (json_object_set_new(facts, all[i].key, all[i].value) != 0) {
+            status = fl_fail_memory(error);
+        }
+    }
+    return status;
+}
+
 /* README.md of the adapter: how it came about, without a word about the data. */
 static void write_card(void *context, const struct fl_finetune_result *total,
                        const struct fl_validation *validation, bool best, struct fl_buf *card)
@@ -337,6 +375,7 @@ void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch)
                                         .on_checkpoint = on_checkpoint,
                                         .on_trouble = on_trouble,
                                         .identify = identify,
+                                        .describe = describe,
                                         .card = write_card};
 }
 

@@ -29,6 +29,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_train.c
   cmd_train_words.c
   compute.c
+  course.c
   daemon.c
   labour.c
   ledger.c
@@ -39,6 +40,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   metrics.c
   policy.c
   progress.c
+  report_html.c
   sealing.c
   session.c
   siteconf.c

@@ -15,6 +15,12 @@
 #include "base/hash.h"
 #include "format/peft.h"
 #include "worker/checkpoint.h"
+#include "worker/course.h"
+#include "worker/report_html.h"
+
+#define METRICS_FILE     "metrics.jsonl"
+#define REPORT_FILE      "training.html"
+#define REPORT_BYTES_MAX (8u << 20)
 
 struct life {
     const struct fl_training *plan;
@@ -22,8 +28,9 @@ struct life {
     struct fl_finetune_run *run;
     struct fl_adapter *best; /* owned; NULL: no validation */
     json_t *settings;        /* NULL: not asked for yet */
-    uint64_t saved;          /* step of the newest checkpoint */
-    bool ours;               /* OUT is this run's own already */
+    struct fl_course metrics;
+    uint64_t saved; /* step of the newest checkpoint */
+    bool ours;      /* OUT is this run's own already */
 };
 
 static enum fl_status join_config(const char *out, char *path, struct fl_error *error)
@@ -123,23 +130,27 @@ static struct fl_checkpoint_parts parts_of(struct life *self)
 
 /* ---- saving ---- */
 
+/* from/name over to/name. */
+static enum fl_status move_file(const char *from, const char *to, const char *name,
+                                struct fl_error *error)
+{
+    char source[FL_PATH_BYTES], target[FL_PATH_BYTES];
+    enum fl_status status = fl_path_join(source, from, name, error);
+    if (status == FL_OK) {
+        status = fl_path_join(target, to, name, error);
+    }
+    return status == FL_OK ? fl_fs_rename(source, target, error) : status;
+}
+
 /* Take the three files of a PEFT directory out of `from` into `to`, one by one; a reader in between
  * finds files that fit together, because every adapter of a run has the same configuration. */
-static enum fl_status move_files(const char *from, const char *to, struct fl_error *error)
+static enum fl_status move_adapter(const char *from, const char *to, struct fl_error *error)
 {
-    static const char *const names[] = {FL_PEFT_WEIGHTS, FL_PEFT_CONFIG, "README.md"};
-    char source[FL_PATH_BYTES], target[FL_PATH_BYTES];
-    enum fl_status status = FL_OK;
-    for (size_t i = 0; status == FL_OK && i < sizeof names / sizeof names[0]; i++) {
-        status = fl_path_join(source, from, names[i], error);
-        if (status == FL_OK) {
-            status = fl_path_join(target, to, names[i], error);
-        }
-        if (status == FL_OK) {
-            status = fl_fs_rename(source, target, error);
-        }
+    enum fl_status status = move_file(from, to, FL_PEFT_WEIGHTS, error);
+    if (status == FL_OK) {
+        status = move_file(from, to, FL_PEFT_CONFIG, error);
     }
-    return status;
+    return status == FL_OK ? move_file(from, to, "README.md", error) : status;
 }
 
 static enum fl_status make_card(struct life *self, bool best, struct fl_buf *card,
@@ -151,7 +162,8 @@ static enum fl_status make_card(struct life *self, bool best, struct fl_buf *car
     return fl_buf_status(card) == FL_OK ? FL_OK : fl_fail_memory(error);
 }
 
-/* root/unfinished, empty: what a kill leaves behind lies there, and the next save clears it. */
+/* root/unfinished, empty and the only place where files come about: what a kill leaves behind lies
+ * there, and the next save clears it. */
 static enum fl_status make_scratch(const char *root, char *scratch, struct fl_error *error)
 {
     enum fl_status status = fl_path_join(scratch, root, "unfinished", error);
@@ -181,18 +193,16 @@ static enum fl_status write_adapter(struct life *self, const char *scratch, cons
     return status;
 }
 
-/* The adapter, and the best one, into root, which keeps what else is there. */
-static enum fl_status save_adapters(struct life *self, const char *root, struct fl_error *error)
+/* The adapter, and the best one, into root. */
+static enum fl_status save_adapters(struct life *self, const char *scratch, const char *root,
+                                    struct fl_error *error)
 {
     const bool has_best = self->result->validation.evaluations > 0;
     const bool keep_best = has_best && self->plan->keep_best;
-    char scratch[FL_PATH_BYTES], fresh[FL_PATH_BYTES], best[FL_PATH_BYTES];
-    enum fl_status status = make_scratch(root, scratch, error);
+    char fresh[FL_PATH_BYTES], best[FL_PATH_BYTES];
+    enum fl_status status = write_adapter(self, scratch, "adapter", keep_best, fresh, error);
     if (status == FL_OK) {
-        status = write_adapter(self, scratch, "adapter", keep_best, fresh, error);
-    }
-    if (status == FL_OK) {
-        status = move_files(fresh, root, error);
+        status = move_adapter(fresh, root, error);
     }
     if (status == FL_OK && has_best && !keep_best) {
         status = write_adapter(self, scratch, "best", true, fresh, error);
@@ -203,8 +213,104 @@ static enum fl_status save_adapters(struct life *self, const char *root, struct 
             status = fl_fs_replace_directory(fresh, best, error);
         }
     }
-    return status == FL_OK ? fl_fs_remove(scratch, error) : status;
+    return status;
 }
+
+/* ---- the report ---- */
+
+static enum fl_status set_format(json_t *object, const char *key, json_t *text,
+                                 struct fl_error *error)
+{
+    return json_object_set_new(object, key, text) == 0 ? FL_OK : fl_fail_memory(error);
+}
+
+/* The rows of the report's table. */
+static enum fl_status make_facts(const struct life *self, json_t *facts, struct fl_error *error)
+{
+    const struct fl_training_watch *watch = &self->plan->watch;
+    const struct fl_finetune_result *t = &self->result->total;
+    const struct fl_validation *v = &self->result->validation;
+    double speed = t->seconds > 0 ? (double)t->tokens / t->seconds : 0.0;
+    enum fl_status status = set_format(
+        facts, "steps",
+        json_sprintf("%" PRIu64 " of %" PRIu64, t->steps, self->plan->options.steps), error);
+    if (status == FL_OK) {
+        status = set_format(facts, "loss of the last step", json_sprintf("%.6g", t->loss), error);
+    }
+    if (status == FL_OK && v->evaluations > 0) {
+        status = set_format(facts, "best validation loss",
+                            json_sprintf("%.6g, at step %" PRIu64, v->best_loss, v->best_step),
+                            error);
+    }
+    if (status == FL_OK) {
+        status = set_format(facts, "tokens",
+                            json_sprintf("%" PRIu64 " in %.1f s of steps, %.0f a second", t->tokens,
+                                         t->seconds, speed),
+                            error);
+    }
+    return status == FL_OK && watch->describe ? watch->describe(watch->context, facts, error)
+                                              : status;
+}
+
+static void name_state(const struct life *self, char *out, size_t room)
+{
+    const struct fl_training_result *r = self->result;
+    if (r->early) {
+        (void)snprintf(out, room, "Stopped early after step %" PRIu64 ".", r->total.steps);
+    } else if (r->total.steps >= self->plan->options.steps) {
+        (void)snprintf(out, room, "Finished.");
+    } else {
+        (void)snprintf(out, room, "Not finished: as of step %" PRIu64 ".", r->total.steps);
+    }
+}
+
+static enum fl_status write_report(const struct life *self, const char *path,
+                                   struct fl_error *error)
+{
+    char state[80];
+    struct fl_buf page;
+    json_t *facts = json_object();
+    fl_buf_init(&page, REPORT_BYTES_MAX);
+    name_state(self, state, sizeof state);
+    enum fl_status status = facts ? make_facts(self, facts, error) : fl_fail_memory(error);
+    if (status == FL_OK) {
+        const char *base = fl_path_base(self->plan->out);
+        const struct fl_report report = {.title = base[0] ? base : self->plan->out,
+                                         .state = state,
+                                         .facts = facts,
+                                         .best_step = self->result->validation.best_step,
+                                         .metrics = &self->metrics};
+        status = fl_report_html(&report, &page) == FL_OK
+                     ? fl_fs_write(path, page.data, page.length, 0644, error)
+                     : fl_fail_memory(error);
+    }
+    json_decref(facts);
+    fl_buf_free(&page);
+    return status;
+}
+
+/* metrics.jsonl and training.html into root. */
+static enum fl_status save_course(const struct life *self, const char *scratch, const char *root,
+                                  struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    enum fl_status status = fl_path_join(path, scratch, METRICS_FILE, error);
+    if (status == FL_OK) {
+        status = fl_course_write(&self->metrics, path, error);
+    }
+    if (status == FL_OK) {
+        status = move_file(scratch, root, METRICS_FILE, error);
+    }
+    if (status == FL_OK) {
+        status = fl_path_join(path, scratch, REPORT_FILE, error);
+    }
+    if (status == FL_OK) {
+        status = write_report(self, path, error);
+    }
+    return status == FL_OK ? move_file(scratch, root, REPORT_FILE, error) : status;
+}
+
+/* ---- all together ---- */
 
 static enum fl_status save_checkpoint(struct life *self, const char *root, struct fl_error *error)
 {
@@ -226,7 +332,17 @@ static enum fl_status save_checkpoint(struct life *self, const char *root, struc
 static enum fl_status write_root(struct life *self, const char *root, bool with_checkpoint,
                                  struct fl_error *error)
 {
-    enum fl_status status = save_adapters(self, root, error);
+    char scratch[FL_PATH_BYTES];
+    enum fl_status status = make_scratch(root, scratch, error);
+    if (status == FL_OK) {
+        status = save_adapters(self, scratch, root, error);
+    }
+    if (status == FL_OK) {
+        status = save_course(self, scratch, root, error);
+    }
+    if (status == FL_OK) {
+        status = fl_fs_remove(scratch, error);
+    }
     if (status == FL_OK && with_checkpoint) {
         status = save_checkpoint(self, root, error);
     }
@@ -340,6 +456,7 @@ static enum fl_status evaluate(struct life *self, struct fl_error *error)
     if (brought & FL_VALIDATION_BEST) {
         copy_values(plan->adapter, self->best);
     }
+    fl_course_validated(&self->metrics, step, validation->loss);
     if (plan->watch.on_validation) {
         plan->watch.on_validation(plan->watch.context, validation, &evaluation, brought);
     }
@@ -353,6 +470,21 @@ static void tell_resumed(const struct life *self, uint64_t step, const char *dir
     const struct fl_training_watch *watch = &self->plan->watch;
     if (watch->on_resume) {
         watch->on_resume(watch->context, step, directory);
+    }
+}
+
+/* What the run told so far. It shapes nothing, so without it the run goes on all the same. */
+static void load_metrics(struct life *self, uint64_t step)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error = {0};
+    enum fl_status status = fl_path_join(path, self->plan->out, METRICS_FILE, &error);
+    if (status == FL_OK) {
+        status = fl_course_load(&self->metrics, path, step, &error);
+    }
+    if (status != FL_OK) {
+        fl_error_prefix(&error, "the metrics begin anew");
+        tell_trouble(self, error.text);
     }
 }
 
@@ -393,6 +525,7 @@ static enum fl_status resume(struct life *self, struct fl_error *error)
     self->result->validation = checkpoint.validation;
     self->saved = step;
     self->ours = true;
+    load_metrics(self, step);
     tell_resumed(self, step, path);
     if (threads != then) {
         (void)snprintf(text, sizeof text,
@@ -440,6 +573,9 @@ static enum fl_status advance(struct life *self, struct fl_error *error)
         return status;
     }
     fl_finetune_count(&self->result->total, &done);
+    if (fl_course_add(&self->metrics, &done) != FL_OK) {
+        return fl_fail_memory(error);
+    }
     if (self->plan->valid) {
         fl_validation_step(&self->result->validation, done.loss, done.scored);
     }
@@ -514,6 +650,7 @@ enum fl_status fl_training_run(const struct fl_training *self, struct fl_trainin
     }
     json_decref(life.settings);
     fl_adapter_destroy(&life.best);
+    fl_course_free(&life.metrics);
     fl_finetune_close(&life.run);
     return status;
 }

@@ -4,6 +4,8 @@
  *
  *   OUT/                the adapter as PEFT reads it, as of the newest save (keep_best: the best)
  *   OUT/best/           the adapter of the best validation, as PEFT reads it (not with keep_best)
+ *   OUT/metrics.jsonl   a line a step (metrics.h), and
+ *   OUT/training.html   the same for people (report_html.h), as of the newest save
  *   OUT/checkpoints/    see checkpoint.h; removed by nobody but the run's own --keep-checkpoints
  *
  * OUT appears, whole, with the first save (a checkpoint or the end) and replaces an older adapter
@@ -43,6 +45,8 @@ struct fl_training_watch {
      * that people know; data is added by the run itself. Called once, when first needed.
      */
     enum fl_status (*identify)(void *context, json_t *settings, struct fl_error *error);
+    /* Add to facts (an object of strings) what the report shall say of the run; may be NULL. */
+    enum fl_status (*describe)(void *context, json_t *facts, struct fl_error *error);
     /* README.md of the adapter after these steps; best: of the one of the best validation. */
     void (*card)(void *context, const struct fl_finetune_result *total,
                  const struct fl_validation *validation, bool best, struct fl_buf *out);

@@ -285,6 +285,9 @@ expect 0 "whole run" "${run[@]}" --out "$work/whole"
 [ ! -e "$work/whole/checkpoints" ] || fail "a run leaves checkpoints that nobody asked for"
 expect 0 "with checkpoints" "${run[@]}" --out "$work/kept" --checkpoint-every 7 --keep-checkpoints 2 --json
 same_adapter "with checkpoints" "$work/whole" "$work/kept"
+[ "$(wc -l <"$work/whole/metrics.jsonl")" = 30 ] || fail "not a line of metrics for each step"
+says "metrics" "^\{\"step\":30,\"loss\":$number,\"lr\":$number,\"grad_norm\":$number,\"tokens\":[0-9]+,\"tokens_per_second\":$number,\"seconds\":$number\}$" "$work/whole/metrics.jsonl"
+says "report" '<h2>Loss</h2>' "$work/whole/training.html"
 says "checkpoint event" '^\{"event":"checkpoint","step":28,"path":".*/kept/checkpoints/step-28"\}$' "$work/out"
 [ "$(ls "$work/kept/checkpoints" | sort | tr '\n' ' ')" = "step-21 step-28 " ] || fail "checkpoints: $(ls "$work/kept/checkpoints")"
 expect 0 "a checkpoint is an adapter" "$worker" inspect "$work/kept/checkpoints/step-28"
@@ -307,6 +310,8 @@ expect 1 "resume an adapter without checkpoints" "${run[@]}" --out "$work/whole"
 same_adapter "refusals change nothing" "$work/whole" "$work/kept"
 printf 'x' | dd of="$work/kept/checkpoints/step-28/optimizer.safetensors" bs=1 seek=900 conv=notrunc 2>/dev/null
 expect 3 "damaged checkpoint" "${run[@]}" --out "$work/kept" --resume
+[ "$(cut -d, -f1-5 "$work/kept/metrics.jsonl")" = "$(cut -d, -f1-5 "$work/whole/metrics.jsonl")" ] ||
+    fail "a resumed run tells other metrics"
 says "damaged checkpoint" 'step-28/optimizer.safetensors' "$work/err"
 rm -r "$work/kept/checkpoints/step-28"
 expect 0 "the one before it" "${run[@]}" --out "$work/kept" --resume

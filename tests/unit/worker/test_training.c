@@ -2,11 +2,13 @@
 #include "runner.h"
 #include "tiny_run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "format/peft.h"
+#include "worker/course.h"
 #include "worker/training.h"
 
 struct bench {
@@ -99,7 +101,8 @@ static bool open_bench(struct bench *b)
         .options = b->tiny.options,
         .out = b->out,
         .stop = &b->stop,
-        .watch = {b, on_resume, on_step, on_validation, on_checkpoint, on_trouble, identify, card},
+        .watch = {b, on_resume, on_step, on_validation, on_checkpoint, on_trouble, identify, NULL,
+                  card},
     };
     return true;
 }
@@ -336,6 +339,41 @@ START_TEST(patience_ends_a_run_and_the_best_is_kept)
 }
 END_TEST
 
+/* A line for each step, each with its evaluation. */
+static void check_metrics(const struct bench *b, uint64_t steps)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error = {0};
+    struct fl_course metrics = {0};
+    (void)snprintf(path, sizeof path, "%.3000s/metrics.jsonl", b->out);
+    fl_assert_ok(fl_course_load(&metrics, path, steps, &error), &error);
+    ck_assert_uint_eq(metrics.count, steps);
+    for (size_t i = 0; i < metrics.count; i++) {
+        ck_assert_uint_eq(metrics.points[i].step, i + 1);
+        ck_assert(isfinite(metrics.points[i].valid_loss));
+    }
+    fl_course_free(&metrics);
+}
+
+START_TEST(a_run_goes_on_without_its_metrics)
+{
+    struct bench b;
+    if (open_bench(&b)) {
+        char path[FL_PATH_BYTES];
+        b.stop_at = 3;
+        ck_assert_int_eq(run(&b), FL_ESTOPPED);
+        (void)snprintf(path, sizeof path, "%.3000s/metrics.jsonl", b.out);
+        fl_assert_ok(fl_fs_write(path, "broken", 6, 0644, &b.tiny.error), &b.tiny.error);
+        begin_again(&b);
+        b.training.resume = true;
+        fl_assert_ok(run(&b), &b.tiny.error);
+        ck_assert_uint_eq(b.troubles, 1);
+        ck_assert_ptr_nonnull(strstr(b.trouble, "metrics.jsonl:1"));
+    }
+    tiny_close(&b.tiny);
+}
+END_TEST
+
 START_TEST(a_run_stopped_while_it_is_evaluated_resumes_to_the_same_best)
 {
     struct bench whole, stopped;
@@ -361,6 +399,9 @@ START_TEST(a_run_stopped_while_it_is_evaluated_resumes_to_the_same_best)
         ck_assert(same_file(&whole, &stopped, FL_PEFT_WEIGHTS));
         ck_assert(same_file(&whole, &stopped, "best/" FL_PEFT_WEIGHTS));
         ck_assert(same_file(&whole, &stopped, "best/README.md"));
+        check_metrics(&stopped, whole.result.total.steps);
+        ck_assert(there(&stopped, "training.html"));
+        ck_assert(!there(&stopped, "unfinished"));
     }
     tiny_close(&whole.tiny);
     tiny_close(&stopped.tiny);
@@ -377,6 +418,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, evaluations_change_nothing_and_the_last_step_has_one);
     tcase_add_test(tc, patience_ends_a_run_and_the_best_is_kept);
     tcase_add_test(tc, a_run_stopped_while_it_is_evaluated_resumes_to_the_same_best);
+    tcase_add_test(tc, a_run_goes_on_without_its_metrics);
     tcase_add_test(tc, a_full_disk_costs_a_checkpoint_and_not_the_run);
 }
 
