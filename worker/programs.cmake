@@ -50,6 +50,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   tokenizer_keys.c
   trainer_native.c
   training.c
+  training_files.c
   trust.c
   trust_store.c
   validation.c)

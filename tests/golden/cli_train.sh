@@ -355,8 +355,8 @@ expect 1 "no validation file" "${train[@]}" --out "$work/n" --valid "$work/nothi
 [ ! -e "$work/n" ] || fail "a refused training wrote an adapter"
 
 # --- Ctrl-C
-expect 0 "long run" "${run[@]}" --steps 3000 --out "$work/long"
-"${run[@]}" --steps 3000 --out "$work/stopped" --json >"$work/out" 2>"$work/err" &
+expect 0 "long run" "${run[@]}" --steps 600 --out "$work/long"
+"${run[@]}" --steps 600 --out "$work/stopped" --json >"$work/out" 2>"$work/err" &
 pid=$!
 for _ in $(seq 100); do
     grep -q '"step"' "$work/out" && break
@@ -365,7 +365,7 @@ done
 kill -INT "$pid"
 wait "$pid"
 [ $? -eq 1 ] || fail "an interrupted training does not exit 1"
-says "interrupted" 'stopped after step [0-9]+ of 3000; saved in .*/checkpoints/step-' "$work/err"
+says "interrupted" 'stopped after step [0-9]+ of 600; saved in .*/checkpoints/step-' "$work/err"
 says "how to go on" '^go on with: fedlora-worker train .* --resume$' "$work/err"
 command=$(sed -n 's/^go on with: fedlora-worker train//p' "$work/err")
 expect 0 "the command that it named" bash -c "'$worker' train $command"

@@ -20,7 +20,11 @@ struct bench {
     uint64_t stop_at, stop_behind, fail_writes_at; /* steps */
     uint64_t resumed_at, steps, evaluations, checkpoints, troubles;
     char trouble[FL_ERROR_TEXT_BYTES];
+    struct bench *rival; /* begins behind each checkpoint; NULL: none */
+    enum fl_status rival_status;
 };
+
+static enum fl_status run(struct bench *b);
 
 static void on_resume(void *context, uint64_t step, const char *directory)
 {
@@ -47,6 +51,9 @@ static void on_checkpoint(void *context, uint64_t step, const char *directory)
     b->checkpoints++;
     ck_assert_uint_gt(step, 0);
     ck_assert(fl_path_is_directory(directory));
+    if (b->rival) {
+        b->rival_status = run(b->rival);
+    }
 }
 
 static void on_trouble(void *context, const char *text)
@@ -228,6 +235,27 @@ START_TEST(what_is_no_run_is_not_resumed_and_not_replaced)
         ck_assert_int_eq(fl_training_check_out(b.out, true, &b.tiny.error), FL_EEXIST);
     }
     tiny_close(&b.tiny);
+}
+END_TEST
+
+START_TEST(two_runs_do_not_share_a_directory)
+{
+    struct bench first, second;
+    bool ready = open_bench(&first);
+    ready = open_bench(&second) && ready;
+    if (ready) {
+        second.training.out = first.out;
+        second.training.resume = true;
+        first.training.checkpoint_every = 6;
+        first.rival = &second;
+        fl_assert_ok(run(&first), &first.tiny.error);
+        ck_assert_int_eq(first.rival_status, FL_EBUSY);
+        ck_assert_ptr_nonnull(strstr(second.tiny.error.text, first.out));
+        fl_assert_ok(run(&second), &second.tiny.error);
+        ck_assert_uint_eq(second.resumed_at, 6);
+    }
+    tiny_close(&first.tiny);
+    tiny_close(&second.tiny);
 }
 END_TEST
 
@@ -414,6 +442,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_run_stopped_before_its_first_step_leaves_nothing);
     tcase_add_test(tc, an_older_adapter_stays_until_something_can_replace_it);
     tcase_add_test(tc, what_is_no_run_is_not_resumed_and_not_replaced);
+    tcase_add_test(tc, two_runs_do_not_share_a_directory);
     tcase_add_test(tc, other_rows_are_refused);
     tcase_add_test(tc, evaluations_change_nothing_and_the_last_step_has_one);
     tcase_add_test(tc, patience_ends_a_run_and_the_best_is_kept);
