@@ -8,6 +8,7 @@
 
 int fl_cmd_eval(int argc, char **argv);
 int fl_cmd_export(int argc, char **argv);
+int fl_cmd_fetch(int argc, char **argv);
 int fl_cmd_generate(int argc, char **argv);
 int fl_cmd_inspect(int argc, char **argv);
 int fl_cmd_logits(int argc, char **argv);

@@ -15,6 +15,7 @@ static const struct fl_command commands[] = {
     {"run", "the site's daemon", fl_cmd_run},
     {"status", "connection, job, refusals, what left the site", fl_cmd_status},
     {"audit", "verify the site's audit log", fl_cmd_audit},
+    {"fetch", "download a base model from the Hugging Face hub", fl_cmd_fetch},
     {"train", "fine-tune an adapter on local data, without a coordinator", fl_cmd_train},
     {"eval", "loss and perplexity on a data file", fl_cmd_eval},
     {"generate", "continue a prompt", fl_cmd_generate},

@@ -1,5 +1,5 @@
 # fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
-fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapter SOURCES
+fl_room(worker LINKS PkgConfig::CURL fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapter SOURCES
   answer_choices.c
   answer_rows.c
   checkpoint.c
@@ -15,6 +15,7 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   cmd_check.c
   cmd_eval.c
   cmd_export.c
+  cmd_fetch.c
   cmd_generate.c
   cmd_inspect.c
   cmd_join.c
@@ -31,6 +32,9 @@ fl_room(worker LINKS fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapt
   compute.c
   course.c
   daemon.c
+  download.c
+  http_get.c
+  hub.c
   labour.c
   ledger.c
   local.c

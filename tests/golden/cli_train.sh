@@ -241,6 +241,12 @@ expect 2 "logits, beyond the vocabulary" "$worker" logits --model "$tiny" --toke
 expect 2 "logits, empty" "$worker" logits --model "$tiny" --tokens '' --out "$work/m"
 [ ! -e "$work/m" ] || fail "a refused logits command wrote a file"
 
+# --- fetch (its transfers: unit.worker.download)
+expect 2 "fetch of no name" "$worker" fetch
+expect 2 "fetch of a path" "$worker" fetch ../../etc/passwd --cache "$work/cache"
+expect 2 "fetch over plain http" env HF_ENDPOINT=http://example.org "$worker" fetch org/name --cache "$work/cache"
+says "fetch over plain http" 'https' "$work/err"
+
 # --- bad files
 expect 1 "no such model" "$worker" eval --model "$work/nothing" --data "$tiny/clinic.jsonl"
 says "no such model" 'nothing' "$work/err"
