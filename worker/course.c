@@ -94,7 +94,7 @@ static enum fl_status flush(struct fl_buf *piece, struct fl_fs_writer *writer,
 }
 
 enum fl_status fl_course_write(const struct fl_course *self, const char *path,
-                                struct fl_error *error)
+                               struct fl_error *error)
 {
     struct fl_fs_writer writer;
     struct fl_buf piece;
@@ -160,7 +160,7 @@ static enum fl_status load_line(struct fl_course *self, const char *text, size_t
 }
 
 enum fl_status fl_course_load(struct fl_course *self, const char *path, uint64_t last,
-                               struct fl_error *error)
+                              struct fl_error *error)
 {
     struct fl_buf file;
     enum fl_status status = fl_fs_read(path, FILE_BYTES_MAX, &file, error);

@@ -36,18 +36,18 @@ void fl_course_free(struct fl_course *self);
 
 /* A finished step, behind those before it. FL_ENOMEM: it is not kept; nothing else has changed. */
 FL_CHECKED enum fl_status fl_course_add(struct fl_course *self,
-                                         const struct fl_finetune_step *step);
+                                        const struct fl_finetune_step *step);
 /* The evaluation that followed step `step`; without effect where that step is not kept. */
 void fl_course_validated(struct fl_course *self, uint64_t step, double loss);
 
 /* All points into a file, durably and at once (fl_fs_write()). */
 FL_CHECKED enum fl_status fl_course_write(const struct fl_course *self, const char *path,
-                                           struct fl_error *error);
+                                          struct fl_error *error);
 /*
  * Read what fl_course_write() wrote, up to step `last`; *self is empty. FL_EFORMAT: another file,
  * with its line; FL_ENOTFOUND; *self is empty then too.
  */
 FL_CHECKED enum fl_status fl_course_load(struct fl_course *self, const char *path, uint64_t last,
-                                          struct fl_error *error);
+                                         struct fl_error *error);
 
 #endif
