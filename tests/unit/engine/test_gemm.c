@@ -7,14 +7,14 @@
 
 #include "worker/engine/gemm.h"
 
-enum { M = 40, N = 120, K = 700 };
+enum { M = 40, N = 120, K = 300 };
 
 static float a[K * M + M * K], b[K * N + N * K], c[M * (N + 3)], packed[K * 64];
 
 static bool abs_tol(double got, double want)
 {
     const double off = got > want ? got - want : want - got;
-    return off <= 1e-4; /* up to 700 products of values below 1 */
+    return off <= 1e-4; /* up to 300 products of values below 1 */
 }
 
 static void fill(float *x, size_t n, uint64_t seed)
@@ -54,8 +54,8 @@ static void check(size_t m, size_t n, size_t k, bool a_turned, bool b_turned, bo
 
 START_TEST(whole_products_are_right_in_every_shape)
 {
-    static const size_t ms[] = {1, 3, 4, 8, 13, 24, 40}, ns[] = {1, 5, 16, 32, 48, 64, 100, 120},
-                        ks[] = {0, 1, 7, 64, 300, 700};
+    static const size_t ms[] = {1, 4, 8, 13, 40}, ns[] = {1, 16, 48, 64, 120},
+                        ks[] = {0, 1, 7, 300};
     fill(a, sizeof a / sizeof *a, 1);
     fill(b, sizeof b / sizeof *b, 2);
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
