@@ -40,6 +40,17 @@ static size_t widest_in(const struct fl_engine *self)
     return c->ffn > widest ? c->ffn : widest;
 }
 
+/* Results of a token of the widest linear that has several in one; 0: none has. */
+static size_t joined_columns(const struct fl_engine *self)
+{
+    const struct fl_model_config *c = &self->model->config;
+    const struct fl_arch *arch = self->model->arch;
+    const size_t heads = (size_t)c->heads + 2 * (size_t)c->kv_heads;
+    const size_t qkv = fl_arch_joins_qkv(arch) ? heads * c->head_dim : 0;
+    const size_t gate = fl_arch_joins_gate(arch) ? 2 * (size_t)c->ffn : 0;
+    return qkv > gate ? qkv : gate;
+}
+
 static size_t keys_max(const struct fl_engine *self)
 {
     const struct fl_engine_options *o = &self->options;
@@ -51,7 +62,8 @@ static size_t narrow_columns(const struct fl_engine *self)
 {
     const struct fl_model_config *c = &self->model->config;
     const size_t rows = self->work.panel_floats / c->hidden, widest = widest_in(self);
-    const size_t back = rows < c->vocab ? rows : c->vocab;
+    const size_t joined = joined_columns(self), most = joined > c->vocab ? joined : c->vocab;
+    const size_t back = rows < most ? rows : most;
     return (back > widest ? back : widest) + 1;
 }
 
@@ -113,13 +125,8 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
 {
     const struct fl_model_config *c = &self->model->config;
     const size_t t = self->batch, d = c->hidden, chunk = self->head.chunk;
-    const struct fl_arch *arch = self->model->arch;
     const size_t heads = 2 * ((size_t)c->heads + c->kv_heads) * c->head_dim;
-    const size_t qkv = fl_arch_joins_qkv(arch)
-                           ? ((size_t)c->heads + 2 * (size_t)c->kv_heads) * c->head_dim
-                           : 0;
-    const size_t gate = fl_arch_joins_gate(arch) ? 2 * (size_t)c->ffn : 0;
-    const size_t rotated = arch->names->positions.hf ? 0 : keys_max(self) * c->head_dim / 2;
+    const size_t rotated = self->model->positions ? 0 : keys_max(self) * c->head_dim / 2;
     const bool training = self->options.train != FL_TRAIN_NONE;
     self->work.panel = floats(arena, self->work.panel_floats);
     if (self->work.bf16)
@@ -138,7 +145,7 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->dx = floats(arena, training ? t * d : 0);
     self->dn = floats(arena, training ? t * d : 0);
     self->wide = floats(arena, t * (heads > c->ffn ? heads : c->ffn));
-    self->joined = floats(arena, t * (qkv > gate ? qkv : gate));
+    self->joined = floats(arena, t * joined_columns(self));
     self->v = floats(arena, training ? t * self->max_rank : 0);
     self->cosine = floats(arena, rotated);
     self->sine = floats(arena, rotated);
