@@ -231,6 +231,9 @@ static void retry_parked(struct fl_server *self, int64_t now_ms)
     /* it may have come or gone since: what is so now counts */
     if (again.input.event == FL_EVENT_ONLINE || again.input.event == FL_EVENT_OFFLINE)
         again.input.event = fl_seat_of(self, again.input.site) ? FL_EVENT_ONLINE : FL_EVENT_OFFLINE;
+    const struct fl_site *site = fl_roster_by_id(self->desk->roster, again.input.site);
+    if (again.input.event == FL_EVENT_REVOKED && site && !site->revoked)
+        return; /* allowed again */
     bool stale = again.round != self->round->round || again.attempt != self->round->attempt;
     if (stale && (again.input.event == FL_EVENT_FIT || again.input.event == FL_EVENT_TRAINED ||
                   again.input.event == FL_EVENT_UPLOADED ||
