@@ -1,0 +1,110 @@
+/*
+ * malice_returns.c - the real coordinator and honest sites, where chances meet that a random walk
+ * seldom brings together: a disk that refuses for a moment, and a site that goes and returns in it.
+ */
+#include <stdio.h>
+
+#include "coordinator/round.h"
+#include "malice_hub.h"
+
+#define STEPS_MAX 100000
+#define SOON_MS   60000 /* no deadline of the jobs below is that near */
+
+static const char job_of_all[] = "[cohort]\nmin_workers = %u\nselect_timeout = 5s\n"
+                                 "round_timeout = 10m\nliveness_timeout = 5s\nwait_timeout = 1h\n";
+
+/* ---- what the disk refuses: linked in front of the coordinator's own ---- */
+
+enum refusal { REFUSE_NOTHING, REFUSE_SAVES };
+
+static enum refusal refusing;
+
+enum fl_status __real_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
+                                    const struct fl_round *round, struct fl_queue_saved *saved,
+                                    int64_t wall_ms, struct fl_error *error);
+enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
+                                    const struct fl_round *round, struct fl_queue_saved *saved,
+                                    int64_t wall_ms, struct fl_error *error);
+
+enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
+                                    const struct fl_round *round, struct fl_queue_saved *saved,
+                                    int64_t wall_ms, struct fl_error *error)
+{
+    if (refusing == REFUSE_SAVES)
+        return fl_fail(error, FL_EIO, "the disk refuses");
+    return __real_fl_queue_save(store, id, state, round, saved, wall_ms, error);
+}
+
+/* ---- the way there ---- */
+
+static bool open_hub(struct hub *hub, const char *name, uint32_t sites, uint32_t least)
+{
+    char job[256];
+    mal_case(name);
+    refusing = REFUSE_NOTHING;
+    (void)snprintf(job, sizeof(job), job_of_all, least);
+    return hub_open(hub, sites, job);
+}
+
+static void run_to(struct hub *hub, enum fl_round_state phase)
+{
+    for (int i = 0; i < STEPS_MAX && hub->job.phase != phase; i++)
+        (void)hub_step(hub);
+    mal_expect(hub->job.phase == phase, "%s is not reached", fl_round_state_name(phase));
+}
+
+static void run_until(struct hub *hub, int64_t at_ms)
+{
+    while (hub->mal.now < at_ms)
+        (void)hub_step(hub);
+}
+
+static void expect_a_quick_end(struct hub *hub)
+{
+    int64_t began = hub->mal.now;
+    hub_run(hub);
+    mal_expect(hub->job.state == FL_JOB_DONE, "it ends %s in round %u, attempt %u: %s",
+               fl_job_state_name(hub->job.state), hub->job.round, hub->job.attempt,
+               hub->job.reason);
+    mal_expect(hub->mal.now - began < SOON_MS, "it takes %lld ms",
+               (long long)(hub->mal.now - began));
+}
+
+/* ---- a revocation that the disk refused to hear of ---- */
+
+/* When it is tried again, the site has been allowed again and is there: the round is one of all. */
+static void revoked_and_allowed_before_it_was_kept(void)
+{
+    static struct hub hub;
+    struct fl_error error = {FL_OK, ""};
+    if (open_hub(&hub, "revoked_and_allowed_before_it_was_kept", 4, 4)) {
+        struct mal_site *site = &hub.mal.sites[0];
+        const struct fl_live *live = fl_server_live(hub.server);
+        hub.liar = MAL_SITES_MAX;
+        run_to(&hub, FL_ROUND_TRAIN);
+        hub.mal.sites[1].held = true; /* so that the attempt is still under way */
+        refusing = REFUSE_SAVES;
+        mal_expect(fl_roster_revoke(hub.desk->roster, site->name, fl_clock_wall(&hub.mal.clock),
+                                    &error) == FL_OK,
+                   "it is not revoked: %s", error.text);
+        live->site_revoked(live->context, fl_roster_by_name(hub.desk->roster, site->name)->id);
+        refusing = REFUSE_NOTHING;
+        mal_expect(fl_roster_add(hub.desk->roster, site->name, &site->identity,
+                                 fl_clock_wall(&hub.mal.clock), &error) == FL_OK,
+                   "it is not allowed again: %s", error.text);
+        run_until(&hub, hub.mal.now + 2 * FL_ROUND_RETRY_MS);
+        hub.mal.sites[1].held = false;
+        mal_expect(hub_find(&hub, "commit_failed", NULL) != NULL, "the disk refused nothing");
+        expect_a_quick_end(&hub);
+    }
+    hub_close(&hub);
+}
+
+int main(void)
+{
+    if (!mal_init())
+        return 1;
+    revoked_and_allowed_before_it_was_kept();
+    (void)printf("%u expectations failed\n", mal_failures());
+    return mal_failures() > 0;
+}
