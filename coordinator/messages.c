@@ -36,6 +36,7 @@ void fl_send_fill_offer(const struct fl_server *self, const char *name, struct f
 static void send_offer(struct fl_server *self, struct fl_seat *seat)
 {
     seat->offered = this_attempt(self);
+    seat->fresh = false;
     struct fl_wire message = fl_send_about(self, FL_WIRE_OFFER);
     fl_send_fill_offer(self, seat->name, &message.as.offer);
     fl_seat_send(self, seat, &message);
@@ -158,7 +159,6 @@ void fl_send_due(struct fl_server *self, struct fl_seat *seat)
         return;
     if (seat->fresh && fl_send_is_midway(self, seat))
         send_offer(self, seat); /* its process may be a new one that knows nothing */
-    seat->fresh = false;
     struct fl_wire about = fl_send_about(self, FL_WIRE_RECEIPT);
     switch (fl_round_due(self->round, seat->site)) {
     case FL_DUE_OFFER:

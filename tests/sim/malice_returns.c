@@ -3,6 +3,7 @@
  * seldom brings together: a disk that refuses for a moment, and a site that goes and returns in it.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "coordinator/round.h"
 #include "malice_hub.h"
@@ -100,11 +101,45 @@ static void revoked_and_allowed_before_it_was_kept(void)
     hub_close(&hub);
 }
 
+/* ---- a site that began anew behind its upload ---- */
+
+static enum verdict keeps_its_update(struct hub *hub, uint32_t site, struct fl_wire *message)
+{
+    (void)site;
+    hub->lies += message->kind == FL_WIRE_UPLOAD;
+    return message->kind == FL_WIRE_UPLOAD ? DROP : SAY;
+}
+
+/* It has lost its secrets while others still upload, and says so once it is asked to open the sum:
+   nobody waits for its answer. */
+static void restarted_behind_its_upload(void)
+{
+    static struct hub hub;
+    if (open_hub(&hub, "restarted_behind_its_upload", 3, 3)) {
+        hub.lie = keeps_its_update;
+        run_to(&hub, FL_ROUND_COLLECT);
+        run_until(&hub, hub.mal.now + 3000);
+        mal_expect(hub.said[0].updates == 1 && hub.said[1].updates == 1 && hub.lies > 0,
+                   "not all but one have uploaded");
+        mal_kill(&hub.mal.sites[0]);
+        mal_start(&hub.mal.sites[0]);
+        run_until(&hub, hub.mal.now + 3000);
+        mal_expect(hub.job.phase == FL_ROUND_COLLECT, "the attempt went on");
+        hub.lie = NULL;
+        hub_crash(&hub); /* whoever has not uploaded does so in its next session */
+        expect_a_quick_end(&hub);
+        const struct hub_record *lost = hub_find(&hub, "site_failed", hub.mal.sites[0].name);
+        mal_expect(lost && strstr(lost->message, "secrets lost"), "it does not say what it lost");
+    }
+    hub_close(&hub);
+}
+
 int main(void)
 {
     if (!mal_init())
         return 1;
     revoked_and_allowed_before_it_was_kept();
+    restarted_behind_its_upload();
     (void)printf("%u expectations failed\n", mal_failures());
     return mal_failures() > 0;
 }
