@@ -215,14 +215,27 @@ static void fill_eval(struct fl_server *self, const struct fl_version *version,
     out->eval_tokens = out->has_eval ? tokens : 0;
 }
 
+/* A refusal of the disk that may be over in a moment. */
+static bool passes(enum fl_status status)
+{
+    return status == FL_EIO || status == FL_ENOSPC || status == FL_ENOMEM;
+}
+
+/* What that job has for the site could not be read: it is looked up again. */
+static void send_later(struct fl_server *self, struct fl_seat *seat, int64_t job)
+{
+    seat->missed_job = (uint64_t)job;
+    seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
+}
+
 /* The object must be on the shelf before it is announced. */
-static bool shelve_version(struct fl_server *self, const struct fl_version *version)
+static enum fl_status shelve_version(struct fl_server *self, const struct fl_version *version)
 {
     char path[FL_PATH_BYTES];
     struct fl_error error;
     struct fl_object *object = NULL;
     if (fl_shelf_find(self->shelf, version->root))
-        return true;
+        return FL_OK;
     enum fl_status status = fl_registry_path(self->desk->store, version->job, version->version,
                                              path, &error);
     if (status == FL_OK)
@@ -232,7 +245,7 @@ static bool shelve_version(struct fl_server *self, const struct fl_version *vers
     fl_object_close(&object);
     if (status != FL_OK)
         fl_log(FL_LOG_ERROR, "version_unreadable", error.text);
-    return status == FL_OK;
+    return status;
 }
 
 void fl_send_version(struct fl_server *self, struct fl_seat *seat, const struct fl_version *version)
@@ -240,7 +253,10 @@ void fl_send_version(struct fl_server *self, struct fl_seat *seat, const struct 
     struct fl_error error;
     struct fl_job_spec *spec = NULL;
     uint8_t *ranks = fl_malloc(2 * (size_t)version->rank_count);
-    if (!ranks || !shelve_version(self, version)) {
+    enum fl_status status = ranks ? shelve_version(self, version) : FL_ENOMEM;
+    if (status != FL_OK) {
+        if (passes(status))
+            send_later(self, seat, version->job);
         fl_free(ranks);
         return;
     }
@@ -281,26 +297,35 @@ static enum fl_wire_job_end end_of(enum fl_job_state state)
     return state == FL_JOB_CANCELLED ? FL_JOB_END_CANCELLED : FL_JOB_END_FAILED;
 }
 
-static uint32_t newest_version(struct fl_server *self, int64_t job, struct fl_version **out)
+/* *out: NULL if there is none yet. */
+static enum fl_status newest_version(struct fl_server *self, int64_t job, struct fl_version **out,
+                                     struct fl_error *error)
 {
-    struct fl_error error;
     *out = fl_calloc(1, sizeof **out);
-    if (*out && fl_registry_newest(self->desk->store, job, *out, &error) == FL_OK)
-        return (*out)->version;
-    fl_free(*out);
-    *out = NULL;
-    return 0;
+    enum fl_status status = *out ? fl_registry_newest(self->desk->store, job, *out, error)
+                                 : fl_fail_memory(error);
+    if (status != FL_OK) {
+        fl_free(*out);
+        *out = NULL;
+    }
+    return status == FL_ENOTFOUND ? FL_OK : status;
 }
 
 void fl_send_job_end(struct fl_server *self, struct fl_seat *seat, const struct fl_job *job)
 {
+    struct fl_error error;
     struct fl_version *newest;
+    if (newest_version(self, job->id, &newest, &error) != FL_OK) {
+        fl_log(FL_LOG_ERROR, "store_failed", error.text);
+        send_later(self, seat, job->id);
+        return;
+    }
     struct fl_wire message = {.kind = FL_WIRE_JOB_END,
                               .job = (uint64_t)job->id,
                               .round = job->round,
                               .attempt = job->attempt};
     message.as.job_end.state = end_of(job->state);
-    message.as.job_end.version = newest_version(self, job->id, &newest);
+    message.as.job_end.version = newest ? newest->version : 0;
     fl_wire_set_text(message.as.job_end.reason, sizeof message.as.job_end.reason, job->reason);
     fl_seat_send(self, seat, &message);
     fl_free(newest);
@@ -310,16 +335,25 @@ void fl_send_missed(struct fl_server *self, struct fl_seat *seat, const struct f
 {
     struct fl_error error;
     struct fl_job job;
-    struct fl_version *newest;
-    if (hello->last_job == 0 || hello->last_job > INT64_MAX ||
-        fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error) != FL_OK)
+    struct fl_version *newest = NULL;
+    if (hello->last_job == 0 || hello->last_job > INT64_MAX)
+        return;
+    enum fl_status status = fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error);
+    if (status == FL_OK)
+        status = newest_version(self, job.id, &newest, &error);
+    if (passes(status)) {
+        fl_log(FL_LOG_ERROR, "store_failed", error.text);
+        send_later(self, seat, (int64_t)hello->last_job);
+    }
+    if (status != FL_OK)
         return;
     if (self->job.id == job.id && fl_send_is_midway(self, seat) &&
-        !fl_round_only_evaluates(self->round))
+        !fl_round_only_evaluates(self->round)) {
+        fl_free(newest);
         return; /* the task holds all that it needs; the next version is on its way */
-    uint32_t version = newest_version(self, job.id, &newest);
-    if (version > 0 && (!hello->has_last_version ||
-                        memcmp(hello->last_version, newest->sha256, FL_HASH_BYTES) != 0))
+    }
+    if (newest && (!hello->has_last_version ||
+                   memcmp(hello->last_version, newest->sha256, FL_HASH_BYTES) != 0))
         fl_send_version(self, seat, newest);
     fl_free(newest);
     if (job.state == FL_JOB_DONE || job.state == FL_JOB_FAILED || job.state == FL_JOB_CANCELLED)

@@ -179,15 +179,19 @@ void fl_seat_pump(struct fl_server *self, struct fl_seat *seat)
     }
 }
 
-void fl_seat_drained(struct fl_server *self, struct fl_seat *seat)
+static void send_owed(struct fl_server *self, struct fl_seat *seat)
 {
     const struct fl_wire_hello missed = {.last_job = seat->missed_job};
-    if (seat->owed && seat->live) {
-        seat->owed = false;
-        seat->missed_job = 0;
-        fl_send_missed(self, seat, &missed);
-        fl_send_due(self, seat);
-    }
+    seat->owed = false;
+    seat->missed_job = 0;
+    fl_send_missed(self, seat, &missed);
+    fl_send_due(self, seat);
+}
+
+void fl_seat_drained(struct fl_server *self, struct fl_seat *seat)
+{
+    if (seat->owed && seat->live)
+        send_owed(self, seat);
     fl_seat_pump(self, seat);
 }
 
@@ -262,7 +266,7 @@ void fl_seat_tick(struct fl_server *self, struct fl_seat *seat, int64_t now_ms)
     }
     if (seat->retry_ms && now_ms >= seat->retry_ms) {
         seat->retry_ms = 0;
-        fl_send_due(self, seat);
+        send_owed(self, seat);
     }
     if (seat->fetch && now_ms >= fl_fetch_due(seat->fetch))
         fl_seat_step_fetch(self, seat, FL_FETCH_TICK, NULL);

@@ -33,7 +33,7 @@ struct fl_seat { /* a site's connection */
     bool leaving;        /* dropped; GONE will follow */
     bool owed;           /* the transport refused a frame: send what is due once it drains */
     bool fresh;          /* no offer was sent since its session began */
-    uint64_t missed_job; /* whose version or end the transport refused; 0: none */
+    uint64_t missed_job; /* whose version or end the transport or the disk refused; 0: none */
     uint8_t nonce[FL_NONCE_BYTES];
     int64_t heard_ms, beat_ms; /* the last frame; when to send the next heartbeat */
     int64_t liveness_ms;       /* what WELCOME told */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fs.h"
+#include "coordinator/registry.h"
 #include "coordinator/round.h"
 #include "malice_hub.h"
 
@@ -16,7 +18,7 @@ static const char job_of_all[] = "[cohort]\nmin_workers = %u\nselect_timeout = 5
 
 /* ---- what the disk refuses: linked in front of the coordinator's own ---- */
 
-enum refusal { REFUSE_NOTHING, REFUSE_SAVES };
+enum refusal { REFUSE_NOTHING, REFUSE_SAVES, REFUSE_JOBS, REFUSE_NEWEST };
 
 static enum refusal refusing;
 
@@ -26,6 +28,14 @@ enum fl_status __real_fl_queue_save(struct fl_store *store, int64_t id, enum fl_
 enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
                                     const struct fl_round *round, struct fl_queue_saved *saved,
                                     int64_t wall_ms, struct fl_error *error);
+enum fl_status __real_fl_queue_get(struct fl_store *store, int64_t id, struct fl_job *out,
+                                   struct fl_error *error);
+enum fl_status __wrap_fl_queue_get(struct fl_store *store, int64_t id, struct fl_job *out,
+                                   struct fl_error *error);
+enum fl_status __real_fl_registry_newest(struct fl_store *store, int64_t job,
+                                         struct fl_version *out, struct fl_error *error);
+enum fl_status __wrap_fl_registry_newest(struct fl_store *store, int64_t job,
+                                         struct fl_version *out, struct fl_error *error);
 
 enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
                                     const struct fl_round *round, struct fl_queue_saved *saved,
@@ -34,6 +44,22 @@ enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_
     if (refusing == REFUSE_SAVES)
         return fl_fail(error, FL_EIO, "the disk refuses");
     return __real_fl_queue_save(store, id, state, round, saved, wall_ms, error);
+}
+
+enum fl_status __wrap_fl_queue_get(struct fl_store *store, int64_t id, struct fl_job *out,
+                                   struct fl_error *error)
+{
+    if (refusing == REFUSE_JOBS)
+        return fl_fail(error, FL_EIO, "the disk refuses");
+    return __real_fl_queue_get(store, id, out, error);
+}
+
+enum fl_status __wrap_fl_registry_newest(struct fl_store *store, int64_t job,
+                                         struct fl_version *out, struct fl_error *error)
+{
+    if (refusing == REFUSE_NEWEST)
+        return fl_fail(error, FL_EIO, "the disk refuses");
+    return __real_fl_registry_newest(store, job, out, error);
 }
 
 /* ---- the way there ---- */
@@ -134,12 +160,45 @@ static void restarted_behind_its_upload(void)
     hub_close(&hub);
 }
 
+/* ---- a site that returned while the disk could not be read ---- */
+
+static void returned_behind_the_end(const char *name, enum refusal refusal)
+{
+    static struct hub hub;
+    char path[FL_PATH_BYTES];
+    struct fl_error error = {FL_OK, ""};
+    if (open_hub(&hub, name, 4, 3)) {
+        struct mal_site *site = &hub.mal.sites[hub.liar];
+        const uint32_t wanted = 1u << FL_WIRE_VERSION | 1u << FL_WIRE_JOB_END;
+        run_to(&hub, FL_ROUND_KEYS);
+        mal_kill(site);
+        hub_run(&hub);
+        mal_expect(hub.job.state == FL_JOB_DONE, "the others do not end it");
+        hub.told_kinds = 0;
+        refusing = refusal;
+        mal_start(site);
+        run_until(&hub, hub.mal.now + 2000);
+        mal_expect((hub.told_kinds & (1u << FL_WIRE_WELCOME | wanted)) == 1u << FL_WIRE_WELCOME,
+                   "it is told %x while nothing could be read", hub.told_kinds);
+        refusing = REFUSE_NOTHING;
+        run_until(&hub, hub.mal.now + SOON_MS);
+        mal_expect((hub.told_kinds & wanted) == wanted, "it is told %x only", hub.told_kinds);
+        mal_expect(fl_path_join(path, site->directory, "adapters/1/adapter_model.safetensors",
+                                &error) == FL_OK &&
+                       fl_path_exists(path),
+                   "it has no version");
+    }
+    hub_close(&hub);
+}
+
 int main(void)
 {
     if (!mal_init())
         return 1;
     revoked_and_allowed_before_it_was_kept();
     restarted_behind_its_upload();
+    returned_behind_the_end("returned_and_no_job_was_read", REFUSE_JOBS);
+    returned_behind_the_end("returned_and_no_version_was_read", REFUSE_NEWEST);
     (void)printf("%u expectations failed\n", mal_failures());
     return mal_failures() > 0;
 }
