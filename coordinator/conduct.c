@@ -61,6 +61,8 @@ static enum fl_status list_members(const struct fl_server *self, bool layout, ui
     if (!*sites || !*names) {
         fl_free(*sites);
         fl_free(*names);
+        *sites = NULL;
+        *names = NULL;
         return FL_ENOMEM;
     }
     for (uint32_t i = 0; i < round->count; i++) {
@@ -78,12 +80,35 @@ static enum fl_status list_members(const struct fl_server *self, bool layout, ui
     return FL_OK;
 }
 
+/* Only where the database says that there is no version 0 it is made: one that cannot be read is no
+   reason to begin from another. */
+static enum fl_status find_previous(struct fl_server *self, struct fl_start_work *work,
+                                    struct fl_error *error)
+{
+    enum fl_status status = fl_registry_get(self->desk->store, self->job.id, work->round - 1,
+                                            &work->previous, error);
+    work->has_previous = status == FL_OK;
+    return status == FL_ENOTFOUND && work->round == 1 ? FL_OK : status;
+}
+
 void fl_conduct_begin_start(struct fl_server *self)
 {
-    struct fl_error error;
+    struct fl_error error = {FL_OK, "out of memory"};
     struct fl_start_work *work = fl_calloc(1, sizeof *work);
-    struct fl_round_input failed = {.event = FL_EVENT_STORAGE_FAILED, .reason = "out of memory"};
-    if (!work || list_members(self, false, &work->sites, &work->names, &work->count) != FL_OK) {
+    enum fl_status status =
+        work ? list_members(self, false, &work->sites, &work->names, &work->count) : FL_ENOMEM;
+    if (status == FL_OK) {
+        work->round = self->round->round;
+        work->attempt = self->round->attempt;
+        status = find_previous(self, work, &error);
+    }
+    if (status != FL_OK) {
+        struct fl_round_input failed = {.event = FL_EVENT_STORAGE_FAILED, .reason = error.text};
+        fl_log(FL_LOG_ERROR, "configure_delayed", error.text, FL_I64("job", self->job.id));
+        if (work) {
+            fl_free(work->sites);
+            fl_free(work->names);
+        }
         fl_free(work);
         fl_conduct(self, &failed);
         return;
@@ -92,10 +117,6 @@ void fl_conduct_begin_start(struct fl_server *self)
     work->chore.finish = finish_start;
     work->facts = self->facts;
     work->facts->references++;
-    work->round = self->round->round;
-    work->attempt = self->round->attempt;
-    work->has_previous = fl_registry_get(self->desk->store, self->job.id, work->round - 1,
-                                         &work->previous, &error) == FL_OK;
     fl_mill_submit(self->mill, &work->chore);
 }
 

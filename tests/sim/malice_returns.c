@@ -18,7 +18,7 @@ static const char job_of_all[] = "[cohort]\nmin_workers = %u\nselect_timeout = 5
 
 /* ---- what the disk refuses: linked in front of the coordinator's own ---- */
 
-enum refusal { REFUSE_NOTHING, REFUSE_SAVES, REFUSE_JOBS, REFUSE_NEWEST };
+enum refusal { REFUSE_NOTHING, REFUSE_SAVES, REFUSE_JOBS, REFUSE_NEWEST, REFUSE_VERSIONS };
 
 static enum refusal refusing;
 
@@ -36,6 +36,11 @@ enum fl_status __real_fl_registry_newest(struct fl_store *store, int64_t job,
                                          struct fl_version *out, struct fl_error *error);
 enum fl_status __wrap_fl_registry_newest(struct fl_store *store, int64_t job,
                                          struct fl_version *out, struct fl_error *error);
+
+enum fl_status __real_fl_registry_get(struct fl_store *store, int64_t job, uint32_t version,
+                                      struct fl_version *out, struct fl_error *error);
+enum fl_status __wrap_fl_registry_get(struct fl_store *store, int64_t job, uint32_t version,
+                                      struct fl_version *out, struct fl_error *error);
 
 enum fl_status __wrap_fl_queue_save(struct fl_store *store, int64_t id, enum fl_job_state state,
                                     const struct fl_round *round, struct fl_queue_saved *saved,
@@ -60,6 +65,14 @@ enum fl_status __wrap_fl_registry_newest(struct fl_store *store, int64_t job,
     if (refusing == REFUSE_NEWEST)
         return fl_fail(error, FL_EIO, "the disk refuses");
     return __real_fl_registry_newest(store, job, out, error);
+}
+
+enum fl_status __wrap_fl_registry_get(struct fl_store *store, int64_t job, uint32_t version,
+                                      struct fl_version *out, struct fl_error *error)
+{
+    if (refusing == REFUSE_VERSIONS)
+        return fl_fail(error, FL_EIO, "the disk refuses");
+    return __real_fl_registry_get(store, job, version, out, error);
 }
 
 /* ---- the way there ---- */
@@ -191,6 +204,31 @@ static void returned_behind_the_end(const char *name, enum refusal refusal)
     hub_close(&hub);
 }
 
+/* ---- a round that begins while the version before it cannot be read ---- */
+
+static void begun_while_no_version_was_read(void)
+{
+    static struct hub hub;
+    static struct fl_version first, second;
+    struct fl_error error = {FL_OK, ""};
+    if (open_hub(&hub, "begun_while_no_version_was_read", 3, 3)) {
+        hub.liar = MAL_SITES_MAX;
+        for (int i = 0; i < STEPS_MAX && hub.job.round < 2; i++)
+            (void)hub_step(&hub);
+        refusing = REFUSE_VERSIONS;
+        run_to(&hub, FL_ROUND_CONFIGURE);
+        run_until(&hub, hub.mal.now + 3000);
+        mal_expect(hub.job.phase == FL_ROUND_CONFIGURE, "round 2 has a start without version 1");
+        refusing = REFUSE_NOTHING;
+        expect_a_quick_end(&hub);
+        mal_expect(fl_registry_get(hub.desk->store, 1, 1, &first, &error) == FL_OK &&
+                       fl_registry_get(hub.desk->store, 1, 2, &second, &error) == FL_OK &&
+                       memcmp(second.parent_sha256, first.sha256, FL_HASH_BYTES) == 0,
+                   "version 2 does not follow from version 1: %s", error.text);
+    }
+    hub_close(&hub);
+}
+
 int main(void)
 {
     if (!mal_init())
@@ -199,6 +237,7 @@ int main(void)
     restarted_behind_its_upload();
     returned_behind_the_end("returned_and_no_job_was_read", REFUSE_JOBS);
     returned_behind_the_end("returned_and_no_version_was_read", REFUSE_NEWEST);
+    begun_while_no_version_was_read();
     (void)printf("%u expectations failed\n", mal_failures());
     return mal_failures() > 0;
 }
