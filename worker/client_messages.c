@@ -175,7 +175,11 @@ static void take_offer(struct fl_client *self, const struct fl_wire *m)
 {
     if (m->job == 0 || m->round == 0 || m->attempt == 0)
         return;
-    if (self->has_offer && fl_client_same_key(&self->key, m) && self->stage != FL_STAGE_IDLE) {
+    /* what stood in the way of it for a time may be over */
+    bool again = self->stage == FL_STAGE_READY && !self->failed &&
+                 self->answer.verdict == FL_VERDICT_TEMPORARY;
+    if (self->has_offer && fl_client_same_key(&self->key, m) && self->stage != FL_STAGE_IDLE &&
+        !again) {
         fl_client_event(self, FL_SESSION_OFFER_SAME);
         return;
     }

@@ -480,6 +480,23 @@ START_TEST(a_check_that_fails_is_told_with_its_reason)
 }
 END_TEST
 
+START_TEST(a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_again)
+{
+    struct bench bench;
+    bench_open(&bench, NULL);
+    bench.site.stub.fit_status = FL_ENOMEM;
+    fake_greet(&bench.fake);
+    send(&bench, offer, 1);
+    const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
+    ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_TEMPORARY);
+    bench.site.stub.fit_status = FL_OK;
+    send(&bench, offer, 1);
+    fit = fake_await(&bench.fake, FL_WIRE_FIT);
+    ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_FIT);
+    bench_close(&bench);
+}
+END_TEST
+
 START_TEST(a_failed_training_is_told_and_told_again_but_not_tried_again)
 {
     struct bench bench;
@@ -694,6 +711,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_was_seen_of_another_coordinator_is_not_told);
     tcase_add_test(tc, what_the_policy_refuses_is_never_begun);
     tcase_add_test(tc, a_check_that_fails_is_told_with_its_reason);
+    tcase_add_test(tc, a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_again);
     tcase_add_test(tc, a_failed_training_is_told_and_told_again_but_not_tried_again);
     tcase_add_test(tc, what_found_the_queue_full_is_said_again);
     tcase_add_test(tc, heartbeats_go_out_while_training_runs);
