@@ -63,6 +63,7 @@ struct fl_client {
     enum fl_stage stage;
     struct fl_attempt key; /* of the offer */
     bool has_offer;
+    uint64_t offer_job; /* of the offer that is kept on the disk; 0: none is */
     struct fl_wire_offer offer;
     struct fl_wire_fit answer; /* what FIT says */
     bool fit_known;            /* answer is FIT for the job below, from the work thread */

@@ -139,6 +139,8 @@ static unsigned minute_of_day(const struct fl_client *self)
     return localtime_r(&seconds, &local) ? (unsigned)(local.tm_hour * 60 + local.tm_min) : 0;
 }
 
+#define OFFER_RETRY_MS 30000
+
 /* The policy first, before anything is opened; then what an earlier check of this job found. */
 static void check_fit(struct fl_client *self)
 {
@@ -150,6 +152,14 @@ static void check_fit(struct fl_client *self)
         policy.code = FL_REFUSAL_POLICY;
         fl_wire_set_text(policy.reason, sizeof(policy.reason),
                          "the offered round lies beyond the job's last one");
+    }
+    if (policy.verdict == FL_VERDICT_FIT && self->offer_job != self->key.job) {
+        /* a process that began anew could take neither this job's versions nor its end */
+        policy.verdict = FL_VERDICT_TEMPORARY;
+        policy.code = FL_REFUSAL_DISK;
+        policy.retry_after_ms = OFFER_RETRY_MS;
+        fl_wire_set_text(policy.reason, sizeof(policy.reason),
+                         "the offer cannot be written to the site's disk");
     }
     self->allowed = policy.verdict == FL_VERDICT_FIT;
     fl_compute_abandon(self->c.compute, &self->key);

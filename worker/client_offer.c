@@ -29,8 +29,11 @@ void fl_client_keep_offer(struct fl_client *self, const struct fl_wire *message)
         status = fl_sitestore_path(self->c.store, OFFER_FILE, path, &error);
     if (status == FL_OK)
         status = fl_fs_write(path, frame.data, frame.length, 0600, &error);
-    if (status != FL_OK)
-        fl_log(FL_LOG_WARN, "offer_not_kept", "the offer could not be written; the round goes on");
+    if (status == FL_OK)
+        self->offer_job = message->job;
+    else
+        fl_log(FL_LOG_WARN, "offer_not_kept", "the offer could not be written",
+               FL_U64("job", message->job));
     fl_buf_free(&frame);
 }
 
@@ -51,6 +54,7 @@ void fl_client_recall_offer(struct fl_client *self)
         self->key = (struct fl_attempt){message.job, message.round, message.attempt};
         self->offer = message.as.offer;
         self->has_offer = true;
+        self->offer_job = message.job;
         self->allowed = policy_allows(self, &self->offer);
     }
     if (status == FL_OK)

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -497,6 +498,38 @@ START_TEST(a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_aga
 }
 END_TEST
 
+/* The directory in its place stands for a disk that refuses. */
+START_TEST(an_offer_that_cannot_be_kept_is_not_taken_until_it_can)
+{
+    struct bench bench;
+    struct fl_error error;
+    char path[FL_PATH_BYTES];
+    bench_open(&bench, NULL);
+    fl_assert_ok(fl_sitestore_path(&bench.site.store, "state/offer.frame", path, &error), &error);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    fake_greet(&bench.fake);
+    send(&bench, offer, 1);
+    const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
+    ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_TEMPORARY);
+    ck_assert_int_eq(fit->as.fit.code, FL_REFUSAL_DISK);
+    ck_assert_uint_gt(fit->as.fit.retry_after_ms, 0);
+    send(&bench, task, 1);
+    fake_nothing(&bench.fake, FL_WIRE_TRAINED);
+    ck_assert(!exists(&bench, "state/seen.json"));
+    ck_assert_int_eq(rmdir(path), 0);
+    send(&bench, offer, 1);
+    fit = fake_await(&bench.fake, FL_WIRE_FIT);
+    ck_assert_msg(fit->as.fit.verdict == FL_VERDICT_FIT, "%s", fit->as.fit.reason);
+    send(&bench, task, 1);
+    (void)fake_await(&bench.fake, FL_WIRE_TRAINED);
+    bench_restart(&bench); /* and what is kept is enough for the version */
+    fake_greet(&bench.fake);
+    send_version(&bench, 1);
+    fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
+    bench_close(&bench);
+}
+END_TEST
+
 START_TEST(a_failed_training_is_told_and_told_again_but_not_tried_again)
 {
     struct bench bench;
@@ -712,6 +745,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_the_policy_refuses_is_never_begun);
     tcase_add_test(tc, a_check_that_fails_is_told_with_its_reason);
     tcase_add_test(tc, a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_again);
+    tcase_add_test(tc, an_offer_that_cannot_be_kept_is_not_taken_until_it_can);
     tcase_add_test(tc, a_failed_training_is_told_and_told_again_but_not_tried_again);
     tcase_add_test(tc, what_found_the_queue_full_is_said_again);
     tcase_add_test(tc, heartbeats_go_out_while_training_runs);
