@@ -167,11 +167,6 @@ void fl_conduct_set_attempt(struct fl_server *self, struct fl_attempt_row *from)
     self->has_attempt = true;
 }
 
-static bool is_storage(enum fl_status status)
-{
-    return status == FL_EIO || status == FL_ENOSPC || status == FL_ENOMEM;
-}
-
 static void started(struct fl_server *self, struct fl_start_work *work)
 {
     bool configuring = self->round->state == FL_ROUND_CONFIGURE;
@@ -179,8 +174,8 @@ static void started(struct fl_server *self, struct fl_start_work *work)
     if (work->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "configure_failed", work->error.text, FL_I64("job", self->job.id),
                FL_U64("round", work->round));
-        input.event = is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
-                                               : FL_EVENT_CONFIGURE_FAILED;
+        input.event = fl_server_is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
+                                                         : FL_EVENT_CONFIGURE_FAILED;
         input.reason = work->error.text;
         fl_conduct(self, &input);
         return;
@@ -411,8 +406,8 @@ static bool summed(struct fl_server *self, struct fl_sum_work *work)
     if (work->status != FL_OK) {
         fl_log(FL_LOG_ERROR, "aggregate_failed", work->error.text, FL_I64("job", self->job.id),
                FL_U64("round", work->stage->round), FL_U64("attempt", work->stage->attempt));
-        input.event = is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
-                                               : FL_EVENT_AGGREGATE_FAILED;
+        input.event = fl_server_is_storage(work->status) ? FL_EVENT_STORAGE_FAILED
+                                                         : FL_EVENT_AGGREGATE_FAILED;
         input.reason = work->error.text;
         input.leave_out = &blamed;
         input.leave_out_count = blamed != 0;
@@ -480,18 +475,34 @@ static void announce(struct fl_server *self, uint32_t number)
         fl_free(version); /* the evaluation behind the last round makes no version */
         return;
     }
-    if (fl_registry_get(self->desk->store, self->job.id, number, version, &error) == FL_OK)
+    enum fl_status status = fl_registry_get(self->desk->store, self->job.id, number, version,
+                                            &error);
+    if (status == FL_OK)
         fl_send_version_to_all(self, version);
+    else
+        fl_log(FL_LOG_ERROR, "store_failed", error.text);
+    for (uint32_t i = 0; i < self->seat_count && fl_server_is_storage(status); i++)
+        fl_send_later(self, self->seats[i], self->job.id);
     fl_free(version);
 }
 
-/* Results that the job row carries follow the database. */
+/* Results that the job row carries follow the database. What it says of the round was committed
+   just now, and holds even where the row can't be read. */
 static void reread_job(struct fl_server *self)
 {
     struct fl_error error;
     struct fl_job job;
-    if (fl_queue_get(self->desk->store, self->job.id, &job, &error) == FL_OK)
+    if (fl_queue_get(self->desk->store, self->job.id, &job, &error) == FL_OK) {
         self->job = job;
+        return;
+    }
+    fl_log(FL_LOG_ERROR, "store_failed", error.text);
+    self->job.state = job_state(self->round);
+    self->job.phase = self->round->state;
+    self->job.round = self->round->round;
+    self->job.attempt = self->round->attempt;
+    self->job.breaks = self->round->breaks;
+    (void)snprintf(self->job.reason, sizeof self->job.reason, "%s", self->round->reason);
 }
 
 void fl_conduct_drop_job(struct fl_server *self)

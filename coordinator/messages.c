@@ -215,14 +215,7 @@ static void fill_eval(struct fl_server *self, const struct fl_version *version,
     out->eval_tokens = out->has_eval ? tokens : 0;
 }
 
-/* A refusal of the disk that may be over in a moment. */
-static bool passes(enum fl_status status)
-{
-    return status == FL_EIO || status == FL_ENOSPC || status == FL_ENOMEM;
-}
-
-/* What that job has for the site could not be read: it is looked up again. */
-static void send_later(struct fl_server *self, struct fl_seat *seat, int64_t job)
+void fl_send_later(struct fl_server *self, struct fl_seat *seat, int64_t job)
 {
     seat->missed_job = (uint64_t)job;
     seat->retry_ms = fl_server_now(self) + FL_ROUND_RETRY_MS;
@@ -255,8 +248,8 @@ void fl_send_version(struct fl_server *self, struct fl_seat *seat, const struct 
     uint8_t *ranks = fl_malloc(2 * (size_t)version->rank_count);
     enum fl_status status = ranks ? shelve_version(self, version) : FL_ENOMEM;
     if (status != FL_OK) {
-        if (passes(status))
-            send_later(self, seat, version->job);
+        if (fl_server_is_storage(status))
+            fl_send_later(self, seat, version->job);
         fl_free(ranks);
         return;
     }
@@ -317,7 +310,7 @@ void fl_send_job_end(struct fl_server *self, struct fl_seat *seat, const struct 
     struct fl_version *newest;
     if (newest_version(self, job->id, &newest, &error) != FL_OK) {
         fl_log(FL_LOG_ERROR, "store_failed", error.text);
-        send_later(self, seat, job->id);
+        fl_send_later(self, seat, job->id);
         return;
     }
     struct fl_wire message = {.kind = FL_WIRE_JOB_END,
@@ -341,9 +334,9 @@ void fl_send_missed(struct fl_server *self, struct fl_seat *seat, const struct f
     enum fl_status status = fl_queue_get(self->desk->store, (int64_t)hello->last_job, &job, &error);
     if (status == FL_OK)
         status = newest_version(self, job.id, &newest, &error);
-    if (passes(status)) {
+    if (fl_server_is_storage(status)) {
         fl_log(FL_LOG_ERROR, "store_failed", error.text);
-        send_later(self, seat, (int64_t)hello->last_job);
+        fl_send_later(self, seat, (int64_t)hello->last_job);
     }
     if (status != FL_OK)
         return;

@@ -105,6 +105,12 @@ static inline int64_t fl_server_now(const struct fl_server *self)
     return fl_clock_now(self->desk->clock);
 }
 
+/* A refusal of the disk or for lack of memory, which may be over in a moment. */
+static inline bool fl_server_is_storage(enum fl_status status)
+{
+    return status == FL_EIO || status == FL_ENOSPC || status == FL_ENOMEM;
+}
+
 /* ---- seats.c: connections ---- */
 struct fl_seat *fl_seat_find(struct fl_server *self, fl_peer peer);
 /* The live seat of a site, or NULL. */
@@ -195,6 +201,8 @@ void fl_send_version_to_all(struct fl_server *self, const struct fl_version *ver
 void fl_send_job_end(struct fl_server *self, struct fl_seat *seat, const struct fl_job *job);
 void fl_send_receipt(struct fl_server *self, struct fl_seat *seat, const struct fl_wire *about,
                      enum fl_receipt status, const char *reason);
+/* What that job has for the site could not be read: it is looked up again in a moment. */
+void fl_send_later(struct fl_server *self, struct fl_seat *seat, int64_t job);
 /* A returned site hears of the newest version, and of the end, of the job that it knew last. */
 void fl_send_missed(struct fl_server *self, struct fl_seat *seat,
                     const struct fl_wire_hello *hello);

@@ -14,7 +14,8 @@
 #define SOON_MS   60000 /* no deadline of the jobs below is that near */
 
 static const char job_of_all[] = "[cohort]\nmin_workers = %u\nselect_timeout = 5s\n"
-                                 "round_timeout = 10m\nliveness_timeout = 5s\nwait_timeout = 1h\n";
+                                 "round_timeout = 10m\nliveness_timeout = 5s\nwait_timeout = 1h\n"
+                                 "[evaluate]\nevery = 0\n";
 
 /* ---- what the disk refuses: linked in front of the coordinator's own ---- */
 
@@ -229,6 +230,40 @@ static void begun_while_no_version_was_read(void)
     hub_close(&hub);
 }
 
+/* ---- a job that ends while the database can't be read ---- */
+
+static unsigned ends, false_ends;
+
+static void count_ends(struct hub *hub, uint32_t site, const struct fl_wire *message)
+{
+    (void)hub, (void)site;
+    ends += message->kind == FL_WIRE_JOB_END;
+    false_ends += message->kind == FL_WIRE_JOB_END && message->as.job_end.state != FL_JOB_END_DONE;
+}
+
+static void ended_while_nothing_was_read(const char *name, enum refusal refusal)
+{
+    static struct hub hub;
+    const uint32_t wanted = 1u << FL_WIRE_VERSION | 1u << FL_WIRE_JOB_END;
+    ends = false_ends = 0;
+    if (open_hub(&hub, name, 3, 3)) {
+        for (int i = 0; i < STEPS_MAX && hub.job.round < 2; i++)
+            (void)hub_step(&hub);
+        run_to(&hub, FL_ROUND_UNMASK);
+        hub.told_kinds = 0;
+        hub.on_told = count_ends;
+        refusing = refusal;
+        run_until(&hub, hub.mal.now + 3000);
+        refusing = REFUSE_NOTHING;
+        run_until(&hub, hub.mal.now + SOON_MS);
+        mal_expect(hub.job.state == FL_JOB_DONE, "it ends %s", fl_job_state_name(hub.job.state));
+        mal_expect((hub.told_kinds & wanted) == wanted, "it is told %x only", hub.told_kinds);
+        mal_expect(ends >= hub.mal.count && false_ends == 0, "%u of %u ends are told wrong",
+                   false_ends, ends);
+    }
+    hub_close(&hub);
+}
+
 int main(void)
 {
     if (!mal_init())
@@ -238,6 +273,8 @@ int main(void)
     returned_behind_the_end("returned_and_no_job_was_read", REFUSE_JOBS);
     returned_behind_the_end("returned_and_no_version_was_read", REFUSE_NEWEST);
     begun_while_no_version_was_read();
+    ended_while_nothing_was_read("ended_and_no_job_was_read", REFUSE_JOBS);
+    ended_while_nothing_was_read("ended_and_no_version_was_read", REFUSE_VERSIONS);
     (void)printf("%u expectations failed\n", mal_failures());
     return mal_failures() > 0;
 }
