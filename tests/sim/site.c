@@ -4,6 +4,10 @@
 #include "sim.h"
 #include "worker/client.h"
 
+/* Of a slow machine in good weather; the shortest round_timeout is 20 s, and what is idle may take
+   as long before what is work. */
+#define CALM_WORK_MS 5000
+
 static void site_start_again(struct sim_site *site, int64_t wait_ms)
 {
     struct sim_event *event = sim_schedule(site->sim, site->sim->now + wait_ms, SIM_SITE_START);
@@ -213,7 +217,10 @@ void sim_site_turn(struct sim_site *site, const struct fl_link_event *event)
     if (site->working)
         return;
     int64_t takes = sim_chance(self, 80) ? 1 + sim_below(self, 30) : sim_below(self, 3000);
-    struct sim_event *work = sim_schedule(self, self->now + takes * site->slowness, SIM_SITE_WORK);
+    takes *= site->slowness;
+    if (!self->faults && takes > CALM_WORK_MS)
+        takes = CALM_WORK_MS;
+    struct sim_event *work = sim_schedule(self, self->now + takes, SIM_SITE_WORK);
     work->site = site->index;
     work->life = site->life;
     site->working = true;
