@@ -20,7 +20,7 @@
 #define PROGRAM "fedlora-worker eval"
 
 struct eval {
-    const char *model, *adapter, *compute, *metric_list, *samples_path;
+    const char *model, *adapter, *compute, *quantize, *metric_list, *samples_path;
     struct fl_local_data data;
     uint64_t threads, max_tokens, resamples, seed;
     struct fl_option_list stops;
@@ -60,6 +60,8 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
          "of the bootstrap and of --limit"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &e->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
+        {"--quantize", "TYPE", FL_OPTION_CHOICE, &e->quantize, 0, 0, FL_LOCAL_QUANTIZE, false, NULL,
+         FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &e->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
         {"--json", NULL, FL_OPTION_FLAG, &e->json, 0, 0, NULL, false, NULL,
@@ -180,6 +182,9 @@ static enum fl_status eval(struct eval *e, struct fl_error *error)
         status = fl_local_open_model(&e->local, e->model, error);
     }
     if (status == FL_OK) {
+        status = fl_local_quantize(&e->local, e->quantize, e->threads, error);
+    }
+    if (status == FL_OK) {
         status = fl_local_open_adapter(&e->local, e->adapter, error);
     }
     if (status == FL_OK && (e->metrics || e->choices)) {
@@ -205,6 +210,7 @@ static enum fl_status eval(struct eval *e, struct fl_error *error)
 int fl_cmd_eval(int argc, char **argv)
 {
     struct eval e = {.compute = "auto",
+                     .quantize = "none",
                      .data = {.specials = "plain",
                               .loss = "completions",
                               .chat_template = "auto",

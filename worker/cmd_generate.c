@@ -22,7 +22,7 @@
 #define PROMPT_BYTES_MAX (64u << 20)
 
 struct generate {
-    const char *model, *adapter, *prompt, *prompt_file, *compute, *stop_list;
+    const char *model, *adapter, *prompt, *prompt_file, *compute, *quantize, *stop_list;
     uint64_t max_tokens, seed, threads, top_k;
     double temperature, top_p;
     bool chat, json, ignore_eos;
@@ -69,6 +69,8 @@ static bool parse(struct generate *g, int argc, char **argv, int *exit_code)
          "put the prompt into the model's chat template"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &g->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
+        {"--quantize", "TYPE", FL_OPTION_CHOICE, &g->quantize, 0, 0, FL_LOCAL_QUANTIZE, false, NULL,
+         FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &g->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
         {"--json", NULL, FL_OPTION_FLAG, &g->json, 0, 0, NULL, false, NULL,
@@ -277,6 +279,9 @@ static enum fl_status generate(struct generate *g, struct fl_error *error)
         status = fl_local_open_model(&g->local, g->model, error);
     }
     if (status == FL_OK) {
+        status = fl_local_quantize(&g->local, g->quantize, g->threads, error);
+    }
+    if (status == FL_OK) {
         status = fl_tokenizer_open(g->model, &g->tokenizer, error);
     }
     if (status == FL_OK) {
@@ -296,7 +301,7 @@ static enum fl_status generate(struct generate *g, struct fl_error *error)
 
 int fl_cmd_generate(int argc, char **argv)
 {
-    struct generate g = {.compute = "auto", .max_tokens = 128, .top_p = 1.0};
+    struct generate g = {.compute = "auto", .quantize = "none", .max_tokens = 128, .top_p = 1.0};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&g, argc, argv, &exit_code)) {

@@ -16,7 +16,7 @@
 #define BYTES_MAX  (4ull << 30) /* of the tensor */
 
 struct logits {
-    const char *model, *adapter, *tokens, *out, *compute;
+    const char *model, *adapter, *tokens, *out, *compute, *quantize;
     uint64_t threads;
     struct fl_local local;
     struct fl_ids ids;
@@ -36,6 +36,8 @@ static bool parse(struct logits *l, int argc, char **argv, int *exit_code)
          "adapter to put on the model (default: none)"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &l->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
+        {"--quantize", "TYPE", FL_OPTION_CHOICE, &l->quantize, 0, 0, FL_LOCAL_QUANTIZE, false, NULL,
+         FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &l->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
     };
@@ -113,6 +115,9 @@ static enum fl_status logits(struct logits *l, struct fl_error *error)
 {
     enum fl_status status = fl_local_open_model(&l->local, l->model, error);
     if (status == FL_OK) {
+        status = fl_local_quantize(&l->local, l->quantize, l->threads, error);
+    }
+    if (status == FL_OK) {
         status = parse_tokens(l, error);
     }
     if (status == FL_OK) {
@@ -126,7 +131,7 @@ static enum fl_status logits(struct logits *l, struct fl_error *error)
 
 int fl_cmd_logits(int argc, char **argv)
 {
-    struct logits l = {.compute = "auto"};
+    struct logits l = {.compute = "auto", .quantize = "none"};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&l, argc, argv, &exit_code)) {

@@ -111,6 +111,7 @@ static enum fl_status edited_config(const struct merge *m, json_t **out, struct 
         failed |= json_object_set_new(*out, "tie_word_embeddings", json_boolean(tied));
     }
     (void)json_object_del(*out, "_name_or_path");
+    (void)json_object_del(*out, "quantization_config"); /* the linears are widened */
     return failed ? fl_fail_memory(error) : FL_OK;
 }
 

@@ -110,6 +110,8 @@ static size_t run_options(struct fl_train *t, struct fl_option *out, size_t coun
          "go on from the newest checkpoint in --out"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &t->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
+        {"--quantize", "TYPE", FL_OPTION_CHOICE, &t->quantize, 0, 0, FL_LOCAL_QUANTIZE, false, NULL,
+         FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &t->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
         {"--json", NULL, FL_OPTION_FLAG, &t->json, 0, 0, NULL, false, NULL,
@@ -314,6 +316,9 @@ static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
         status = fl_local_open_model(&t->local, t->model, error);
     }
     if (status == FL_OK) {
+        status = fl_local_quantize(&t->local, t->quantize, t->threads, error);
+    }
+    if (status == FL_OK) {
         status = open_adapter(t, error);
     }
     if (status == FL_OK) {
@@ -382,6 +387,7 @@ int fl_cmd_train(int argc, char **argv)
         .shuffle = true,
         .schedule = "constant",
         .compute = "auto",
+        .quantize = "none",
         .keep = "last",
         .keep_checkpoints = 3,
         .data = {.specials = "plain", .loss = "completions", .chat_template = "auto"},

@@ -24,7 +24,7 @@ struct fl_train {
     uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;
     bool has_steps, has_epochs;
     double lr, loraplus_ratio, weight_decay, grad_clip;
-    const char *schedule, *compute;
+    const char *schedule, *compute, *quantize;
     bool shuffle, json;
     const char *valid, *keep;
     uint64_t eval_every, patience;

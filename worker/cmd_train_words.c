@@ -242,6 +242,9 @@ static enum fl_status identify(void *context, json_t *settings, struct fl_error 
         status = set(settings, "--shuffle", json_string(o->shuffle ? "on" : "off"), error);
     }
     if (status == FL_OK) {
+        status = set(settings, "--quantize", json_string(t->quantize), error);
+    }
+    if (status == FL_OK) {
         status = set(settings, "--compute", json_string(t->result.total.compute), error);
     }
     return status == FL_OK ? set_model(settings, t->model, error) : status;
@@ -316,6 +319,7 @@ static enum fl_status describe(void *context, json_t *facts, struct fl_error *er
         {"weight decay", json_sprintf("%.9g", o->weight_decay)},
         {"gradient clip", json_sprintf("%.9g", o->grad_clip)},
         {"seed", json_sprintf("%llu", (unsigned long long)o->seed)},
+        {"base quantized to", json_string(t->quantize)},
         {"computed in",
          json_sprintf("%s on %u threads", t->result.total.compute, t->result.total.threads)},
         {"fedlora", json_sprintf("%s", FL_VERSION)},
@@ -353,6 +357,9 @@ static void write_card(void *context, const struct fl_finetune_result *total,
                   o->lr, t->schedule, (unsigned long long)o->warmup, o->weight_decay);
     fl_buf_printf(card, "| gradient clip | %.9g |\n| seed | %llu |\n", o->grad_clip,
                   (unsigned long long)o->seed);
+    if (strcmp(t->quantize, "none") != 0) {
+        fl_buf_printf(card, "| base quantized to | %s |\n", t->quantize);
+    }
     fl_buf_printf(card, "| compute | %s |\n", total->compute);
     if (best) {
         fl_buf_printf(card, "| validation loss, the best of the run | %.6g |\n",

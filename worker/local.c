@@ -29,6 +29,13 @@ enum fl_status fl_local_open_model(struct fl_local *self, const char *path, stru
     return fl_model_open(path, &self->model, error);
 }
 
+enum fl_status fl_local_quantize(struct fl_local *self, const char *how, uint64_t threads,
+                                 struct fl_error *error)
+{
+    return strcmp(how, "nf4") == 0 ? fl_model_quantize(self->model, (uint32_t)threads, error)
+                                   : FL_OK;
+}
+
 enum fl_status fl_local_open_adapter(struct fl_local *self, const char *directory,
                                      struct fl_error *error)
 {

@@ -39,6 +39,12 @@ void fl_local_close(struct fl_local *self);
 /* FL_ENOTFOUND: no such path; FL_EFORMAT: it is no model that we read. */
 FL_CHECKED enum fl_status fl_local_open_model(struct fl_local *self, const char *path,
                                               struct fl_error *error);
+/* The choices of --quantize, and what it does to the open model. threads 0: all. */
+#define FL_LOCAL_QUANTIZE "none|nf4"
+#define FL_LOCAL_QUANTIZE_HELP                                                                     \
+    "hold the base's linears in four bits (QLoRA): an eighth of float32's memory"
+FL_CHECKED enum fl_status fl_local_quantize(struct fl_local *self, const char *how,
+                                            uint64_t threads, struct fl_error *error);
 /* Against the open model. directory NULL: nothing to do. */
 FL_CHECKED enum fl_status fl_local_open_adapter(struct fl_local *self, const char *directory,
                                                 struct fl_error *error);

@@ -130,6 +130,15 @@ void fl_fs_unmap(struct fl_mapping *self)
     *self = (struct fl_mapping){NULL, 0};
 }
 
+void fl_fs_forget(const void *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + bytes) / page * page; /* whole pages alone */
+    if (first < end)
+        (void)madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
 static int remove_at(int directory, const char *name, int depth);
 
 /* Empty the directory that fd refers to; takes fd over. 0, or -1 with errno. */

@@ -52,6 +52,11 @@ struct fl_mapping {
 FL_CHECKED enum fl_status fl_fs_map(const char *path, struct fl_mapping *out,
                                     struct fl_error *error);
 void fl_fs_unmap(struct fl_mapping *self);
+/*
+ * Bytes of such a mapping won't be read soon: the system may drop them from memory, and reads them
+ * from the file again if they are. A hint; never for other memory, which would lose its contents.
+ */
+void fl_fs_forget(const void *data, size_t bytes);
 
 /* Replace (or make) path durably with these bytes and this mode (0600 for secrets, else 0644). */
 FL_CHECKED enum fl_status fl_fs_write(const char *path, const void *bytes, size_t length,

@@ -247,6 +247,25 @@ expect 2 "fetch of a path" "$worker" fetch ../../etc/passwd --cache "$work/cache
 expect 2 "fetch over plain http" env HF_ENDPOINT=http://example.org "$worker" fetch org/name --cache "$work/cache"
 says "fetch over plain http" 'https' "$work/err"
 
+# --- a base in four bits: made at load, it is the one that bitsandbytes stored
+expect 0 "logits, quantized" "$worker" logits --model "$tiny" --quantize nf4 --tokens 1,2,3 --threads 1 \
+    --out "$work/q.safetensors"
+expect 0 "logits, stored" "$worker" logits --model "$golden/nf4/model" --tokens 1,2,3 --threads 1 \
+    --out "$work/s.safetensors"
+cmp -s "$work/q.safetensors" "$work/s.safetensors" || fail "a base quantized at load is another one"
+cmp -s "$work/q.safetensors" "$work/l.safetensors" && fail "--quantize changes nothing"
+expect 0 "train, quantized" "${train[@]}" --quantize nf4 --out "$work/q" --steps 3 --targets all-linear
+says "train, quantized" 'base quantized to . nf4' "$work/q/README.md"
+expect 0 "eval, quantized" "${evaluate[@]}" --quantize nf4 --adapter "$work/q"
+expect 0 "generate, quantized" "${generate[@]}" --quantize nf4
+expect 2 "unknown type" "${evaluate[@]}" --quantize int4
+expect 0 "merge, stored in four bits" "$worker" merge --model "$golden/nf4/model" --adapter "$work/q" --dtype f32 \
+    --out "$work/qm"
+grep -q quantization_config "$work/qm/config.json" &&
+    fail "a merged model calls itself quantized"
+expect 0 "logits, merged" "$worker" logits --model "$work/qm" --tokens 1,2,3 --out "$work/qm.safetensors"
+expect 0 "inspect, stored in four bits" "$worker" inspect "$golden/nf4/model"
+
 # --- bad files
 expect 1 "no such model" "$worker" eval --model "$work/nothing" --data "$tiny/clinic.jsonl"
 says "no such model" 'nothing' "$work/err"
@@ -305,6 +324,8 @@ says "resume" 'going on from .*/step-28' "$work/err"
 same_adapter "resume" "$work/whole" "$work/kept"
 expect 2 "resume, other rate" "${run[@]}" --out "$work/kept" --resume --lr 6e-3
 says "resume, other rate" '\-\-lr is 0.006 now and was 0.005' "$work/err"
+expect 2 "resume, quantized" "${run[@]}" --out "$work/kept" --resume --quantize nf4
+says "resume, quantized" '\-\-quantize is nf4 now and was none' "$work/err"
 expect 2 "resume, other data" "${run[@]}" --out "$work/kept" --resume --data "$tiny/bank.jsonl"
 says "resume, other data" 'another --data' "$work/err"
 expect 2 "resume, other dropout" "${run[@]}" --out "$work/kept" --resume --dropout 0.2

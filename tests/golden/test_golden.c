@@ -1,8 +1,8 @@
 /*
  * The engine against frozen results of transformers and PEFT (make_models.py, make_gguf_cases.py,
- * make_gguf.py, make_blocks.py, make_smollm2.py say how they came about). Bounds: logits 1e-4 of
- * the largest logit, losses 1e-5, every LoRA gradient 1e-4, the adapter after 5 AdamW steps 1e-3 of
- * its change (Frobenius norms).
+ * make_gguf.py, make_blocks.py, make_nf4.py, make_smollm2.py say how they came about). Bounds:
+ * logits 1e-4 of the largest logit, losses 1e-5, every LoRA gradient 1e-4, the adapter after 5
+ * AdamW steps 1e-3 of its change (Frobenius norms).
  *
  *   test_golden          the tiny models under tests/golden/
  *   test_golden --real   SmolLM2-135M, whose GGUF file $FEDLORA_MODEL names; exit 77 without it
@@ -425,15 +425,17 @@ END_TEST
 
 /*
  * tiny-gguf: one file as it is, one of many types with rope_freqs. blocks: five-bit and super-block
- * types. Bounds as for logits.
+ * types. nf4: a directory in four bits. Bounds as for logits.
  */
-static const char *const gguf_files[][2] = {
-    {"tiny-gguf", "f32"}, {"tiny-gguf", "mixed"}, {"blocks", "model"}};
+static const char *const stored[][3] = {{"tiny-gguf", "f32", ".gguf"},
+                                        {"tiny-gguf", "mixed", ".gguf"},
+                                        {"blocks", "model", ".gguf"},
+                                        {"nf4", "model", ""}};
 
-START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
+START_TEST(stored_types_have_the_logits_of_their_dequantised_weights)
 {
-    const struct golden folder = {gguf_files[_i][0], NULL};
-    const char *file = gguf_files[_i][1];
+    const struct golden folder = {stored[_i][0], NULL};
+    const char *file = stored[_i][1];
     struct opened o = {0};
     char path[FL_PATH_BYTES], name[32];
     int32_t ids[128];
@@ -448,7 +450,7 @@ START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
     for (size_t i = 0; i < o.longest; i++) {
         ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
     }
-    (void)snprintf(name, sizeof name, "%s.gguf", file);
+    (void)snprintf(name, sizeof name, "%s%s", file, stored[_i][2]);
     case_path(path, &folder, name);
     fl_assert_ok(fl_model_open(path, &o.model, &o.error), &o.error);
     uint32_t vocab = fl_model_config(o.model)->vocab;
@@ -467,6 +469,36 @@ START_TEST(gguf_files_have_the_logits_of_their_dequantised_weights)
 }
 END_TEST
 
+/* tiny-llama made into four bits here is the model that bitsandbytes made of it, to the last bit.
+ */
+START_TEST(a_base_is_quantised_as_bitsandbytes_does_it)
+{
+    struct fl_error error = {0};
+    struct fl_model *ours, *theirs;
+    float *a, *b;
+    fl_assert_ok(fl_model_open(GOLDEN "tiny-llama", &ours, &error), &error);
+    fl_assert_ok(fl_model_open(GOLDEN "nf4/model", &theirs, &error), &error);
+    fl_assert_ok(fl_model_quantize(ours, 2, &error), &error);
+    ck_assert_uint_eq(fl_model_weight_count(ours), fl_model_weight_count(theirs));
+    for (uint32_t i = 0; i < fl_model_weight_count(ours); i++) {
+        const struct fl_weight *w = fl_model_weight(ours, i), *t = fl_model_weight(theirs, i);
+        const size_t count = (size_t)w->rows * w->columns;
+        a = fl_calloc(count, sizeof *a);
+        b = fl_calloc(count, sizeof *b);
+        ck_assert(a && b);
+        ck_assert_int_eq(w->dtype, t->dtype);
+        ck_assert(w->dtype == FL_DTYPE_NF4 || !strstr(w->name, "_proj"));
+        fl_weight_widen(w, 0, w->rows, a);
+        fl_weight_widen(t, 0, t->rows, b);
+        ck_assert_msg(memcmp(a, b, count * sizeof *a) == 0, "%s", w->name);
+        fl_free(a);
+        fl_free(b);
+    }
+    fl_model_close(&ours);
+    fl_model_close(&theirs);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_loop_test(tc, the_base_has_the_logits_of_transformers, 0, case_count);
@@ -477,7 +509,8 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, two_runs_give_the_same_bytes, 0, case_count);
     tcase_set_timeout(tc, 180);
     if (cases == tiny) {
-        tcase_add_loop_test(tc, gguf_files_have_the_logits_of_their_dequantised_weights, 0, 3);
+        tcase_add_loop_test(tc, stored_types_have_the_logits_of_their_dequantised_weights, 0, 4);
+        tcase_add_test(tc, a_base_is_quantised_as_bitsandbytes_does_it);
         tcase_add_loop_test(tc, recipes_are_those_of_peft, 0, 2);
     }
 }

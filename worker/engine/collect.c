@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "format/nf4.h"
 #include "worker/engine/model_internal.h"
 
 /* (out, in) of one linear kind. */
@@ -36,13 +37,19 @@ static enum fl_status collect(const struct collector *c, uint32_t rows, uint32_t
     if (status)
         return status;
     const bool vector = rows == 0;
+    struct fl_weight *w = &m->weights[m->weight_count];
+    if (!vector &&
+        (status = fl_weight_find_nf4(m, name, rows, columns, w, c->error)) != FL_ENOTFOUND) {
+        *index = m->weight_count;
+        m->weight_count += status == FL_OK;
+        return status;
+    }
     const bool right = vector ? view.rank == 1 && view.shape[0] == columns
                               : view.rank == 2 && view.shape[0] == rows && view.shape[1] == columns;
     if (!right)
         return fl_fail(c->error, FL_EFORMAT, "%s: its shape does not fit the configuration", name);
     if (!fl_dtype_is_float(view.dtype) || columns % fl_dtype_block_values(view.dtype) != 0)
         return fl_fail(c->error, FL_EFORMAT, "%s: its stored type is not supported", name);
-    struct fl_weight *w = &m->weights[m->weight_count];
     *w = (struct fl_weight){.dtype = view.dtype,
                             .rows = vector ? 1 : rows,
                             .columns = columns,
@@ -84,6 +91,19 @@ static void block_name(const struct fl_model *m, uint32_t layer, const char *par
                    suffix);
 }
 
+/* Four bits of a linear that is stored the other way round: which way
+ * its quantised form lies is nothing that the file says. */
+static enum fl_status refuse_nf4(const struct collector *c, const char *name)
+{
+    struct fl_nf4 found;
+    if (fl_nf4_find(c->model->tensors, name, &found, c->error) == FL_ENOTFOUND)
+        return FL_OK;
+    return fl_fail(c->error, FL_EFORMAT,
+                   "%s: stored NF4 is not supported of this architecture; open the model that it "
+                   "was made of, with --quantize nf4",
+                   name);
+}
+
 static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
                                      enum fl_linear_kind kind)
 {
@@ -97,8 +117,10 @@ static enum fl_status collect_linear(const struct collector *c, uint32_t layer,
     block_name(m, layer, part, "", module->name);
     block_name(m, layer, part, ".weight", name);
     const bool turned = m->arch->turned && m->tensors;
-    enum fl_status status = collect(c, turned ? module->in : module->out,
-                                    turned ? module->out : module->in, name, &block->linears[kind]);
+    enum fl_status status = turned ? refuse_nf4(c, name) : FL_OK;
+    if (!status)
+        status = collect(c, turned ? module->in : module->out, turned ? module->out : module->in,
+                         name, &block->linears[kind]);
     if (!status && turned)
         status = fl_weight_turn(&m->weights[block->linears[kind]], c->error);
     if (status)

@@ -13,8 +13,7 @@ enum { CONFIG_BYTES_MAX = 1 << 20 };
 /* Members that would change the numbers and that are not built: refused unless absent or this. */
 static const struct {
     const char *key, *only;
-} FIXED[] = {
-    {"hidden_act", "silu"}, {"activation_function", "gelu_new"}, {"quantization_config", NULL}};
+} FIXED[] = {{"hidden_act", "silu"}, {"activation_function", "gelu_new"}};
 
 static enum fl_status bad(struct fl_error *error, const char *path, const char *key)
 {
@@ -33,6 +32,22 @@ static enum fl_status refuse_unbuilt(const json_t *root, const char *path, struc
                            text ? text : "(an object)");
     }
     return FL_OK;
+}
+
+/* Weights in bitsandbytes' four bits are known; which weights, and how, their tensors say. */
+static enum fl_status refuse_quantization(const json_t *root, const char *path,
+                                          struct fl_error *error)
+{
+    const json_t *value = json_object_get(root, "quantization_config");
+    const char *method = json_string_value(json_object_get(value, "quant_method"));
+    const char *type = json_string_value(json_object_get(value, "bnb_4bit_quant_type"));
+    if (!value || json_is_null(value) ||
+        ((!method || strcmp(method, "bitsandbytes") == 0) && type && strcmp(type, "nf4") == 0 &&
+         json_is_true(json_object_get(value, "load_in_4bit"))))
+        return FL_OK;
+    return fl_fail(error, FL_EFORMAT,
+                   "%s: quantization_config: %.40s is not supported (bitsandbytes NF4 is)", path,
+                   method ? method : "this");
 }
 
 static enum fl_status read_architecture(struct fl_model *self, const json_t *root, const char *path,
@@ -306,6 +321,8 @@ enum fl_status fl_model_read_config(struct fl_model *self, const char *path, str
         status = read_architecture(self, root, path, error);
     if (!status)
         status = refuse_unbuilt(root, path, error);
+    if (!status)
+        status = refuse_quantization(root, path, error);
     if (!status)
         status = read_members(self, root, path, error);
     json_decref(root);

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "format/narrow.h"
+#include "format/nf4.h"
 #include "format/safetensors.h"
 #include "worker/engine/gguf_names.h"
 #include "worker/engine/model_internal.h"
@@ -26,6 +27,8 @@ static enum fl_dtype own_dtype(const struct fl_merge *self, const struct fl_weig
 {
     if (self->dtype != FL_DTYPE_OTHER)
         return self->dtype;
+    if (w->nf4) /* what its values were rounded to */
+        return w->nf4->rounding;
     if (w->dtype == FL_DTYPE_F64)
         return FL_DTYPE_F32;
     return w->dtype <= FL_DTYPE_BF16 ? w->dtype : FL_DTYPE_F16;

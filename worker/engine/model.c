@@ -92,11 +92,8 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
 static void free_parts(struct fl_model *self)
 {
     fl_inventory_free(&self->inventory);
-    for (uint32_t i = 0; i < self->weight_count; i++) {
-        if (self->weights[i].turned)
-            fl_free((void *)(uintptr_t)self->weights[i].data);
-        fl_free(self->weights[i].values);
-    }
+    for (uint32_t i = 0; i < self->weight_count; i++)
+        fl_weight_free(&self->weights[i]);
     fl_free(self->weights);
     fl_free(self->blocks);
     fl_free(self->divisors);

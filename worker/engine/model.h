@@ -4,8 +4,9 @@
  * (in, out), so that those are turned once).
  *
  * Reads a Hugging Face directory (config.json in both dialects, *.safetensors with or without an
- * index) and one GGUF file. Either way names, row order and shapes seen here are Hugging Face's:
- * GGUF's interleaved q and k rows are put back when they are widened.
+ * index; linears may be bitsandbytes' NF4) and one GGUF file. Either way names, row order and
+ * shapes seen here are Hugging Face's: GGUF's interleaved q and k rows are put back when they are
+ * widened.
  * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
  * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, Phi3ForCausalLM (Phi-3 of
  * 4k context; longrope is refused), GPT2LMHeadModel. In GGUF: "llama" (which Mistral is called
@@ -28,6 +29,7 @@
 #include "format/dtype.h"
 
 struct fl_model;
+struct fl_nf4;
 
 struct fl_model_config {
     char architecture[64];    /* "LlamaForCausalLM" */
@@ -51,6 +53,16 @@ FL_CHECKED enum fl_status fl_model_open(const char *path, struct fl_model **out,
                                         struct fl_error *error);
 void fl_model_close(struct fl_model **self);
 
+/*
+ * Hold the linears of the blocks in four bits from now on (NF4, scales quantised too: QLoRA), never
+ * embedding, head, norms or biases; what is NF4 already stays as it is. Values are rounded to the
+ * type that the file stores where that is F16 or BF16, as bitsandbytes does it. The file's own
+ * bytes need no memory any more. threads 0: all. Before any engine is made of the model.
+ * FL_ENOMEM; FL_EFORMAT: a weight is not finite.
+ */
+FL_CHECKED enum fl_status fl_model_quantize(struct fl_model *self, uint32_t threads,
+                                            struct fl_error *error);
+
 /* Borrowed from the model, as all below. */
 const struct fl_model_config *fl_model_config(const struct fl_model *self);
 const struct fl_inventory *fl_model_inventory(const struct fl_model *self);
@@ -70,6 +82,7 @@ struct fl_weight {
     uint32_t interleave;    /* head_dim when each head's rows are stored interleaved, else 0 */
     bool vector;            /* of rank 1 in the file */
     bool turned;            /* (columns, rows) in the file: data is a copy, turned when opened */
+    struct fl_nf4 *nf4;     /* of dtype NF4: where its values are; `data` is only not NULL then */
 };
 
 /* Every weight of the base in a fixed order: embedding, learned positions, layer by layer, norm,

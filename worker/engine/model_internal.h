@@ -58,6 +58,15 @@ FL_CHECKED enum fl_status fl_model_check_config(const struct fl_model *self, con
  * is the model's own from here on.
  */
 FL_CHECKED enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error);
+/*
+ * The NF4 matrix `name` of a Hugging Face directory as a weight, its shape checked.
+ * FL_ENOTFOUND: it is not stored so.
+ */
+FL_CHECKED enum fl_status fl_weight_find_nf4(const struct fl_model *self, const char *name,
+                                             uint32_t rows, uint32_t columns, struct fl_weight *out,
+                                             struct fl_error *error);
+/* Release what a weight owns. */
+void fl_weight_free(struct fl_weight *self);
 /* Find every weight through `find`, with shapes checked; build blocks and inventory. */
 FL_CHECKED enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
                                            struct fl_error *error);

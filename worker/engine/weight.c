@@ -2,10 +2,10 @@
  */
 #include <assert.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/fs.h"
+#include "format/nf4.h"
 #include "worker/engine/model_internal.h"
 
 /*
@@ -25,6 +25,10 @@ static size_t stored_row(const struct fl_weight *self, size_t row)
 void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t count, float *out)
 {
     const size_t columns = self->columns;
+    if (self->nf4) {
+        fl_nf4_widen(self->nf4, (uint64_t)first * columns, (size_t)count * columns, out);
+        return;
+    }
     const size_t row_bytes = fl_dtype_row_bytes(self->dtype, columns);
     assert(self->data && first + (uint64_t)count <= self->rows);
     if (!self->interleave) {
@@ -39,12 +43,27 @@ void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t coun
 void fl_weight_widen_part(const struct fl_weight *self, uint32_t row, uint32_t first,
                           uint32_t count, float *out)
 {
+    if (self->nf4) {
+        fl_nf4_widen(self->nf4, (uint64_t)row * self->columns + first, count, out);
+        return;
+    }
     const size_t row_bytes = fl_dtype_row_bytes(self->dtype, self->columns);
     assert(self->data && row < self->rows && first + (uint64_t)count <= self->columns);
     fl_dtype_widen(self->dtype,
                    self->data + stored_row(self, row) * row_bytes +
                        fl_dtype_row_bytes(self->dtype, first),
                    count, out);
+}
+
+void fl_weight_free(struct fl_weight *self)
+{
+    fl_free(self->values);
+    if (self->turned)
+        fl_free((void *)(uintptr_t)self->data);
+    if (self->nf4)
+        fl_nf4_free(self->nf4);
+    fl_free(self->nf4);
+    *self = (struct fl_weight){.rows = 0};
 }
 
 /* out (columns, rows) = in (rows, columns) of elements of `bytes`, a constant where it is called.
@@ -59,15 +78,6 @@ static inline void turn(const uint8_t *in, size_t rows, size_t columns, size_t b
             for (size_t i = c; i < end; i++)
                 memcpy(out + (i * rows + r) * bytes, in + (r * columns + i) * bytes, bytes);
     }
-}
-
-/* The file's own bytes are not read again: their pages need not stay in memory. */
-static void release(const uint8_t *data, size_t bytes)
-{
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
-    const uintptr_t first = (begin + page - 1) / page * page, end = (begin + bytes) / page * page;
-    if (first < end)
-        (void)madvise((void *)first, end - first, MADV_DONTNEED);
 }
 
 enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error)
@@ -85,7 +95,7 @@ enum fl_status fl_weight_turn(struct fl_weight *self, struct fl_error *error)
         turn(self->data, rows, columns, 4, data);
     else
         turn(self->data, rows, columns, bytes, data);
-    release(self->data, rows * columns * bytes);
+    fl_fs_forget(self->data, rows * columns * bytes); /* they are not read again */
     self->data = data;
     self->turned = true;
     self->rows = (uint32_t)columns;

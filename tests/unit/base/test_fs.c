@@ -147,6 +147,24 @@ START_TEST(a_mapping_shows_the_bytes_and_refuses_what_is_no_file)
 }
 END_TEST
 
+START_TEST(what_a_mapping_forgets_is_read_again)
+{
+    static uint8_t bytes[40000];
+    struct fl_mapping map;
+    const char *path = in_directory("pages");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i % 251);
+    fl_assert_ok(fl_fs_write(path, bytes, sizeof bytes, 0600, &error), &error);
+    fl_assert_ok(fl_fs_map(path, &map, &error), &error);
+    ck_assert_mem_eq(map.data, bytes, sizeof bytes);
+    fl_fs_forget(map.data + 1, sizeof bytes - 1);
+    fl_fs_forget(map.data + 5, 10); /* no whole page */
+    fl_fs_forget(map.data, 0);
+    ck_assert_mem_eq(map.data, bytes, sizeof bytes);
+    fl_fs_unmap(&map);
+}
+END_TEST
+
 START_TEST(directories_are_made_with_their_parents_and_removed_with_their_children)
 {
     const char *deep = in_directory("a/b/c"), *outside = in_directory("outside");
@@ -228,6 +246,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, reading_is_bounded_and_takes_regular_files_only);
     tcase_add_test(tc, standard_input_is_bounded_too);
     tcase_add_test(tc, a_mapping_shows_the_bytes_and_refuses_what_is_no_file);
+    tcase_add_test(tc, what_a_mapping_forgets_is_read_again);
     tcase_add_test(tc, directories_are_made_with_their_parents_and_removed_with_their_children);
     tcase_add_test(tc, a_directory_that_was_not_synced_is_synced_by_the_next_call);
     tcase_add_test(tc, renaming_moves_and_is_durable);

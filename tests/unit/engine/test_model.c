@@ -118,6 +118,73 @@ static void engine_runs(const char *path)
     fl_model_close(&model);
 }
 
+/* Only the blocks' linears, q and k of a GGUF file in Hugging Face's order, and once. */
+START_TEST(linears_alone_are_quantised)
+{
+    struct fl_model *model = open_model(GOLDEN "tiny-gguf/f32.gguf");
+    struct fl_model *other = open_model(GOLDEN "tiny-llama");
+    fl_assert_ok(fl_model_quantize(model, 3, &error), &error);
+    fl_assert_ok(fl_model_quantize(model, 0, &error), &error);
+    fl_assert_ok(fl_model_quantize(other, 1, &error), &error);
+    ck_assert_uint_eq(fl_model_parameters(model), fl_model_parameters(other));
+    ck_assert_int_eq(fl_model_weight(model, 0)->dtype, FL_DTYPE_F32);
+    for (uint32_t i = 0; i < fl_model_inventory(model)->count; i++) {
+        const struct fl_weight *a = fl_model_module_weight(model, i);
+        const struct fl_weight *b = fl_model_module_weight(other, i);
+        float *x = toy_memory((size_t)a->rows * a->columns, sizeof *x);
+        float *y = toy_memory((size_t)a->rows * a->columns, sizeof *y);
+        ck_assert_int_eq(a->dtype, FL_DTYPE_NF4);
+        fl_weight_widen(a, 0, a->rows, x);
+        fl_weight_widen(b, 0, b->rows, y);
+        ck_assert_int_eq(memcmp(x, y, (size_t)a->rows * a->columns * sizeof *x), 0);
+        fl_weight_widen(a, 3, 2, y); /* rows from the middle */
+        ck_assert_int_eq(memcmp(x + 3 * a->columns, y, 2 * a->columns * sizeof *x), 0);
+    }
+    fl_model_close(&model);
+    fl_model_close(&other);
+}
+END_TEST
+
+/* Panels ask for pieces of rows: they are the row's, also of linears that are turned or joined. */
+START_TEST(parts_of_quantised_rows_are_those_of_the_row)
+{
+    static const char *const paths[] = {GOLDEN "tiny-llama", GOLDEN "cases/gpt2",
+                                        GOLDEN "cases/phi3"};
+    struct fl_model *model = open_model(paths[_i]), *plain = open_model(paths[_i]);
+    fl_assert_ok(fl_model_quantize(model, 2, &error), &error);
+    for (uint32_t i = 0; i < fl_model_inventory(model)->count; i++) {
+        const struct fl_weight *w = fl_model_module_weight(model, i);
+        const size_t n = w->columns, half = n / 2, count = w->rows * n;
+        float *whole = toy_memory(count, sizeof *whole), *row = toy_memory(n, sizeof *row);
+        float *before = toy_memory(count, sizeof *before);
+        double distance = 0.0, length = 0.0;
+        fl_weight_widen(w, 0, w->rows, whole);
+        for (uint32_t r = 0; r < w->rows; r++) {
+            fl_weight_widen_part(w, r, 0, (uint32_t)half, row);
+            fl_weight_widen_part(w, r, (uint32_t)half, (uint32_t)(n - half), row + half);
+            ck_assert_int_eq(memcmp(row, whole + r * n, n * sizeof *row), 0);
+        }
+        fl_weight_widen(fl_model_module_weight(plain, i), 0, w->rows, before);
+        for (size_t k = 0; k < count; k++) {
+            distance += pow((double)whole[k] - (double)before[k], 2.0);
+            length += pow((double)before[k], 2.0);
+        }
+        ck_assert_double_lt(sqrt(distance / length), 0.12); /* four bits of normal values: 0.09 */
+    }
+    fl_model_close(&model);
+    fl_model_close(&plain);
+}
+END_TEST
+
+START_TEST(a_directory_in_four_bits_opens)
+{
+    struct fl_model *model = open_model(GOLDEN "nf4/model");
+    ck_assert_int_eq(fl_model_module_weight(model, 0)->dtype, FL_DTYPE_NF4);
+    ck_assert_int_eq(fl_model_weight(model, 0)->dtype, FL_DTYPE_F32);
+    fl_model_close(&model);
+}
+END_TEST
+
 START_TEST(engines_run_on_every_golden_model)
 {
     engine_runs(GOLDEN "cases/gqa-tied");
@@ -226,6 +293,14 @@ START_TEST(configurations_that_would_change_the_numbers_are_refused)
         {"{\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\"]}",
          "sliding_window"},
         {"{\"quantization_config\":{\"bits\":4}}", "quantization_config"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"load_in_4bit\":true,"
+         "\"bnb_4bit_quant_type\":\"nf4\"}}",
+         "gptq"},
+        {"{\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true,"
+         "\"bnb_4bit_quant_type\":\"fp4\"}}",
+         "quantization_config"},
+        {"{\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_8bit\":true}}",
+         "quantization_config"},
         {"{\"num_attention_heads\":5}", "heads"},
         {"{\"num_key_value_heads\":4}", "divide"},
         {"{\"hidden_size\":0}", "range"},
@@ -371,6 +446,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_older_dialect_and_half_precision_open_too);
     tcase_add_loop_test(tc, a_gguf_file_is_the_same_model_as_its_directory, 0,
                         (int)(sizeof pairs / sizeof *pairs));
+    tcase_add_test(tc, linears_alone_are_quantised);
+    tcase_add_loop_test(tc, parts_of_quantised_rows_are_those_of_the_row, 0, 3);
+    tcase_add_test(tc, a_directory_in_four_bits_opens);
     tcase_add_test(tc, engines_run_on_every_golden_model);
     tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
     tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
