@@ -54,9 +54,8 @@ static size_t feed(void *buffer, size_t room, void *data)
     return length;
 }
 
-/* One pass of jansson over the text. *refused: memory ran out. */
-static json_t *parse_guarded(const char *text, size_t length, size_t flags, json_error_t *reason,
-                             bool *refused)
+json_t *fl_json_read(const char *text, size_t length, size_t flags, json_error_t *reason,
+                     bool *refused)
 {
     struct parse self = {.next = text, .left = length};
     /* the token buffer doubles, and the old one lives until it is copied */
@@ -84,11 +83,11 @@ enum fl_status fl_json_parse(const char *text, size_t length, const char *what, 
     *out = NULL;
     if (memchr(text, 0, length)) /* jansson skips it: "1<NUL>2" would be read as 12 */
         return fl_fail(error, FL_EFORMAT, "%s: not valid JSON: a NUL byte", what);
-    *out = parse_guarded(text, length, JSON_REJECT_DUPLICATES, &reason, &refused);
+    *out = fl_json_read(text, length, JSON_REJECT_DUPLICATES, &reason, &refused);
     /* Hugging Face writes "no limit" as 1e30 in digits: such a document is read with reals */
     if (!*out && !refused && json_error_code(&reason) == json_error_numeric_overflow)
-        *out = parse_guarded(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
-                             &reason, &refused);
+        *out = fl_json_read(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason,
+                            &refused);
     if (*out)
         return FL_OK;
     if (refused || json_error_code(&reason) == json_error_out_of_memory)

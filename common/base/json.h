@@ -18,6 +18,14 @@
 void fl_json_init(void);
 
 /*
+ * One pass of jansson over a text with jansson's flags, for callers that word its complaints
+ * themselves; a new reference, or NULL. *refused: memory ran out. Never call json_loads() and its
+ * kin on text from outside: they corrupt memory when an allocation fails.
+ */
+json_t *fl_json_read(const char *text, size_t length, size_t flags, json_error_t *reason,
+                     bool *refused);
+
+/*
  * Parse length bytes as one JSON document (duplicate keys refused). what names the input in the
  * message ("adapter_config.json", "data.jsonl:12"). *out is a new reference, NULL on failure.
  */

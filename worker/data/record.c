@@ -237,11 +237,12 @@ static enum fl_status read_row(struct context *c)
 enum fl_status fl_record_parse(const char *text, size_t length, json_t **out,
                                struct fl_place *place, struct fl_error *error)
 {
-    json_error_t reason;
-    *out = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
+    json_error_t reason = {.line = 0};
+    bool refused;
+    *out = fl_json_read(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason, &refused);
     if (*out != NULL)
         return FL_OK;
-    if (json_error_code(&reason) == json_error_out_of_memory)
+    if (refused || json_error_code(&reason) == json_error_out_of_memory)
         return fl_fail_memory(error);
     uint64_t line = reason.line > 1 ? (uint64_t)reason.line - 1 : 0;
     uint64_t column = reason.column > 1 ? (uint64_t)reason.column : 1;
