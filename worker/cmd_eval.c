@@ -38,7 +38,7 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &e->model, 0, 0, NULL, true, NULL,
-         "Hugging Face directory or GGUF file"},
+         "Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         FL_LOCAL_DATA_OPTIONS(&e->data),
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &e->adapter, 0, 0, NULL, false, NULL,
          "adapter to put on the model (default: none)"},

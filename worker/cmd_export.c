@@ -2,6 +2,7 @@
  * cmd_export.c - `fedlora-worker export`: a PEFT adapter as a GGUF adapter for llama.cpp.
  */
 #include "base/cli.h"
+#include "format/hfcache.h"
 #include "format/narrow.h"
 #include "worker/commands.h"
 #include "worker/engine/export.h"
@@ -9,17 +10,16 @@
 
 #define PROGRAM "fedlora-worker export"
 
-struct export
-{
+struct exporter {
     const char *model, *adapter, *out, *format, *dtype;
     struct fl_local local;
 };
 
-static bool parse(struct export *e, int argc, char **argv, int *exit_code)
+static bool parse(struct exporter *e, int argc, char **argv, int *exit_code)
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &e->model, 0, 0, NULL, true, NULL,
-         "the base: Hugging Face directory or GGUF file"},
+         "the base: Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &e->adapter, 0, 0, NULL, true, NULL,
          "the adapter"},
         {"--out", "FILE.gguf", FL_OPTION_STRING, &e->out, 0, 0, NULL, true, NULL,
@@ -39,29 +39,35 @@ static bool parse(struct export *e, int argc, char **argv, int *exit_code)
     return fl_cli_begin(&usage, argc, argv, exit_code);
 }
 
-static enum fl_status export(struct export *e, struct fl_error *error) {
-    enum fl_status status = fl_local_check_output(e->out, e->model, error);
-    if (status == FL_OK){status = fl_local_open_model(&e->local, e->model, error);}
-if (status == FL_OK)
+static enum fl_status export_adapter(struct exporter *e, struct fl_error *error)
 {
-    status = fl_local_open_adapter(&e->local, e->adapter, error);
-}
-if (status == FL_OK) {
-    status = fl_export_gguf(e->local.model, e->local.adapter, fl_narrow_parse(e->dtype), e->out,
-                            error);
-}
-return status;
+    char model[FL_PATH_BYTES];
+    enum fl_status status = fl_hfcache_find(e->model, model, error);
+    if (status == FL_OK) {
+        status = fl_local_check_output(e->out, model, error);
+    }
+    if (status == FL_OK) {
+        status = fl_local_open_model(&e->local, model, error);
+    }
+    if (status == FL_OK) {
+        status = fl_local_open_adapter(&e->local, e->adapter, error);
+    }
+    if (status == FL_OK) {
+        status = fl_export_gguf(e->local.model, e->local.adapter, fl_narrow_parse(e->dtype), e->out,
+                                error);
+    }
+    return status;
 }
 
 int fl_cmd_export(int argc, char **argv)
 {
-    struct export e = {.format = "gguf", .dtype = "f32"};
+    struct exporter e = {.format = "gguf", .dtype = "f32"};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&e, argc, argv, &exit_code)) {
         return exit_code;
     }
-    enum fl_status status = export(&e, &error);
+    enum fl_status status = export_adapter(&e, &error);
     fl_local_close(&e.local);
     return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
 }

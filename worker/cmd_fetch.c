@@ -64,7 +64,7 @@ static enum fl_status print(const struct fetch *f, const struct fl_download *d,
 static enum fl_status fetch(struct fetch *f, struct fl_error *error)
 {
     const char *endpoint = getenv("HF_ENDPOINT");
-    struct fl_hub_model model;
+    struct fl_hfcache_name model;
     struct fl_download download = {
         .endpoint = endpoint && endpoint[0] ? endpoint : ENDPOINT,
         .token = getenv("HF_TOKEN"),
@@ -74,9 +74,12 @@ static enum fl_status fetch(struct fetch *f, struct fl_error *error)
         .terminal = fl_cli_is_terminal(),
         .stop = fl_local_stop_on_signals(),
     };
-    enum fl_status status = fl_hub_parse(f->model, &model, error);
+    enum fl_status status = fl_hfcache_parse(f->model, &model, error);
     if (status == FL_OK && !f->cache) {
-        status = fl_hub_cache_root(f->root, error);
+        status = fl_hfcache_root(f->root, error);
+        if (status == FL_ENOTFOUND) {
+            status = fl_fail(error, FL_EUSAGE, "no HOME to keep a cache in; give --cache DIR");
+        }
     }
     download.root = f->cache ? f->cache : f->root;
     if (status == FL_OK) {

@@ -43,7 +43,7 @@ static bool parse(struct generate *g, int argc, char **argv, int *exit_code)
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &g->model, 0, 0, NULL, true, NULL,
-         "Hugging Face directory or GGUF file"},
+         "Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         {"--prompt", "TEXT", FL_OPTION_STRING, &g->prompt, 0, 0, NULL, false, NULL,
          "the text to continue"},
         {"--prompt-file", "FILE|-", FL_OPTION_STRING, &g->prompt_file, 0, 0, NULL, false, NULL,

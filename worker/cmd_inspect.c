@@ -9,6 +9,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "format/gguf.h"
+#include "format/hfcache.h"
 #include "format/modelref.h"
 #include "format/peft.h"
 #include "format/safetensors.h"
@@ -17,7 +18,8 @@
 
 struct inspect {
     const char *path;
-    json_t *root; /* what is printed, in this order */
+    char found[FL_PATH_BYTES]; /* where the cache has it */
+    json_t *root;              /* what is printed, in this order */
 };
 
 static void put(struct inspect *self, const char *key, json_t *value)
@@ -251,6 +253,10 @@ static bool holds(const char *directory, const char *name)
 
 static enum fl_status inspect(struct inspect *self, struct fl_error *error)
 {
+    enum fl_status status = fl_hfcache_find(self->path, self->found, error);
+    if (status != FL_OK)
+        return status;
+    self->path = self->found;
     put(self, "path", json_string(self->path));
     if (!fl_path_exists(self->path))
         return fl_fail(error, FL_ENOTFOUND, "%s: no such file or directory", self->path);
@@ -291,7 +297,8 @@ int fl_cmd_inspect(int argc, char **argv)
     const struct fl_positional positionals[] = {
         {.name = "PATH",
          .target = &self.path,
-         .doc = "a model directory, a GGUF file, an adapter directory or a .safetensors file"},
+         .doc = "a model directory, a GGUF file, an adapter directory, a .safetensors file, or "
+                "ORG/NAME in the Hugging Face cache"},
     };
     const struct fl_usage usage = {
         .program = "fedlora-worker inspect",

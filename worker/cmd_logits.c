@@ -27,7 +27,7 @@ static bool parse(struct logits *l, int argc, char **argv, int *exit_code)
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &l->model, 0, 0, NULL, true, NULL,
-         "Hugging Face directory or GGUF file"},
+         "Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         {"--tokens", "1,2,3", FL_OPTION_STRING, &l->tokens, 0, 0, NULL, true, NULL,
          "token ids, at most 65536"},
         {"--out", "FILE", FL_OPTION_STRING, &l->out, 0, 0, NULL, true, NULL,

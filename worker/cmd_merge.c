@@ -11,6 +11,7 @@
 #include "base/cli.h"
 #include "base/fs.h"
 #include "base/json.h"
+#include "format/hfcache.h"
 #include "format/narrow.h"
 #include "worker/commands.h"
 #include "worker/engine/describe.h"
@@ -23,7 +24,9 @@
 enum { COMPANION_BYTES_MAX = 512 << 20, CONFIG_BYTES_MAX = 1 << 20 };
 
 struct merge {
-    const char *model, *adapter, *out, *dtype;
+    const char *named;         /* --model */
+    char model[FL_PATH_BYTES]; /* where it is */
+    const char *adapter, *out, *dtype;
     bool base_gguf, out_gguf;
     struct fl_local local;
     struct fl_merge what;
@@ -32,8 +35,8 @@ struct merge {
 static bool parse(struct merge *m, int argc, char **argv, int *exit_code)
 {
     const struct fl_option options[] = {
-        {"--model", "PATH", FL_OPTION_STRING, &m->model, 0, 0, NULL, true, NULL,
-         "the base: Hugging Face directory or GGUF file"},
+        {"--model", "PATH", FL_OPTION_STRING, &m->named, 0, 0, NULL, true, NULL,
+         "the base: Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         {"--adapter", "PEFT_DIR", FL_OPTION_STRING, &m->adapter, 0, 0, NULL, true, NULL,
          "the adapter"},
         {"--out", "DIR|FILE.gguf", FL_OPTION_STRING, &m->out, 0, 0, NULL, true, NULL,
@@ -188,7 +191,7 @@ static enum fl_status write_card(const struct merge *m, const char *directory,
     struct fl_buf card;
     fl_buf_init(&card, 1 << 16);
     fl_buf_printf(&card, "# %s\n\nThe base model %s with the LoRA adapter %s merged into it.\n",
-                  fl_path_base(m->out), fl_path_base(m->model), fl_path_base(m->adapter));
+                  fl_path_base(m->out), fl_path_base(m->named), fl_path_base(m->adapter));
     enum fl_status status = fl_buf_status(&card) == FL_OK
                                 ? write_text(directory, "README.md", fl_buf_text(&card), error)
                                 : fl_fail_memory(error);
@@ -302,9 +305,14 @@ static enum fl_status merge_gguf(const struct merge *m, struct fl_error *error)
 
 static enum fl_status merge(struct merge *m, struct fl_error *error)
 {
-    m->base_gguf = !fl_path_is_directory(m->model);
     m->out_gguf = ends_with(m->out, ".gguf");
     enum fl_status status = check_out(m, error);
+    if (status == FL_OK) {
+        status = fl_hfcache_find(m->named, m->model, error);
+    }
+    if (status == FL_OK) {
+        m->base_gguf = !fl_path_is_directory(m->model);
+    }
     if (status == FL_OK) {
         status = fl_local_open_model(&m->local, m->model, error);
     }
@@ -323,7 +331,7 @@ static enum fl_status merge(struct merge *m, struct fl_error *error)
 
 int fl_cmd_merge(int argc, char **argv)
 {
-    struct merge m = {.dtype = "base"};
+    static struct merge m = {.dtype = "base"};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&m, argc, argv, &exit_code)) {

@@ -97,7 +97,8 @@ int fl_cmd_tokenize(int argc, char **argv)
          .kind = FL_OPTION_STRING,
          .target = &model,
          .required = true,
-         .doc = "model directory or GGUF file; weights are not read"},
+         .doc = "model directory, GGUF file, or ORG/NAME in the Hugging Face cache; weights are "
+                "not read"},
         {.name = "--decode",
          .kind = FL_OPTION_FLAG,
          .target = &back,

@@ -29,7 +29,7 @@ static size_t adapter_options(struct fl_train *t, struct fl_option *out, size_t 
 {
     const struct fl_option options[] = {
         {"--model", "PATH", FL_OPTION_STRING, &t->model, 0, 0, NULL, true, NULL,
-         "Hugging Face directory or GGUF file"},
+         "Hugging Face directory, GGUF file, or ORG/NAME in the Hugging Face cache"},
         FL_LOCAL_DATA_OPTIONS(&t->data),
         {"--out", "PEFT_DIR", FL_OPTION_STRING, &t->out, 0, 0, NULL, true, NULL,
          "the adapter directory to write"},

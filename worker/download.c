@@ -16,7 +16,7 @@ enum { ANSWER_BYTES_MAX = 16 << 20, PATH_BYTES = 1024, SPARE_BYTES = 64 << 20 };
 
 struct job {
     struct fl_download *self;
-    const struct fl_hub_model *model;
+    const struct fl_hfcache_name *model;
     struct fl_hub_plan plan;
     struct fl_http *http;
     char directory[FL_PATH_BYTES]; /* of the model in the cache */
@@ -84,11 +84,11 @@ static void encode(const char *text, char *out, size_t bytes)
 
 static enum fl_status try_plan(struct job *job, struct fl_error *error)
 {
-    char path[PATH_BYTES], revision[3 * FL_HUB_NAME_BYTES];
+    char path[PATH_BYTES], revision[3 * FL_HFCACHE_NAME_BYTES];
     struct fl_buf answer;
     fl_buf_init(&answer, ANSWER_BYTES_MAX);
     encode(job->model->revision, revision, sizeof revision);
-    (void)snprintf(path, sizeof path, "/api/models/%s/revision/%s?blobs=true", job->model->name,
+    (void)snprintf(path, sizeof path, "/api/models/%s/revision/%s?blobs=true", job->model->model,
                    revision);
     enum fl_status status = fl_http_text(job->http, path, &answer, error);
     if (status == FL_OK) {
@@ -133,7 +133,7 @@ static enum fl_status transfer(struct job *job, int fd, uint64_t offset, struct 
 {
     char path[PATH_BYTES];
     struct stat s;
-    (void)snprintf(path, sizeof path, "/%s/resolve/%s/%s", job->model->name, job->plan.commit,
+    (void)snprintf(path, sizeof path, "/%s/resolve/%s/%s", job->model->model, job->plan.commit,
                    job->file->name);
     enum fl_status status = FL_OK;
     if (offset < job->file->bytes) {
@@ -268,7 +268,7 @@ static enum fl_status take_lock(struct job *job, struct fl_error *error)
         status = fl_fs_lock(path, &job->lock, error);
     }
     if (status == FL_EBUSY) {
-        status = fl_fail(error, FL_EBUSY, "another process is fetching %s", job->model->name);
+        status = fl_fail(error, FL_EBUSY, "another process is fetching %s", job->model->model);
     }
     return status;
 }
@@ -328,11 +328,11 @@ static enum fl_status fetch_all(struct job *job, struct fl_error *error)
     return status == FL_OK ? write_ref(job, error) : status;
 }
 
-enum fl_status fl_download(struct fl_download *self, const struct fl_hub_model *model,
+enum fl_status fl_download(struct fl_download *self, const struct fl_hfcache_name *model,
                            struct fl_error *error)
 {
     struct job job = {.self = self, .model = model, .lock = -1};
-    enum fl_status status = fl_hub_directory(self->root, model, job.directory, error);
+    enum fl_status status = fl_hfcache_directory(self->root, model, job.directory, error);
     if (status == FL_OK) {
         status = fl_http_open(self->endpoint, self->token, self->stop, &job.http, error);
     }

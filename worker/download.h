@@ -1,12 +1,13 @@
 /*
- * download.h - a model of the hub into the cache (hub.h): every file whole, checked and linked, or
- * not visible at all; what was begun is continued the next time.
+ * download.h - a model of the hub into the cache (format/hfcache.h): every file whole, checked and
+ * linked, or not visible at all; what was begun is continued the next time.
  *
  * Threads: one call at a time a cache directory and model: a lock keeps others out.
  */
 #ifndef FL_WORKER_DOWNLOAD_H
 #define FL_WORKER_DOWNLOAD_H
 
+#include "format/hfcache.h"
 #include "worker/http_get.h"
 #include "worker/hub.h"
 
@@ -30,7 +31,7 @@ struct fl_download {
  * FL_EFORMAT: what came is not what was announced; FL_ENOSPC, before anything is downloaded;
  * FL_EBUSY: another process downloads this model; FL_ESTOPPED.
  */
-FL_CHECKED enum fl_status fl_download(struct fl_download *self, const struct fl_hub_model *model,
+FL_CHECKED enum fl_status fl_download(struct fl_download *self, const struct fl_hfcache_name *model,
                                       struct fl_error *error);
 
 #endif

@@ -2,51 +2,25 @@
 #include "worker/hub.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/json.h"
 
-/* Letters, digits and . _ - (also '/' where allowed); no "..", and no first '.', '-' or '/'. */
-static bool plain(const char *text, size_t length, bool slashes)
+/* A file's name: letters, digits and . _ - alone; no "..", and no first '.' or '-'. */
+static bool plain(const char *text)
 {
-    if (length == 0 || length >= FL_HUB_NAME_BYTES || strchr(".-/", text[0]) ||
-        text[length - 1] == '/' || memmem(text, length, "..", 2)) {
+    const size_t length = strlen(text);
+    if (length == 0 || length >= FL_HUB_NAME_BYTES || strchr(".-", text[0]) || strstr(text, "..")) {
         return false;
     }
-    for (size_t i = 0; i < length; i++) {
-        const char c = text[i];
-        const bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                          (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-' ||
-                          (slashes && c == '/');
-        if (!fine) {
-            return false;
-        }
-    }
-    return true;
+    return strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") ==
+           length;
 }
 
 static bool hexadecimal(const char *text, size_t digits)
 {
     return strlen(text) == digits && strspn(text, "0123456789abcdef") == digits;
-}
-
-enum fl_status fl_hub_parse(const char *text, struct fl_hub_model *out, struct fl_error *error)
-{
-    const char *at = strchr(text, '@');
-    const size_t length = at ? (size_t)(at - text) : strlen(text);
-    const char *revision = at ? at + 1 : "main";
-    const char *slash = memchr(text, '/', length);
-    const bool fine = plain(text, length, true) &&
-                      (!slash || !memchr(slash + 1, '/', length - (size_t)(slash + 1 - text))) &&
-                      !memmem(text, length, "--", 2) && plain(revision, strlen(revision), true);
-    if (!fine) {
-        return fl_fail(error, FL_EUSAGE, "'%.100s' is no ORG/NAME[@REVISION]", text);
-    }
-    (void)snprintf(out->name, sizeof out->name, "%.*s", (int)length, text);
-    (void)snprintf(out->revision, sizeof out->revision, "%s", revision);
-    return FL_OK;
 }
 
 /* ---- the files ---- */
@@ -116,8 +90,7 @@ static enum fl_status read_files(const json_t *siblings, const struct fl_option_
     for (size_t i = 0; i < count; i++) {
         const json_t *entry = json_array_get(siblings, i);
         const char *name = json_string_value(json_object_get(entry, "rfilename"));
-        if (!name || !plain(name, strlen(name), false) ||
-            !(only->count ? listed(only, name) : needed(name))) {
+        if (!name || !plain(name) || !(only->count ? listed(only, name) : needed(name))) {
             continue; /* folders and hidden files among them */
         }
         enum fl_status status = read_file(entry, name, &out->files[out->count], error);
@@ -208,41 +181,4 @@ void fl_hub_plan_free(struct fl_hub_plan *self)
 {
     fl_free(self->files);
     *self = (struct fl_hub_plan){0};
-}
-
-/* ---- the cache ---- */
-
-enum fl_status fl_hub_cache_root(char out[FL_PATH_BYTES], struct fl_error *error)
-{
-    static const struct {
-        const char *variable, *end;
-    } places[] = {{"HF_HUB_CACHE", ""},
-                  {"HF_HOME", "/hub"},
-                  {"XDG_CACHE_HOME", "/huggingface/hub"},
-                  {"HOME", "/.cache/huggingface/hub"}};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const char *value = getenv(places[i].variable);
-        if (!value || !value[0]) {
-            continue;
-        }
-        if (snprintf(out, FL_PATH_BYTES, "%s%s", value, places[i].end) >= FL_PATH_BYTES) {
-            return fl_fail(error, FL_ERANGE, "%s is too long", places[i].variable);
-        }
-        return FL_OK;
-    }
-    return fl_fail(error, FL_EUSAGE, "no HOME to keep a cache in; give --cache DIR");
-}
-
-enum fl_status fl_hub_directory(const char *root, const struct fl_hub_model *model,
-                                char out[FL_PATH_BYTES], struct fl_error *error)
-{
-    char name[FL_HUB_NAME_BYTES + 16];
-    const char *slash = strchr(model->name, '/');
-    if (slash) {
-        (void)snprintf(name, sizeof name, "models--%.*s--%s", (int)(slash - model->name),
-                       model->name, slash + 1);
-    } else {
-        (void)snprintf(name, sizeof name, "models--%s", model->name);
-    }
-    return fl_path_join(out, root, name, error);
 }

@@ -1,15 +1,9 @@
 /*
- * hub.h - which files of a model on the Hugging Face hub are needed, and where they belong in the
- * cache that Hugging Face's own libraries read:
- *
- *   ROOT/models--ORG--NAME/blobs/HASH              a file's bytes (HASH.incomplete: the beginning)
- *                         /snapshots/COMMIT/FILE   link to its blob
- *                         /refs/REVISION           the commit that a branch or tag stood for
- *
- * HASH is the file's SHA-256 where the hub stores it as a large file, else its git id. What the hub
- * answers is hostile until checked: names hold no path, hashes are hexadecimal, sizes and counts
- * are bounded. Source: huggingface_hub's cache layout and its REST interface. Threads: pure but for
- * the environment.
+ * hub.h - which files of a model on the Hugging Face hub are needed, and by which HASH the cache
+ * (format/hfcache.h) keeps each. HASH is the file's SHA-256 where the hub stores it as a large
+ * file, else its git id. What the hub answers is hostile until checked: names hold no path, hashes
+ * are hexadecimal, sizes and counts are bounded. Source: huggingface_hub's REST interface. Threads:
+ * pure.
  */
 #ifndef FL_WORKER_HUB_H
 #define FL_WORKER_HUB_H
@@ -19,22 +13,12 @@
 #include <stdint.h>
 
 #include "base/cli.h"
-#include "base/fs.h"
 #include "base/status.h"
 
 #define FL_HUB_NAME_BYTES     128
 #define FL_HUB_HASH_BYTES     65 /* 64 hexadecimal digits and a NUL */
 #define FL_HUB_FILES_MAX      4096u
 #define FL_HUB_FILE_BYTES_MAX (1ull << 40)
-
-struct fl_hub_model {
-    char name[FL_HUB_NAME_BYTES];     /* "ORG/NAME", or "NAME" of the oldest models */
-    char revision[FL_HUB_NAME_BYTES]; /* "main", a tag or a commit */
-};
-
-/* "ORG/NAME[@REVISION]"; FL_EUSAGE. */
-FL_CHECKED enum fl_status fl_hub_parse(const char *text, struct fl_hub_model *out,
-                                       struct fl_error *error);
 
 struct fl_hub_file {
     char name[FL_HUB_NAME_BYTES]; /* "model.safetensors": no path */
@@ -59,11 +43,5 @@ FL_CHECKED enum fl_status fl_hub_plan_read(const char *text, size_t length,
                                            const struct fl_option_list *only,
                                            struct fl_hub_plan *out, struct fl_error *error);
 void fl_hub_plan_free(struct fl_hub_plan *self);
-
-/* HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub. */
-FL_CHECKED enum fl_status fl_hub_cache_root(char out[FL_PATH_BYTES], struct fl_error *error);
-/* ROOT/models--ORG--NAME */
-FL_CHECKED enum fl_status fl_hub_directory(const char *root, const struct fl_hub_model *model,
-                                           char out[FL_PATH_BYTES], struct fl_error *error);
 
 #endif

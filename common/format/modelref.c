@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fs.h"
+#include "format/hfcache.h"
 
 #define FILES_MAX 2048
 
@@ -126,9 +127,13 @@ static enum fl_status hash_directory(const char *directory, uint8_t out[FL_HASH_
     return status;
 }
 
-enum fl_status fl_modelref_manifest_fresh(const char *path, uint8_t out[FL_HASH_BYTES],
+enum fl_status fl_modelref_manifest_fresh(const char *model, uint8_t out[FL_HASH_BYTES],
                                           struct fl_error *error)
 {
+    char path[FL_PATH_BYTES];
+    enum fl_status status = fl_hfcache_find(model, path, error);
+    if (status != FL_OK)
+        return status;
     if (!fl_path_exists(path))
         return fl_fail(error, FL_ENOTFOUND, "%s: no such model", path);
     return fl_path_is_directory(path) ? hash_directory(path, out, error)
@@ -193,12 +198,15 @@ static bool cache_path(const char *key, char out[FL_PATH_BYTES])
            fl_path_join(out, folder, key, &error) == FL_OK;
 }
 
-enum fl_status fl_modelref_manifest(const char *path, uint8_t out[FL_HASH_BYTES],
+enum fl_status fl_modelref_manifest(const char *model, uint8_t out[FL_HASH_BYTES],
                                     struct fl_error *error)
 {
-    char key[FL_HASH_HEX_BYTES], file[FL_PATH_BYTES], hex[FL_HASH_HEX_BYTES];
+    char path[FL_PATH_BYTES], key[FL_HASH_HEX_BYTES], file[FL_PATH_BYTES], hex[FL_HASH_HEX_BYTES];
     struct fl_buf text;
     struct fl_error ignored;
+    enum fl_status status = fl_hfcache_find(model, path, error);
+    if (status != FL_OK)
+        return status;
     bool cached = cache_key(path, key) && cache_path(key, file);
     if (cached && fl_path_exists(file)) {
         bool found = fl_fs_read(file, FL_HASH_HEX_BYTES, &text, &ignored) == FL_OK &&
@@ -208,7 +216,7 @@ enum fl_status fl_modelref_manifest(const char *path, uint8_t out[FL_HASH_BYTES]
         if (found)
             return FL_OK;
     }
-    enum fl_status status = fl_modelref_manifest_fresh(path, out, error);
+    status = fl_modelref_manifest_fresh(path, out, error);
     char after[FL_HASH_HEX_BYTES];
     /* remembered only if nothing changed while it was read */
     if (status == FL_OK && cached && cache_key(path, after) && strcmp(key, after) == 0) {

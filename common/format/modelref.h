@@ -16,11 +16,12 @@
 #include "base/hash.h"
 #include "base/status.h"
 
-/* FL_ENOTFOUND, FL_EIO; FL_EFORMAT: a directory with no model in it. */
-FL_CHECKED enum fl_status fl_modelref_manifest(const char *path, uint8_t out[FL_HASH_BYTES],
+/* model: a path, or a name in the cache of hfcache.h.
+ * FL_ENOTFOUND, FL_EIO; FL_EFORMAT: a directory with no model in it. */
+FL_CHECKED enum fl_status fl_modelref_manifest(const char *model, uint8_t out[FL_HASH_BYTES],
                                                struct fl_error *error);
 /* The same, never looking at the cache. */
-FL_CHECKED enum fl_status fl_modelref_manifest_fresh(const char *path, uint8_t out[FL_HASH_BYTES],
+FL_CHECKED enum fl_status fl_modelref_manifest_fresh(const char *model, uint8_t out[FL_HASH_BYTES],
                                                      struct fl_error *error);
 
 #endif

@@ -247,6 +247,32 @@ expect 2 "fetch of a path" "$worker" fetch ../../etc/passwd --cache "$work/cache
 expect 2 "fetch over plain http" env HF_ENDPOINT=http://example.org "$worker" fetch org/name --cache "$work/cache"
 says "fetch over plain http" 'https' "$work/err"
 
+# --- a model by name, in the cache of Hugging Face's libraries
+hub=$work/hub/models--acme--tiny
+mkdir -p "$hub/blobs" "$hub/refs" "$hub/snapshots/0123456789abcdef"
+for file in "$tiny"/*; do
+    cp "$file" "$hub/blobs/$(basename "$file").blob"
+    ln -s "../../blobs/$(basename "$file").blob" "$hub/snapshots/0123456789abcdef/$(basename "$file")"
+done
+printf 0123456789abcdef >"$hub/refs/main"
+export HF_HUB_CACHE=$work/hub
+expect 0 "logits by name" "$worker" logits --model acme/tiny --tokens 1,2,3 --out "$work/n.safetensors"
+cmp -s "$work/n.safetensors" "$work/l.safetensors" || fail "a model by name is another one"
+expect 0 "train by name" "$worker" train --model acme/tiny --data "$tiny/clinic.jsonl" --out "$work/h" --steps 1
+says "train by name" '"base_model_name_or_path": "acme/tiny"' "$work/h/adapter_config.json"
+expect 0 "tokenize by name" sh -c "echo hello | '$worker' tokenize --model acme/tiny@main"
+expect 0 "inspect by name" "$worker" inspect --json acme/tiny
+named=$(sed 's/.*"manifest":"\([0-9a-f]*\)".*/\1/' "$work/out")
+expect 0 "inspect by path" "$worker" inspect --json "$hub/snapshots/0123456789abcdef"
+[ "$named" = "$(sed 's/.*"manifest":"\([0-9a-f]*\)".*/\1/' "$work/out")" ] || fail "manifests by name and path differ"
+expect 0 "merge by name" "$worker" merge --model acme/tiny --adapter "$work/h" --out "$work/hm"
+says "merge by name" 'base model tiny with' "$work/hm/README.md"
+expect 0 "export by name" "$worker" export --model acme/tiny --adapter "$work/h" --out "$work/hm.gguf"
+expect 1 "not in the cache" "$worker" eval --model acme/other --data "$tiny/clinic.jsonl"
+says "not in the cache" 'fedlora-worker fetch acme/other$' "$work/err"
+one_line "not in the cache"
+unset HF_HUB_CACHE
+
 # --- a base in four bits: made at load, it is the one that bitsandbytes stored
 expect 0 "logits, quantized" "$worker" logits --model "$tiny" --quantize nf4 --tokens 1,2,3 --threads 1 \
     --out "$work/q.safetensors"

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/limits.h"
+#include "format/hfcache.h"
 #include "worker/data/tokenizer_internal.h"
 #include "worker/data/unicode.h"
 
@@ -112,10 +113,14 @@ static enum fl_status seal(struct fl_tokenizer *self, const char *what, struct f
     return status;
 }
 
-enum fl_status fl_tokenizer_open(const char *model_path, struct fl_tokenizer **out,
+enum fl_status fl_tokenizer_open(const char *model, struct fl_tokenizer **out,
                                  struct fl_error *error)
 {
+    char model_path[FL_PATH_BYTES];
     *out = NULL;
+    enum fl_status status = fl_hfcache_find(model, model_path, error);
+    if (status != FL_OK)
+        return status;
     struct fl_tokenizer *self = fl_calloc(1, sizeof *self);
     if (self == NULL)
         return fl_fail_memory(error);
@@ -123,9 +128,8 @@ enum fl_status fl_tokenizer_open(const char *model_path, struct fl_tokenizer **o
     fl_buf_init(&self->scratch, 4ull * TEXT_BYTES_MAX);
     fl_buf_init(&self->marked, 4ull * TEXT_BYTES_MAX);
     fl_buf_init(&self->prefixed, 4ull * TEXT_BYTES_MAX);
-    enum fl_status status = fl_path_is_directory(model_path)
-                                ? fl_tokenizer_read_json(self, model_path, error)
-                                : fl_tokenizer_read_gguf(self, model_path, error);
+    status = fl_path_is_directory(model_path) ? fl_tokenizer_read_json(self, model_path, error)
+                                              : fl_tokenizer_read_gguf(self, model_path, error);
     if (status == FL_OK)
         status = seal(self, model_path, error);
     if (status == FL_OK && self->decoder != FL_DECODE_AS_IS &&

@@ -41,10 +41,11 @@ FL_CHECKED enum fl_status fl_ids_append(struct fl_ids *self, const int32_t *ids,
 void fl_ids_free(struct fl_ids *self);
 
 /*
- * Open the tokenizer of a model: a directory or a .gguf file. FL_ENOTFOUND: no such path or no
- * tokenizer in it; FL_EFORMAT: broken, hostile or of an unknown kind, with the reason in *error.
+ * Open the tokenizer of a model: a directory or a .gguf file, or a name in the cache of hfcache.h.
+ * FL_ENOTFOUND: no such path or no tokenizer in it; FL_EFORMAT: broken, hostile or of an unknown
+ * kind, with the reason in *error.
  */
-FL_CHECKED enum fl_status fl_tokenizer_open(const char *model_path, struct fl_tokenizer **out,
+FL_CHECKED enum fl_status fl_tokenizer_open(const char *model, struct fl_tokenizer **out,
                                             struct fl_error *error);
 /* NULL is fine. */
 void fl_tokenizer_close(struct fl_tokenizer *self);

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "format/hfcache.h"
 #include "worker/engine/model_internal.h"
 
 enum { HEAD_DIM_MAX = 1024 };
@@ -110,15 +111,19 @@ void fl_model_close(struct fl_model **self)
     *self = NULL;
 }
 
-enum fl_status fl_model_open(const char *path, struct fl_model **out, struct fl_error *error)
+enum fl_status fl_model_open(const char *name, struct fl_model **out, struct fl_error *error)
 {
+    char path[FL_PATH_BYTES];
     *out = NULL;
+    enum fl_status status = fl_hfcache_find(name, path, error);
+    if (status)
+        return status;
     struct fl_model *self = fl_calloc(1, sizeof *self);
     if (!self)
         return fl_fail_memory(error);
     self->config.bos_id = self->config.eos_id = -1;
-    enum fl_status status = fl_path_is_directory(path) ? fl_model_open_hf(self, path, error)
-                                                       : fl_model_open_gguf(self, path, error);
+    status = fl_path_is_directory(path) ? fl_model_open_hf(self, path, error)
+                                        : fl_model_open_gguf(self, path, error);
     if (status) {
         fl_model_close(&self);
         return status;

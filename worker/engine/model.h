@@ -48,8 +48,11 @@ struct fl_model_config {
     int32_t bos_id, eos_id; /* -1: not stated (eos: the first where a list is given) */
 };
 
-/* path: a Hugging Face directory or a GGUF file. *out is NULL on failure. */
-FL_CHECKED enum fl_status fl_model_open(const char *path, struct fl_model **out,
+/*
+ * name: a Hugging Face directory or a GGUF file, or the name of such a model in the cache of
+ * hfcache.h. *out is NULL on failure.
+ */
+FL_CHECKED enum fl_status fl_model_open(const char *name, struct fl_model **out,
                                         struct fl_error *error);
 void fl_model_close(struct fl_model **self);
 

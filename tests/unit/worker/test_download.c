@@ -24,7 +24,7 @@ static struct fl_test_page pages[PAGES];
 static struct fl_test_server server;
 static struct fl_option_list only;
 static struct fl_download download;
-static struct fl_hub_model model;
+static struct fl_hfcache_name model;
 
 static void setup(void)
 {
@@ -50,7 +50,7 @@ static void setup(void)
                                            .location = "/cdn/blob"};
     pages[CDN] =
         (struct fl_test_page){.path = "/cdn/blob", .body = weights.data, .length = weights.length};
-    fl_assert_ok(fl_hub_parse("org/tiny", &model, &error), &error);
+    fl_assert_ok(fl_hfcache_parse("org/tiny", &model, &error), &error);
     (void)snprintf(blob, sizeof blob, "%.3900s/models--org--tiny/blobs/%s", root, sha256);
 }
 

@@ -1,8 +1,7 @@
-/* What the hub says is checked before it is believed; where things belong in the cache. */
+/* What the hub says is checked before it is believed. */
 #include "runner.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "worker/hub.h"
@@ -22,24 +21,6 @@ static enum fl_status read_plan(const char *siblings, const struct fl_option_lis
     int n = snprintf(text, sizeof text, "{\"sha\":\"" COMMIT "\",\"siblings\":[%s]}", siblings);
     return fl_hub_plan_read(text, (size_t)n, only, plan, &error);
 }
-
-START_TEST(names_of_models_are_read)
-{
-    static const char *const bad[] = {"",         "/",          "a/",       "/a",   "a/b/c",
-                                      "a@",       "@b",         "../x",     "a/..", "a b/c",
-                                      "a/b@../x", "a--b/c",     "a/b@/x",   "-a/b", "a/b@x y",
-                                      ".a",       "http://x/y", "a/b@v1@v2"};
-    struct fl_hub_model model;
-    fl_assert_ok(fl_hub_parse("HuggingFaceTB/SmolLM2-135M", &model, &error), &error);
-    ck_assert_str_eq(model.name, "HuggingFaceTB/SmolLM2-135M");
-    ck_assert_str_eq(model.revision, "main");
-    fl_assert_ok(fl_hub_parse("gpt2@refs/pr/3", &model, &error), &error);
-    ck_assert_str_eq(model.name, "gpt2");
-    ck_assert_str_eq(model.revision, "refs/pr/3");
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        ck_assert_msg(fl_hub_parse(bad[i], &model, &error) == FL_EUSAGE, "'%s'", bad[i]);
-}
-END_TEST
 
 START_TEST(what_a_model_needs_is_chosen)
 {
@@ -129,39 +110,12 @@ START_TEST(hostile_answers_are_refused)
 }
 END_TEST
 
-START_TEST(the_cache_is_where_hugging_face_has_it)
-{
-    char path[FL_PATH_BYTES];
-    struct fl_hub_model model;
-    unsetenv("HF_HUB_CACHE");
-    unsetenv("HF_HOME");
-    unsetenv("XDG_CACHE_HOME");
-    setenv("HOME", "/somewhere", 1);
-    fl_assert_ok(fl_hub_cache_root(path, &error), &error);
-    ck_assert_str_eq(path, "/somewhere/.cache/huggingface/hub");
-    setenv("XDG_CACHE_HOME", "/cache", 1);
-    fl_assert_ok(fl_hub_cache_root(path, &error), &error);
-    ck_assert_str_eq(path, "/cache/huggingface/hub");
-    setenv("HF_HOME", "/hf", 1);
-    fl_assert_ok(fl_hub_cache_root(path, &error), &error);
-    ck_assert_str_eq(path, "/hf/hub");
-    setenv("HF_HUB_CACHE", "/models", 1);
-    fl_assert_ok(fl_hub_cache_root(path, &error), &error);
-    ck_assert_str_eq(path, "/models");
-    fl_assert_ok(fl_hub_parse("org/name", &model, &error), &error);
-    fl_assert_ok(fl_hub_directory("/models", &model, path, &error), &error);
-    ck_assert_str_eq(path, "/models/models--org--name");
-}
-END_TEST
-
 static void add_tests(TCase *tc)
 {
-    tcase_add_test(tc, names_of_models_are_read);
     tcase_add_test(tc, what_a_model_needs_is_chosen);
     tcase_add_test(tc, pieces_beside_the_whole_are_left_out);
     tcase_add_test(tc, named_files_are_taken_alone);
     tcase_add_test(tc, hostile_answers_are_refused);
-    tcase_add_test(tc, the_cache_is_where_hugging_face_has_it);
 }
 
 FL_TEST_MAIN("hub", add_tests)
