@@ -48,7 +48,7 @@ value_list() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" | tr '\n' ' '; }
 versions() { "$coordinator" adapters list --dir "$work/coord" --job "$job" --json | value_list version; }
 
 # --- two rounds are lost, and three sites have them
-submit job.strategy=alternating job.rounds=6 train.steps=60 privacy.secure_aggregation=on
+submit job.strategy=alternating job.rounds=6 train.steps=200 privacy.secure_aggregation=on
 within 120 kept 2 "${sites[@]}" || fail 'round 2 is done'
 backup "$work/copy"
 check 'it says what it wrote' said '"jobs":1,"versions":[34]'
@@ -72,7 +72,7 @@ for name in "${sites[@]}"; do check "$name is the same process as ever" runs "$n
 expect 0 'the audit log of the copy goes on' "$coordinator" audit verify --dir "$work/coord"
 
 # --- a plain copy of the directory does not know that it is one: its sites tell
-submit job.strategy=alternating job.rounds=5 train.steps=60
+submit job.strategy=alternating job.rounds=5 train.steps=200
 within 120 kept 1 "${sites[@]}" || fail 'round 1 is done'
 stop coord
 cp -a "$work/coord" "$work/plain"
@@ -88,7 +88,7 @@ done
 check 'no attempt number was used twice' test -z "$(offered_twice)"
 
 # --- a restart is no restoration
-submit job.strategy=alternating job.rounds=3 train.steps=30
+submit job.strategy=alternating job.rounds=3 train.steps=150
 within 120 kept 1 "${sites[@]}" || fail 'round 1 is done'
 before=$(events coord '"event":"recall_begins"')
 kill_now coord
@@ -97,7 +97,7 @@ check 'a job whose coordinator was killed is done' job_ends "$job" done 300
 check 'and nobody was asked for anything' same "$(events coord '"event":"recall_begins"')" "$before"
 
 # --- one site that lies moves nobody
-submit job.strategy=alternating job.rounds=3 train.steps=60
+submit job.strategy=alternating job.rounds=3 train.steps=200
 within 120 kept 1 "${sites[@]}" || fail 'round 1 is done'
 stop library
 echo "{\"job\":$job,\"round\":4,\"attempt\":4000000,\"number\":3,\"version\":\"$(printf 'ab%.0s' {1..32})\"}" \
@@ -118,7 +118,7 @@ lose() { # SITE: it forgets version 2 and what came after it
     rm -rf "$work/$1/adapters/$job"@[2-9] "$work/$1/adapters/$job" "$work/$1/state/seen.json"
 }
 one_knows_more() { # SITE...: those that stay away; library alone has version 2
-    submit job.strategy=alternating job.rounds=4 train.steps=60 cohort.min_workers=2
+    submit job.strategy=alternating job.rounds=4 train.steps=400 cohort.min_workers=2
     within 120 kept 1 "${sites[@]}" || fail 'round 1 is done'
     backup "$work/copy"
     within 120 kept 2 "${sites[@]}" || fail 'round 2 is done'
