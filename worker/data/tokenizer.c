@@ -159,6 +159,13 @@ void fl_tokenizer_close(struct fl_tokenizer *self)
 
 /* ---- encoding ---- */
 
+static enum fl_place place_by_flags(unsigned flags)
+{
+    if ((flags & FL_ENCODE_CONTINUES) != 0)
+        return FL_PLACE_CONTINUES;
+    return (flags & FL_ENCODE_BEHIND) != 0 ? FL_PLACE_INSIDE : FL_PLACE_START;
+}
+
 static enum fl_place place_of(enum fl_place whole, size_t start)
 {
     return start == 0 ? whole : FL_PLACE_INSIDE;
@@ -241,9 +248,7 @@ enum fl_status fl_tokenizer_encode(struct fl_tokenizer *self, const char *text, 
     if ((flags & (FL_ENCODE_ADD_SPECIAL | FL_ENCODE_PREFIX_ONLY)) != 0)
         status = fl_ids_append(out, self->prefix.ids, self->prefix.count);
     if (status == FL_OK)
-        status = encode_text(self, text, length,
-                             (flags & FL_ENCODE_CONTINUES) != 0 ? FL_PLACE_CONTINUES
-                                                                : FL_PLACE_START,
+        status = encode_text(self, text, length, place_by_flags(flags),
                              (flags & FL_ENCODE_SPECIALS_PLAIN) != 0, out);
     if (status == FL_OK && (flags & FL_ENCODE_ADD_SPECIAL) != 0 &&
         (flags & FL_ENCODE_PREFIX_ONLY) == 0)

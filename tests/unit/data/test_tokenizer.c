@@ -165,6 +165,36 @@ START_TEST(the_prefix_alone_leaves_the_end_out)
 }
 END_TEST
 
+static void append_ids(struct fl_tokenizer *tokenizer, const char *text, unsigned flags,
+                       struct fl_ids *ids)
+{
+    fl_assert_ok(fl_tokenizer_encode(tokenizer, text, strlen(text), flags, ids, &error), &error);
+}
+
+/* A conversation is encoded piece by piece; the ids are those of the whole text. */
+START_TEST(a_text_behind_a_special_token_has_the_ids_it_has_in_the_whole)
+{
+    static const char *const tails[] = {"Hello there", " Hello", "\nx"};
+    struct fl_tokenizer *tokenizer = open_golden(NAMES[_i]);
+    const char *special = fl_tokenizer_find(tokenizer, "<|im_end|>", 10) >= 0 ? "<|im_end|>"
+                                                                              : "<|endoftext|>";
+    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+        char text[64];
+        struct fl_ids whole = {0}, parts = {0};
+        snprintf(text, sizeof text, "%s%s", special, tails[i]);
+        append_ids(tokenizer, text, 0, &whole);
+        append_ids(tokenizer, special, 0, &parts);
+        append_ids(tokenizer, tails[i], FL_ENCODE_BEHIND, &parts);
+        ck_assert_msg(whole.count == parts.count, "'%s': %zu ids, not %zu", text, parts.count,
+                      whole.count);
+        ck_assert_mem_eq(whole.ids, parts.ids, whole.count * sizeof *whole.ids);
+        fl_ids_free(&whole);
+        fl_ids_free(&parts);
+    }
+    fl_tokenizer_close(tokenizer);
+}
+END_TEST
+
 START_TEST(ids_without_a_token_are_refused)
 {
     struct fl_tokenizer *tokenizer = open_golden("gpt2");
@@ -203,6 +233,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, any_bytes_survive_encoding_and_decoding);
     tcase_add_test(tc, special_ids_come_from_the_configuration);
     tcase_add_test(tc, the_prefix_alone_leaves_the_end_out);
+    tcase_add_loop_test(tc, a_text_behind_a_special_token_has_the_ids_it_has_in_the_whole, 0,
+                        NAMES_COUNT);
     tcase_add_test(tc, ids_without_a_token_are_refused);
     tcase_add_test(tc, the_real_smollm2_splits_digits);
 }
