@@ -52,12 +52,6 @@ const struct fl_gemm_bf16 *fl_gemm_bf16(void)
     return NULL;
 }
 
-const char *fl_gemm_name(void)
-{
-    const struct fl_gemm_kernel *kernel = fl_gemm_kernel();
-    return kernel ? kernel->name : "openblas";
-}
-
 static void prepare(void)
 {
     static const struct fl_field NONE = {.kind = FL_FIELD_END};
@@ -142,53 +136,59 @@ static void multiply(const struct fl_gemm_kernel *kernel, const struct product *
     }
 }
 
+/* Everything but where A's element (i, p) lies: a product of plain matrices. */
+static struct product product_of(size_t m, size_t n, size_t k, float alpha, const float *a,
+                                 const float *b, size_t ldb, float beta, float *c, size_t ldc)
+{
+    return (struct product){
+        .s = {.m = m, .k = k, .alpha = alpha, .a = a, .c = c, .ldc = ldc, .add = beta != 0.0f},
+        .n = n,
+        .b = b,
+        .ldb = ldb};
+}
+
+static struct product by_rows(struct product p, size_t lda)
+{
+    p.s.rs = lda;
+    p.s.cs = 1;
+    return p;
+}
+
+static struct product by_columns(struct product p, size_t lda)
+{
+    p.s.rs = 1;
+    p.s.cs = lda;
+    return p;
+}
+
 void fl_gemm_nt(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                 const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     const struct fl_gemm_kernel *kernel = fl_gemm_kernel();
-    const bool add = beta != 0.0f;
-    if (kernel && m < 4 && alpha == 1.0f)
+    if (kernel && m < 4 && alpha == 1.0f) {
         for (size_t i = 0; i < m; i++)
-            kernel->dots(n, k, a + i * lda, b, ldb, c + i * ldc, add);
-    else if (kernel)
-        multiply(kernel, &(struct product){.s = {.m = m,
-                                                 .k = k,
-                                                 .alpha = alpha,
-                                                 .a = a,
-                                                 .rs = lda,
-                                                 .cs = 1,
-                                                 .c = c,
-                                                 .ldc = ldc,
-                                                 .add = add},
-                                           .n = n,
-                                           .b = b,
-                                           .ldb = ldb,
-                                           .turned = true});
-    else if (m && n)
+            kernel->dots(n, k, a + i * lda, b, ldb, c + i * ldc, beta != 0.0f);
+    } else if (kernel) {
+        struct product p = by_rows(product_of(m, n, k, alpha, a, b, ldb, beta, c, ldc), lda);
+        p.turned = true;
+        multiply(kernel, &p);
+    } else if (m && n) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, alpha, a,
                     (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    }
 }
 
 void fl_gemm_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
                 const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     const struct fl_gemm_kernel *kernel = fl_gemm_kernel();
-    if (kernel)
-        multiply(kernel, &(struct product){.s = {.m = m,
-                                                 .k = k,
-                                                 .alpha = alpha,
-                                                 .a = a,
-                                                 .rs = lda,
-                                                 .cs = 1,
-                                                 .c = c,
-                                                 .ldc = ldc,
-                                                 .add = beta != 0.0f},
-                                           .n = n,
-                                           .b = b,
-                                           .ldb = ldb});
-    else if (m && n)
+    if (kernel) {
+        const struct product p = by_rows(product_of(m, n, k, alpha, a, b, ldb, beta, c, ldc), lda);
+        multiply(kernel, &p);
+    } else if (m && n) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
                     (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    }
 }
 
 /* C = [C +] alpha A^T B with few columns: strips of A's columns take B's place, which reads A along
@@ -200,17 +200,9 @@ static void multiply_thin(const struct fl_gemm_kernel *kernel, size_t m, size_t 
     FL_GEMM_ROOM turned[THIN * FL_GEMM_COLUMNS_MAX];
     for (size_t first = 0; first < m; first += kernel->columns) {
         const size_t count = m - first < kernel->columns ? m - first : kernel->columns;
-        multiply(kernel, &(struct product){.s = {.m = n,
-                                                 .k = k,
-                                                 .alpha = alpha,
-                                                 .a = b,
-                                                 .rs = 1,
-                                                 .cs = ldb,
-                                                 .c = turned,
-                                                 .ldc = count},
-                                           .n = count,
-                                           .b = a + first,
-                                           .ldb = lda});
+        const struct product p =
+            by_columns(product_of(n, count, k, alpha, b, a + first, lda, 0.0f, turned, count), ldb);
+        multiply(kernel, &p);
         for (size_t i = 0; i < count; i++)
             for (size_t j = 0; j < n; j++) {
                 float *to = c + (first + i) * ldc + j;
@@ -223,23 +215,14 @@ void fl_gemm_tn(size_t m, size_t n, size_t k, float alpha, const float *a, size_
                 const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     const struct fl_gemm_kernel *kernel = fl_gemm_kernel();
-    const bool add = beta != 0.0f;
-    if (kernel && n <= THIN && n < m)
-        multiply_thin(kernel, m, n, k, alpha, a, lda, b, ldb, add, c, ldc);
-    else if (kernel)
-        multiply(kernel, &(struct product){.s = {.m = m,
-                                                 .k = k,
-                                                 .alpha = alpha,
-                                                 .a = a,
-                                                 .rs = 1,
-                                                 .cs = lda,
-                                                 .c = c,
-                                                 .ldc = ldc,
-                                                 .add = add},
-                                           .n = n,
-                                           .b = b,
-                                           .ldb = ldb});
-    else if (m && n)
+    if (kernel && n <= THIN && n < m) {
+        multiply_thin(kernel, m, n, k, alpha, a, lda, b, ldb, beta != 0.0f, c, ldc);
+    } else if (kernel) {
+        const struct product p = by_columns(product_of(m, n, k, alpha, a, b, ldb, beta, c, ldc),
+                                            lda);
+        multiply(kernel, &p);
+    } else if (m && n) {
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
                     (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    }
 }

@@ -40,7 +40,7 @@ struct fl_gemm_strip {
 
 struct fl_gemm_kernel {
     const char *name;
-    size_t lanes, columns, rows; /* floats a vector; columns of a strip; rows of a tile */
+    size_t lanes, columns; /* floats a vector; columns of a strip */
     void (*strip)(const struct fl_gemm_strip *s);
     /* B (k, n), row-major with ldb -> out (k rows, each padded with zeros; stride ldo) */
     void (*pack)(const float *b, size_t ldb, size_t k, size_t n, float *out, size_t ldo);
@@ -68,9 +68,6 @@ const struct fl_gemm_bf16 *fl_gemm_bf16(void);
 
 /* The kernel of this process; NULL: OpenBLAS does everything. */
 const struct fl_gemm_kernel *fl_gemm_kernel(void);
-/* "avx512", "avx2" or "openblas" */
-const char *fl_gemm_name(void);
-
 /* n rounded up to whole vectors of the kernel. */
 static inline size_t fl_gemm_padded(const struct fl_gemm_kernel *kernel, size_t n)
 {

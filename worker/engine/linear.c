@@ -2,7 +2,6 @@
  * result, so that every element is summed by one thread in one order. */
 #include "worker/engine/linear.h"
 
-#include <omp.h>
 #include <string.h>
 
 #include "worker/engine/kernels.h"
@@ -101,15 +100,14 @@ static void add_gradients(const struct fl_pass *pass, const struct fl_linear *li
                           const float *g, const float *branch, const float *u, const float *v)
 {
     const size_t in = linear->in, out = linear->out, rank = linear->rank;
-    const uint32_t me = (uint32_t)omp_get_thread_num(), team = (uint32_t)omp_get_num_threads();
     size_t low, high;
     if (linear->db) {
-        fl_share(out, me, team, ROW_GRAIN, &low, &high);
+        fl_my_share(out, ROW_GRAIN, &low, &high);
         fl_gemm_tn(high - low, rank, pass->tokens, linear->scale, g + low, out, u, rank, 1.0f,
                    linear->db + low * rank, rank);
     }
     if (linear->da) {
-        fl_share(in, me, team, ROW_GRAIN, &low, &high);
+        fl_my_share(in, ROW_GRAIN, &low, &high);
         fl_gemm_tn(rank, high - low, pass->tokens, linear->scale, v, rank, branch + low, in, 1.0f,
                    linear->da + low, in);
     }

@@ -1,12 +1,9 @@
 /* panel.c - see panel.h. */
 #include "worker/engine/panel.h"
 
-#include <omp.h>
-
 #include "worker/engine/work.h"
 
 enum {
-    ROW_GRAIN = 8,
     PIECE = 256,                                  /* values widened at once: whole blocks */
     WIDE_PIECE = PIECE * FL_GEMM_COLUMNS_MAX / 16 /* the same, and whole strips */
 };
@@ -27,12 +24,6 @@ struct fl_panel fl_panel_for(const struct fl_weight *weight, bool bf16, float *u
     if (panel.bf16)
         panel.tiles = panel.bf16->tiles;
     return panel;
-}
-
-static void my_share(size_t total, size_t grain, size_t *low, size_t *high)
-{
-    fl_share(total, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(), grain, low,
-             high);
 }
 
 /* Columns [first, first + count) of row `row` of W as float32: in the file, or widened into room.
@@ -87,7 +78,7 @@ void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weigh
 {
     const size_t columns = panel->tiles->columns, units = fl_panel_units(panel, weight->columns);
     size_t low, high;
-    my_share(count, columns, &low, &high);
+    fl_my_share(count, columns, &low, &high);
     if (first) {
 #pragma omp barrier
     }
@@ -122,7 +113,7 @@ void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *wei
     FL_GEMM_ROOM room[2 * WIDE_PIECE];
     const size_t in = weight->columns, step = panel->bf16 ? 2 : 1;
     size_t low, high;
-    my_share(count, ROW_GRAIN, &low, &high);
+    fl_my_share(count, FL_ROW_GRAIN, &low, &high);
     if (first) {
 #pragma omp barrier
     }

@@ -7,9 +7,9 @@
 #include "worker/engine/panel.h"
 
 /* Below so many tokens a thread, threads share the rows of W instead of the tokens. */
-enum { NARROW_TOKENS = 8, ROW_GRAIN = 8, TOKEN_GRAIN = 8, RANK_ONCE = 64 };
+enum { NARROW_TOKENS = 8, TOKEN_GRAIN = 8, RANK_ONCE = 64 };
 
-static void my_share(size_t total, size_t grain, size_t *low, size_t *high)
+void fl_my_share(size_t total, size_t grain, size_t *low, size_t *high)
 {
     fl_share(total, (uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads(), grain, low,
              high);
@@ -17,7 +17,7 @@ static void my_share(size_t total, size_t grain, size_t *low, size_t *high)
 
 void fl_my_tokens(size_t tokens, size_t *low, size_t *high)
 {
-    my_share(tokens, TOKEN_GRAIN, low, high);
+    fl_my_share(tokens, TOKEN_GRAIN, low, high);
 }
 
 int fl_work_is_narrow(const struct fl_work *work, size_t tokens)
@@ -125,7 +125,7 @@ static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel 
 {
     const size_t in = p->weight->columns, rows = p->weight->rows, columns = kernel->columns;
     const struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
-    const size_t step = packed_rows(work, rows, fl_gemm_padded(kernel, in), ROW_GRAIN);
+    const size_t step = packed_rows(work, rows, fl_gemm_padded(kernel, in), FL_ROW_GRAIN);
     size_t low, high, rs;
     fl_my_tokens(p->tokens, &low, &high);
     for (size_t first = 0; first < rows; first += step) {
@@ -152,8 +152,9 @@ static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel 
 /* Rows of W that fit the panel at once; all of them if W needs no widening. */
 static size_t panel_rows(const struct fl_work *work, const struct fl_weight *weight)
 {
-    return fl_panel_in_place(weight) ? weight->rows
-                                     : packed_rows(work, weight->rows, weight->columns, ROW_GRAIN);
+    return fl_panel_in_place(weight)
+               ? weight->rows
+               : packed_rows(work, weight->rows, weight->columns, FL_ROW_GRAIN);
 }
 
 /* Called by every thread: rows [first, first + count) of W, widened by all, each its share. */
@@ -164,7 +165,7 @@ static const float *team_panel(const struct fl_work *work, const struct fl_weigh
     if (direct)
         return direct + first * weight->columns;
     size_t low, high;
-    my_share(count, ROW_GRAIN, &low, &high);
+    fl_my_share(count, FL_ROW_GRAIN, &low, &high);
     if (first) {
 #pragma omp barrier
     }

@@ -16,7 +16,7 @@
 #include "worker/engine/gemm.h"
 #include "worker/engine/model.h"
 
-enum { FL_PANEL_ROWS = 64 };
+enum { FL_PANEL_ROWS = 64, FL_ROW_GRAIN = 8 /* rows of W are shared out by so many */ };
 
 struct fl_work {
     uint32_t threads;
@@ -76,7 +76,9 @@ void fl_weight_multiply_back(const struct fl_work *work, const struct fl_product
  */
 void fl_team_multiply(const struct fl_work *work, const struct fl_product *product);
 void fl_team_multiply_back(const struct fl_work *work, const struct fl_product *product);
-/* The calling thread's share [*low, *high) of the tokens in a parallel region. */
+/* The calling thread's share [*low, *high) of [0, total) in a parallel region, and of the tokens.
+ */
+void fl_my_share(size_t total, size_t grain, size_t *low, size_t *high);
 void fl_my_tokens(size_t tokens, size_t *low, size_t *high);
 /* So few tokens that threads share the rows of W instead: fl_team_multiply() is not for them. */
 int fl_work_is_narrow(const struct fl_work *work, size_t tokens);
