@@ -427,16 +427,36 @@ static void send_noise(struct attack *self)
     push(self, bytes, length);
 }
 
-/* A valid message with one bit turned or its end cut off. */
+/* A message that decodes, whatever its numbers say. Members are set one by one: noise laid over a
+ * bool or a pointer would end this program instead of trying the other one. */
+static struct fl_wire random_message(struct attack *self)
+{
+    static const enum fl_wire_kind kinds[] = {FL_WIRE_HELLO, FL_WIRE_NEED, FL_WIRE_UPLOAD,
+                                              FL_WIRE_MISSING, FL_WIRE_HEARTBEAT};
+    struct fl_wire m = about(self, kinds[random64(self) % (sizeof(kinds) / sizeof(kinds[0]))]);
+    if (m.kind == FL_WIRE_HELLO) {
+        fill_noise(self, m.as.hello.instance, sizeof(m.as.hello.instance));
+        fill_noise(self, m.as.hello.last_version, FL_HASH_BYTES);
+        m.as.hello.has_last_version = random64(self) % 2;
+        m.as.hello.last_job = random64(self);
+        m.as.hello.last_round = (uint32_t)random64(self);
+    } else if (m.kind == FL_WIRE_NEED) {
+        fill_noise(self, m.as.need.root, FL_HASH_BYTES);
+        m.as.need.pages = random64(self) % 2;
+        m.as.need.first = (uint32_t)random64(self);
+        m.as.need.count = (uint32_t)random64(self);
+    } else if (m.kind == FL_WIRE_UPLOAD) {
+        fill_noise(self, m.as.upload.update.root, FL_HASH_BYTES);
+        m.as.upload.update.size = random64(self);
+    } else if (m.kind == FL_WIRE_MISSING)
+        fill_noise(self, m.as.missing.root, FL_HASH_BYTES);
+    return m;
+}
+
+/* Such a message with one bit turned or its end cut off. */
 static void send_mutated(struct attack *self)
 {
-    struct fl_wire m = about(self, (enum fl_wire_kind)(random64(self) % FL_WIRE_KIND_COUNT));
-    fill_noise(self, (uint8_t *)&m.as, sizeof(m.as.hello));
-    if (m.kind == FL_WIRE_HELLO || m.kind == FL_WIRE_NEED || m.kind == FL_WIRE_UPLOAD ||
-        m.kind == FL_WIRE_MISSING)
-        memset(m.as.hello.software, 0, sizeof(m.as.hello.software));
-    else
-        m = about(self, FL_WIRE_HEARTBEAT);
+    struct fl_wire m = random_message(self);
     if (!encode(self, &m) || self->frame.length < 8)
         return;
     size_t length = self->frame.length;

@@ -128,6 +128,7 @@ try() {
         versions "$job" | grep -q '^[12] 4' && fail "$1: its update was counted"
     fi
     stop attack TERM
+    ! grep -E "Sanitizer|runtime error" "$ROOM/attack.err" >&2 || fail "$1: the attacking program itself broke"
     control roster revoke "$OFFENDER" >/dev/null 2>&1
     rss=$(rss_kib)
     [ "$rss" -lt "$LIMIT_KIB" ] || fail "$1: the coordinator has grown to $rss KiB"
