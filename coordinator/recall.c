@@ -37,7 +37,7 @@ static void reset(struct fl_recall *self)
 void fl_recall_free(struct fl_recall *self)
 {
     reset(self);
-    fl_recall_clear(&self->dismissed, sizeof(uint32_t));
+    fl_recall_dismissed_free(&self->dismissed);
 }
 
 const char *fl_recall_name_of(const struct fl_server *self, uint32_t site)
@@ -88,16 +88,6 @@ static void hear_witness(struct fl_server *self, struct fl_seat *seat)
         witness->attempt = hello->last_attempt;
     }
     ask(self, seat, witness);
-}
-
-static bool is_dismissed(const struct fl_recall *self, uint32_t site)
-{
-    const uint32_t *sites = self->dismissed.items;
-    for (uint32_t i = 0; i < self->dismissed.count; i++) {
-        if (sites[i] == site)
-            return true;
-    }
-    return false;
 }
 
 /* Is what that site saw of the job beyond the database? */
@@ -182,7 +172,8 @@ static bool hear_news(struct fl_server *self, struct fl_seat *seat)
         return fl_recall_store_failed(&error);
     if (ahead && job != self->job.id)
         return true; /* looked at when that job is taken up */
-    if (is_dismissed(recall, seat->site) || is_proven(recall, self->job.id, self->round->round)) {
+    if (fl_recall_is_dismissed(&recall->dismissed, self->job.id, seat->site) ||
+        is_proven(recall, self->job.id, self->round->round)) {
         fl_log(FL_LOG_WARN, "site_ahead", "a site says that it saw more than there is; passed over",
                FL_STR("worker", seat->name), FL_U64("job", seat->hello.last_job),
                FL_U64("round", seat->hello.last_round),
@@ -210,7 +201,7 @@ static const struct fl_seat *find_ahead(struct fl_server *self, const struct fl_
 {
     for (uint32_t i = 0; i < self->seat_count; i++) {
         const struct fl_seat *seat = self->seats[i];
-        if (seat->live && !is_dismissed(&self->recall, seat->site) &&
+        if (seat->live && !fl_recall_is_dismissed(&self->recall.dismissed, own->job, seat->site) &&
             is_ahead(self, own, &seat->hello))
             return seat;
     }
@@ -235,8 +226,6 @@ bool fl_recall_holds(struct fl_server *self)
         return !fl_recall_store_failed(&error); /* looked at again in a moment */
     if (status != FL_OK)
         return false; /* taking it up says what is wrong with it */
-    if (recall->taken_job != job)
-        fl_recall_clear(&recall->dismissed, sizeof(uint32_t));
     if (own.restored) {
         begin(self, &own, 0,
               "this database is a restored backup: the sites are asked what they saw");
@@ -421,10 +410,10 @@ static void find_level(struct fl_server *self)
     for (uint32_t i = 0; i < recall->witnesses.count; i++) {
         const struct fl_witness *w = &fl_recall_witnesses(recall)[i];
         if (has_claim(recall, w->site) || fl_recall_is_ahead(&before, w->round, w->attempt, false))
-            (void)!fl_list_append(&recall->dismissed, &w->site);
+            fl_recall_dismiss(&recall->dismissed, own->job, w->site);
     }
     if (recall->cause) /* nothing that it says puts the job aside again */
-        (void)!fl_list_append(&recall->dismissed, &recall->cause);
+        fl_recall_dismiss(&recall->dismissed, own->job, recall->cause);
     /* an attempt that is under way ends before the floor counts, unless it is no more than asked */
     bool renumber = own->floor >= own->attempt && job.phase <= FL_ROUND_SELECT;
     if (renumber)

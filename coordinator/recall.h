@@ -97,6 +97,17 @@ uint32_t fl_recall_floor(const struct fl_standing *own, const struct fl_witness 
 /* May the attempt `attempt` begin? Else the first one of the next hundred that may. */
 uint32_t fl_recall_next_attempt(uint32_t attempt, uint32_t floor);
 
+/* Sites that were found to be alone with their word on one job: it puts that job aside no more,
+   from the finding on and not only once the job was taken up. */
+struct fl_dismissed { /* zeroed at first */
+    int64_t job;
+    struct fl_list sites; /* of uint32_t */
+};
+/* Without memory the site is not entered, and asks for one more wait. */
+void fl_recall_dismiss(struct fl_dismissed *self, int64_t job, uint32_t site);
+bool fl_recall_is_dismissed(const struct fl_dismissed *self, int64_t job, uint32_t site);
+void fl_recall_dismissed_free(struct fl_dismissed *self);
+
 /* ------------------------------------------------------------------ its records (recall_store.c)
  */
 
@@ -173,7 +184,7 @@ struct fl_recall { /* zeroed at first */
     /* which job runs since when: a round that this process commits proves it healthy */
     int64_t taken_job;
     uint32_t taken_round;
-    struct fl_list dismissed; /* of uint32_t: sites that were found to be alone with their word */
+    struct fl_dismissed dismissed;
 };
 
 /* HELLO of that seat (seat->hello). true: send it nothing of the job now. */

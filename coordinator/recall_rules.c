@@ -1,6 +1,7 @@
 /* recall_rules.c - the pure part of recall.h: who is ahead, what is confirmed, what follows. */
 #include <string.h>
 
+#include "base/alloc.h"
 #include "coordinator/recall.h"
 #include "job/attempt.h"
 
@@ -103,4 +104,31 @@ uint32_t fl_recall_floor(const struct fl_standing *own, const struct fl_witness 
 uint32_t fl_recall_next_attempt(uint32_t attempt, uint32_t floor)
 {
     return attempt > floor ? attempt : fl_attempt_next_life(floor);
+}
+
+void fl_recall_dismissed_free(struct fl_dismissed *self)
+{
+    fl_free(self->sites.items);
+    *self = (struct fl_dismissed){.job = 0};
+}
+
+bool fl_recall_is_dismissed(const struct fl_dismissed *self, int64_t job, uint32_t site)
+{
+    const uint32_t *sites = self->sites.items;
+    for (uint32_t i = 0; self->job == job && i < self->sites.count; i++) {
+        if (sites[i] == site)
+            return true;
+    }
+    return false;
+}
+
+void fl_recall_dismiss(struct fl_dismissed *self, int64_t job, uint32_t site)
+{
+    if (fl_recall_is_dismissed(self, job, site))
+        return;
+    if (self->job != job)
+        fl_recall_dismissed_free(self);
+    self->job = job;
+    self->sites.item_bytes = sizeof site;
+    (void)!fl_list_append(&self->sites, &site);
 }

@@ -183,6 +183,27 @@ START_TEST(a_floor_never_sinks_and_level_sites_raise_none)
 }
 END_TEST
 
+/* A job is looked at several times before it is taken up: a site that keeps a version which nobody
+   else has any more put it aside each time anew, for ever. */
+START_TEST(a_site_found_alone_with_its_word_stays_so_for_that_job)
+{
+    struct fl_dismissed dismissed = {.job = 0};
+    ck_assert(!fl_recall_is_dismissed(&dismissed, 0, 0));
+    fl_recall_dismiss(&dismissed, 7, 3);
+    fl_recall_dismiss(&dismissed, 7, 4);
+    fl_recall_dismiss(&dismissed, 7, 3);
+    ck_assert_uint_eq(dismissed.sites.count, 2);
+    ck_assert(fl_recall_is_dismissed(&dismissed, 7, 3));
+    ck_assert(fl_recall_is_dismissed(&dismissed, 7, 4));
+    ck_assert(!fl_recall_is_dismissed(&dismissed, 7, 5));
+    ck_assert(!fl_recall_is_dismissed(&dismissed, 8, 3)); /* of another job it may know more */
+    fl_recall_dismiss(&dismissed, 8, 5);
+    ck_assert(!fl_recall_is_dismissed(&dismissed, 7, 3));
+    ck_assert(fl_recall_is_dismissed(&dismissed, 8, 5));
+    fl_recall_dismissed_free(&dismissed);
+}
+END_TEST
+
 START_TEST(lives_of_a_coordinator_are_ordered_by_their_hundreds)
 {
     ck_assert(fl_attempt_before(3, 1, 3, 2) && !fl_attempt_before(3, 2, 3, 2));
@@ -289,6 +310,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_next_attempt_lies_above_all_that_two_sites_saw);
     tcase_add_test(tc, one_site_alone_raises_the_numbers_by_a_bounded_amount_in_all);
     tcase_add_test(tc, a_floor_never_sinks_and_level_sites_raise_none);
+    tcase_add_test(tc, a_site_found_alone_with_its_word_stays_so_for_that_job);
     tcase_add_test(tc, lives_of_a_coordinator_are_ordered_by_their_hundreds);
     tcase_add_test(tc, a_standing_is_kept_and_found_again);
     tcase_add_test(tc, an_unknown_job_of_a_site_raises_the_ids_to_come_but_not_for_ever);
