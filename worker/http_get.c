@@ -1,7 +1,14 @@
-/* http_get.c - see http_get.h. */
+/*
+ * http_get.c - see http_get.h.
+ *
+ * libcurl is opened when something is to be fetched and not when the program starts: it brings
+ * thirty libraries with it, which is half of the time that a start takes, and a site that lets no
+ * program out into the internet need not have it at all.
+ */
 #include "worker/http_get.h"
 
 #include <curl/curl.h>
+#include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +19,21 @@
 
 enum { URL_BYTES = 2048, CONNECT_SECONDS = 30, STALL_SECONDS = 60, REDIRECTS_MAX = 5 };
 
+/* What is used of libcurl. */
+struct library {
+    void *handle;
+    CURLcode (*global_init)(long flags);
+    void (*global_cleanup)(void);
+    CURL *(*init)(void);
+    CURLcode (*set)(CURL *curl, CURLoption option, ...);
+    CURLcode (*get)(CURL *curl, CURLINFO info, ...);
+    CURLcode (*perform)(CURL *curl);
+    void (*cleanup)(CURL *curl);
+    const char *(*text)(CURLcode code);
+};
+
 struct fl_http {
+    struct library lib;
     CURL *curl;
     const char *endpoint, *token;
     const atomic_int *stop;
@@ -44,6 +65,36 @@ static bool is_local(const char *endpoint)
     return false;
 }
 
+/* The library's names carry their version: another soname has another interface. */
+static enum fl_status load(struct library *lib, struct fl_error *error)
+{
+    const struct {
+        const char *name;
+        void *function; /* where its pointer goes */
+    } names[] = {
+        {"curl_global_init", &lib->global_init}, {"curl_global_cleanup", &lib->global_cleanup},
+        {"curl_easy_init", &lib->init},          {"curl_easy_setopt", &lib->set},
+        {"curl_easy_getinfo", &lib->get},        {"curl_easy_perform", &lib->perform},
+        {"curl_easy_cleanup", &lib->cleanup},    {"curl_easy_strerror", &lib->text}};
+    lib->handle = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+    if (!lib->handle) {
+        return fl_fail(error, FL_ENOTFOUND,
+                       "downloads need libcurl (%s): install libcurl4, or copy the model's folder "
+                       "here by other means",
+                       dlerror());
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        void *symbol = dlsym(lib->handle, names[i].name);
+        if (!symbol) {
+            (void)dlclose(lib->handle);
+            return fl_fail(error, FL_ENOTFOUND, "this libcurl has no %s: install libcurl4",
+                           names[i].name);
+        }
+        memcpy(names[i].function, &symbol, sizeof symbol);
+    }
+    return FL_OK;
+}
+
 enum fl_status fl_http_open(const char *endpoint, const char *token, const atomic_int *stop,
                             struct fl_http **out, struct fl_error *error)
 {
@@ -59,25 +110,31 @@ enum fl_status fl_http_open(const char *endpoint, const char *token, const atomi
         return fl_fail_memory(error);
     }
     *self = (struct fl_http){.endpoint = endpoint, .token = token, .stop = stop};
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(self->curl = curl_easy_init())) {
+    enum fl_status status = load(&self->lib, error);
+    if (status != FL_OK) {
+        fl_free(self);
+        return status;
+    }
+    const struct library *lib = &self->lib;
+    if (lib->global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(self->curl = lib->init())) {
         fl_free(self);
         return fl_fail(error, FL_ENOMEM, "libcurl can't be started");
     }
     CURL *c = self->curl;
     const char *protocols = local ? "http" : "https";
-    (void)curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, protocols);
-    (void)curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
-    (void)curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);
-    (void)curl_easy_setopt(c, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
-    (void)curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    (void)curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    (void)curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
-    (void)curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(c, CURLOPT_USERAGENT, "fedlora/" FL_VERSION);
-    (void)curl_easy_setopt(c, CURLOPT_ERRORBUFFER, self->reason);
+    (void)lib->set(c, CURLOPT_PROTOCOLS_STR, protocols);
+    (void)lib->set(c, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
+    (void)lib->set(c, CURLOPT_FOLLOWLOCATION, 1L);
+    (void)lib->set(c, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
+    (void)lib->set(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+    (void)lib->set(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    (void)lib->set(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
+    (void)lib->set(c, CURLOPT_NOSIGNAL, 1L);
+    (void)lib->set(c, CURLOPT_USERAGENT, "fedlora/" FL_VERSION);
+    (void)lib->set(c, CURLOPT_ERRORBUFFER, self->reason);
     if (token && token[0]) { /* curl keeps it from other hosts that a redirect leads to */
-        (void)curl_easy_setopt(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
-        (void)curl_easy_setopt(c, CURLOPT_XOAUTH2_BEARER, token);
+        (void)lib->set(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+        (void)lib->set(c, CURLOPT_XOAUTH2_BEARER, token);
     }
     *out = self;
     return FL_OK;
@@ -88,8 +145,8 @@ void fl_http_close(struct fl_http **self)
     if (!*self) {
         return;
     }
-    curl_easy_cleanup((*self)->curl);
-    curl_global_cleanup();
+    (*self)->lib.cleanup((*self)->curl);
+    (*self)->lib.global_cleanup(); /* it stays loaded: what it started may not be unloaded */
     fl_free(*self);
     *self = NULL;
 }
@@ -97,7 +154,7 @@ void fl_http_close(struct fl_http **self)
 static long code_of(const struct sink *sink)
 {
     long code = 0;
-    (void)curl_easy_getinfo(sink->http->curl, CURLINFO_RESPONSE_CODE, &code);
+    (void)sink->http->lib.get(sink->http->curl, CURLINFO_RESPONSE_CODE, &code);
     return code;
 }
 
@@ -162,7 +219,7 @@ static enum fl_status explain_code(long code, const char *url, struct fl_error *
 static enum fl_status explain(struct sink *sink, CURLcode result, const char *url,
                               struct fl_error *error)
 {
-    const char *reason = sink->http->reason[0] ? sink->http->reason : curl_easy_strerror(result);
+    const char *reason = sink->http->reason[0] ? sink->http->reason : sink->http->lib.text(result);
     switch (sink->status) {
     case FL_OK:
         break;
@@ -194,16 +251,16 @@ static enum fl_status perform(struct fl_http *self, const char *path, uint64_t o
     }
     self->reason[0] = '\0';
     sink->http = self;
-    (void)curl_easy_setopt(c, CURLOPT_URL, url);
+    (void)self->lib.set(c, CURLOPT_URL, url);
     /* not RESUME_FROM: that refuses servers that send the whole file instead */
     (void)snprintf(range, sizeof range, "%llu-", (unsigned long long)offset);
-    (void)curl_easy_setopt(c, CURLOPT_RANGE, offset ? range : NULL);
-    (void)curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, receive);
-    (void)curl_easy_setopt(c, CURLOPT_WRITEDATA, sink);
-    (void)curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-    (void)curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, watch);
-    (void)curl_easy_setopt(c, CURLOPT_XFERINFODATA, sink);
-    const CURLcode result = curl_easy_perform(c);
+    (void)self->lib.set(c, CURLOPT_RANGE, offset ? range : NULL);
+    (void)self->lib.set(c, CURLOPT_WRITEFUNCTION, receive);
+    (void)self->lib.set(c, CURLOPT_WRITEDATA, sink);
+    (void)self->lib.set(c, CURLOPT_NOPROGRESS, 0L);
+    (void)self->lib.set(c, CURLOPT_XFERINFOFUNCTION, watch);
+    (void)self->lib.set(c, CURLOPT_XFERINFODATA, sink);
+    const CURLcode result = self->lib.perform(c);
     const long code = code_of(sink);
     if (code >= 400) {
         return explain_code(code, url, error);
