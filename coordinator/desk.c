@@ -213,7 +213,7 @@ enum fl_status fl_desk_audit(struct fl_desk *self, const char *event, const stru
                                             error);
     if (status != FL_OK)
         fl_log(FL_LOG_ERROR, "audit_failed", "the audit log cannot be written",
-               FL_STR("event", event), FL_STR("reason", error->text));
+               FL_STR("entry", event), FL_STR("reason", error->text));
     return status;
 }
 

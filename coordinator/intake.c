@@ -199,6 +199,7 @@ static void take_failed(struct fl_server *self, struct fl_seat *seat, const stru
                                          .site = seat->site,
                                          .reason = named,
                                          .permanent = failed->permanent,
+                                         .differs = failed->code == FL_REFUSAL_DIFFERENCING,
                                          .wait_ms = bounded_wait(failed->retry_after_ms)};
     fl_conduct(self, &input);
 }

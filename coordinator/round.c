@@ -236,6 +236,16 @@ static bool begins_anew(const struct fl_round *self, int64_t now_ms)
            self->retraining < FL_RETRAININGS_MAX;
 }
 
+/* The sites helped once with a sum of this work that the database does not know, being a copy made
+   before it: they will help with none over other sites. */
+static bool sum_is_refused(const struct fl_round *self, int64_t now_ms)
+{
+    bool refused = false;
+    for (uint32_t i = 0; i < self->count; i++)
+        refused = refused || (self->members[i].cohort && self->members[i].differs);
+    return refused && unmask_hopeless(self, now_ms) && begins_anew(self, now_ms);
+}
+
 static bool train_ends_it(const struct fl_round *self, int64_t now_ms)
 {
     return last_break(self) && train_hopeless(self, now_ms);
@@ -371,6 +381,7 @@ static const struct row table[] = {
     REVOKES(UNMASK, OPENED),
     {FL_ROUND_UNMASK, OPENED, answered, FL_ROUND_AGGREGATE, MOVE_ON, KEEP | FL_EFFECT_AGGREGATE,
      NULL},
+    {FL_ROUND_UNMASK, OPENED, sum_is_refused, FL_ROUND_SELECT, MOVE_ANEW, SELECT_AGAIN, NULL},
     BREAKS(UNMASK, OPENED, unmask_hopeless, unmask_ends_it),
     {FL_ROUND_UNMASK, E(UNMASK_FAILED), last_break_guard, FL_ROUND_PAUSED, MOVE_ON, BROKEN, NULL},
     {FL_ROUND_UNMASK, E(UNMASK_FAILED), NULL, FL_ROUND_SELECT, MOVE_BREAK, SELECT_AGAIN, NULL},
@@ -504,6 +515,7 @@ static void note_site(struct fl_round *self, struct fl_member *m,
         break;
     case FL_EVENT_SITE_FAILED:
         m->failed = m->cohort;
+        m->differs = m->cohort && input->differs;
         lose_mark(self, m);
         if (input->permanent)
             m->answer = FL_ANSWER_REFUSED;
@@ -611,7 +623,7 @@ static void forget_attempt(struct fl_round *self)
 {
     for (uint32_t i = 0; i < self->count; i++) {
         struct fl_member *m = &self->members[i];
-        m->cohort = m->trained = m->uploaded = m->failed = false;
+        m->cohort = m->trained = m->uploaded = m->failed = m->differs = false;
         m->advertised = m->shared = m->signed_ = m->answered = false;
         if (m->answer == FL_ANSWER_FIT)
             m->answer = FL_ANSWER_NONE;

@@ -122,8 +122,9 @@ struct fl_member {
     int64_t retry_at_ms;                        /* FL_ANSWER_DEFERRED: when to ask again */
     bool cohort, trained, uploaded, failed;     /* of this attempt */
     bool advertised, shared, signed_, answered; /* secure aggregation */
-    bool pledged;                               /* of this round, over its attempts */
-    bool left_out;        /* it spoiled an attempt of this round, or did not do its part */
+    bool differs;  /* of this attempt: it refuses the sum, having helped with one too like it */
+    bool pledged;  /* of this round, over its attempts */
+    bool left_out; /* it spoiled an attempt of this round, or did not do its part */
     uint32_t failed_sums; /* of this job that it was in, and nobody was blamed for */
     uint32_t apart; /* SELECT: 0, or it is asked only if too few others are there, the less soon the
                        higher */
@@ -161,6 +162,7 @@ struct fl_round_input {
     uint32_t site;   /* where the event has one */
     int64_t wait_ms; /* FL_EVENT_DEFERRED; FL_EVENT_SITE_FAILED: 0 = it may be asked at once */
     bool permanent;  /* FL_EVENT_SITE_FAILED: it will never do this job */
+    bool differs;    /* FL_EVENT_SITE_FAILED: FL_REFUSAL_DIFFERENCING */
     const uint32_t *leave_out; /* sites that the rest of this round should do without; borrowed */
     uint32_t leave_out_count;
     const char *reason; /* may be NULL */

@@ -556,8 +556,8 @@ bool fl_wire_is_sessionless(enum fl_wire_kind kind)
 const char *fl_refusal_name(enum fl_refusal code)
 {
     static const char *const names[FL_REFUSAL_COUNT] = {
-        "none", "policy", "model",  "rank", "privacy",  "hours",
-        "busy", "disk",   "memory", "data", "training", "internal"};
+        "none", "policy", "model", "rank",     "privacy",  "hours",       "busy",
+        "disk", "memory", "data",  "training", "internal", "differencing"};
     return code < FL_REFUSAL_COUNT ? names[code] : "unknown";
 }
 

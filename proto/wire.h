@@ -99,6 +99,7 @@ enum fl_refusal { /* why a site refuses a job or fails in it */
                   FL_REFUSAL_DATA,     /* its data cannot be read, or no row is left */
                   FL_REFUSAL_TRAINING, /* training failed: NaN, values beyond the range */
                   FL_REFUSAL_INTERNAL,
+                  FL_REFUSAL_DIFFERENCING, /* the same work was summed before over other sites */
                   FL_REFUSAL_COUNT
 };
 

@@ -20,7 +20,7 @@ enum fl_status fl_client_audit(struct fl_client *self, const char *event,
     enum fl_status status = fl_audit_append(self->audit, fl_clock_wall(self->c.clock), event,
                                             fields, &error);
     if (status != FL_OK)
-        fl_log(FL_LOG_ERROR, "audit_failed", error.text, FL_STR("event", event));
+        fl_log(FL_LOG_ERROR, "audit_failed", error.text, FL_STR("entry", event));
     return status;
 }
 

@@ -488,6 +488,10 @@ static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work 
     if (status == FL_EIO) /* it must be read anew to be trusted again */
         fl_ledger_close(&self->ledger);
     result->survivors = count;
+    if (status == FL_EREFUSED) { /* the coordinator may have the round trained anew */
+        result->code = FL_REFUSAL_DIFFERENCING;
+        return status;
+    }
     return as_privacy(result, status);
 }
 

@@ -49,8 +49,8 @@ static void cohort_does(enum fl_round_event event, uint32_t count)
             happen(event, site);
 }
 
-/* From SELECT on: whoever is asked takes part and does all that is asked. */
-static void to_sum(uint32_t count)
+/* From SELECT on: whoever is asked takes part, and does the first so many of the things asked. */
+static void up_to(uint32_t count, size_t steps)
 {
     if (round_->state == FL_ROUND_IDLE)
         happen(FL_EVENT_START, 0);
@@ -66,8 +66,13 @@ static void to_sum(uint32_t count)
     static const enum fl_round_event events[] = {FL_EVENT_TRAINED, FL_EVENT_ADVERTISED,
                                                  FL_EVENT_SHARED,  FL_EVENT_UPLOADED,
                                                  FL_EVENT_SIGNED,  FL_EVENT_ANSWERED};
-    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
+    for (size_t i = 0; i < steps && i < sizeof events / sizeof events[0]; i++)
         cohort_does(events[i], count);
+}
+
+static void to_sum(uint32_t count)
+{
+    up_to(count, SIZE_MAX);
     ck_assert_int_eq(round_->state, FL_ROUND_AGGREGATE);
 }
 
@@ -254,6 +259,43 @@ START_TEST(suspicion_outlives_a_new_session_a_new_enrolment_and_a_restart)
 }
 END_TEST
 
+static void refuse_sum(uint32_t site, bool differs)
+{
+    const struct fl_round_input input = {
+        .event = FL_EVENT_SITE_FAILED, .site = site, .wait_ms = 30000, .differs = differs};
+    (void)fl_round_step(round_, &input, now);
+}
+
+/* What a coordinator meets that was restored from a copy made before a sum was opened. */
+START_TEST(work_that_sites_summed_before_over_others_is_made_anew)
+{
+    up_to(4, 5);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
+    refuse_sum(1, true);
+    ck_assert_int_eq(round_->state, FL_ROUND_UNMASK); /* three can open it */
+    refuse_sum(2, true);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(round_->retraining, 1);
+    ck_assert_uint_eq(round_->breaks, 0);
+    ck_assert_uint_eq(fl_round_pledged(round_), 0);
+    now += 30000;
+    to_sum(4);
+    for (uint32_t site = 1; site <= 4; site++)
+        ck_assert(!fl_round_find(round_, site)->differs);
+}
+END_TEST
+
+START_TEST(other_refusals_of_a_sum_break_the_attempt_only)
+{
+    up_to(4, 5);
+    refuse_sum(1, false);
+    refuse_sum(2, false);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(round_->retraining, 0);
+    ck_assert_uint_eq(round_->breaks, 1);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -264,6 +306,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, nothing_is_made_anew_where_the_same_would_come_of_it);
     tcase_add_test(tc, who_is_blamed_for_a_sum_is_left_out_and_nobody_is_suspect);
     tcase_add_test(tc, suspects_are_asked_when_too_few_others_are_there);
+    tcase_add_test(tc, work_that_sites_summed_before_over_others_is_made_anew);
+    tcase_add_test(tc, other_refusals_of_a_sum_break_the_attempt_only);
     tcase_add_test(tc, suspicion_outlives_a_new_session_a_new_enrolment_and_a_restart);
 }
 
