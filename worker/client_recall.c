@@ -158,6 +158,9 @@ void fl_client_recall(struct fl_client *self, const struct fl_wire *message)
     uint32_t numbers[FL_RECALLED_MAX], offered = 0;
     struct fl_wire_recalled found[FL_RECALLED_MAX] = {0};
     struct fl_error error;
+    /* a version is with the work thread: it asks again in a moment, and hears of it then */
+    if (self->keeping > 0 && self->handed_job == message->job)
+        return;
     if (!may_recall(self))
         return;
     forget_recalled(self);

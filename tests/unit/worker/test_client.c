@@ -405,6 +405,28 @@ START_TEST(a_coordinator_that_lost_a_version_can_have_it_back)
 }
 END_TEST
 
+/* "I keep nothing" would be a lie a moment later, and one who decides on it decides wrongly. */
+START_TEST(a_version_that_is_being_written_is_not_denied)
+{
+    struct bench bench;
+    bench_open(&bench, NULL);
+    atomic_store(&bench.site.stub.hold_fit, 1);
+    fake_greet(&bench.fake);
+    send(&bench, offer, 1);
+    send_version(&bench, 1);
+    fake_nothing(&bench.fake, FL_WIRE_FAILED);
+    struct fl_wire m = fake_message(&bench.fake, FL_WIRE_RECALL);
+    m.job = 9;
+    fake_send(&bench.fake, &m);
+    fake_nothing(&bench.fake, FL_WIRE_RECALLED);
+    atomic_store(&bench.site.stub.hold_fit, 0);
+    fake_await_file(&bench.fake, "adapters/9@1/adapter_model.safetensors");
+    (void)fake_await(&bench.fake, FL_WIRE_FIT);
+    ck_assert_uint_eq(recall(&bench, 9, 0)->as.recalled.version, 1);
+    bench_close(&bench);
+}
+END_TEST
+
 static void expect_seen(struct bench *self, uint32_t round, uint32_t attempt)
 {
     bench_restart(self);
@@ -740,6 +762,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, another_attempt_seals_the_kept_delta_anew);
     tcase_add_test(tc, a_version_that_comes_before_the_check_has_ended_is_kept_after_it);
     tcase_add_test(tc, a_coordinator_that_lost_a_version_can_have_it_back);
+    tcase_add_test(tc, a_version_that_is_being_written_is_not_denied);
     tcase_add_test(tc, what_was_seen_grows_until_a_coordinator_begins_a_new_hundred);
     tcase_add_test(tc, what_was_seen_of_another_coordinator_is_not_told);
     tcase_add_test(tc, what_the_policy_refuses_is_never_begun);
