@@ -254,6 +254,24 @@ const struct fl_wire *fake_await(struct fake *self, enum fl_wire_kind kind)
     return NULL;
 }
 
+const struct fl_wire *fake_ask(struct fake *self, const struct fl_wire *question,
+                               enum fl_wire_kind answer)
+{
+    double since = fl_clock_seconds();
+    while (!late(since)) {
+        double again = fl_clock_seconds() + 0.2;
+        fake_send(self, question);
+        while (fl_clock_seconds() < again) {
+            if (!take(self))
+                usleep(500);
+            else if (self->last.kind == answer)
+                return &self->last;
+        }
+    }
+    ck_abort_msg("no %s came", fl_wire_kind_name(answer));
+    return NULL;
+}
+
 void fake_nothing(struct fake *self, enum fl_wire_kind kind)
 {
     double until = fl_clock_seconds() + 0.06;

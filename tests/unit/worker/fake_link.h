@@ -73,6 +73,9 @@ void fake_pass(struct fake *self, int64_t ms);
 
 /* The next message of that kind; others are taken and counted (NEED is answered). */
 const struct fl_wire *fake_await(struct fake *self, enum fl_wire_kind kind);
+/* Ask until that answer comes, as a coordinator does that got none. */
+const struct fl_wire *fake_ask(struct fake *self, const struct fl_wire *question,
+                               enum fl_wire_kind answer);
 /* Nothing of that kind comes for a while. */
 void fake_nothing(struct fake *self, enum fl_wire_kind kind);
 void fake_await_resets(struct fake *self, unsigned count);
