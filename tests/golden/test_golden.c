@@ -7,6 +7,7 @@
  *   test_golden          the tiny models under tests/golden/
  *   test_golden --real   SmolLM2-135M, whose GGUF file $FEDLORA_MODEL names; exit 77 without it
  */
+#include "engine/forced.h"
 #include "runner.h"
 
 #include <math.h>
@@ -517,6 +518,8 @@ static void add_tests(TCase *tc)
 
 int main(int argc, char **argv)
 {
+    if (forced_kernel_is_missing())
+        return FL_TEST_SKIPPED;
     if (argc > 1 && strcmp(argv[1], "--real") == 0) {
         const char *model = getenv("FEDLORA_MODEL");
         if (!model || !fl_path_exists(model)) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "worker/engine/gemm_internal.h"
 
 enum {
     DEPTH = 256,          /* rows of B that are packed at once */
@@ -14,42 +15,65 @@ enum {
     THIN = 64             /* A^T B with so few columns is computed as (B^T A)^T */
 };
 
-extern const struct fl_gemm_kernel fl_gemm_avx512, fl_gemm_avx2;
-extern const struct fl_gemm_bf16 fl_gemm_avx512_bf16;
+static struct {
+    const struct fl_gemm_kernel *kernel;
+    const struct fl_gemm_bf16 *bf16;
+} chosen;
 
-static const struct fl_gemm_kernel *chosen;
-
-static void choose(void)
+#ifdef FL_GEMM_X86
+/* FL_GEMM asks for `name`, or for nothing. */
+static bool wants(const char *name)
 {
     const char *wanted = getenv("FL_GEMM");
-#ifdef FL_GEMM_X86
-    const struct fl_gemm_kernel *const known[] = {&fl_gemm_avx512, &fl_gemm_avx2};
+    return !wanted || !*wanted || strcmp(wanted, name) == 0;
+}
+
+/* With AMX float32 goes through AVX-512, which all processors with AMX have. */
+static void choose(void)
+{
     __builtin_cpu_init();
-    const bool has[] = {__builtin_cpu_supports("avx512f") != 0,
-                        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
-    for (size_t i = 0; i < sizeof known / sizeof *known && !chosen; i++)
-        if (has[i] && (!wanted || !*wanted || strcmp(wanted, known[i]->name) == 0))
-            chosen = known[i];
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq");
+    const bool pairs = wide && __builtin_cpu_supports("avx512bf16") &&
+                       __builtin_cpu_supports("avx512bw");
+    if (pairs && wants("amx") && fl_gemm_amx_allowed()) {
+        chosen.kernel = &fl_gemm_avx512;
+        chosen.bf16 = &fl_gemm_amx_bf16;
+    } else if (wide && wants("avx512")) {
+        chosen.kernel = &fl_gemm_avx512;
+        chosen.bf16 = pairs ? &fl_gemm_avx512_bf16 : NULL;
+    } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && wants("avx2")) {
+        chosen.kernel = &fl_gemm_avx2;
+    }
+}
 #else
-    (void)wanted;
+static void choose(void)
+{
+}
 #endif
+
+static void choose_once(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
 }
 
 const struct fl_gemm_kernel *fl_gemm_kernel(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, choose);
-    return chosen;
+    choose_once();
+    return chosen.kernel;
 }
 
 const struct fl_gemm_bf16 *fl_gemm_bf16(void)
 {
-#ifdef FL_GEMM_X86
-    if (fl_gemm_kernel() == &fl_gemm_avx512 && __builtin_cpu_supports("avx512bf16") &&
-        __builtin_cpu_supports("avx512bw"))
-        return &fl_gemm_avx512_bf16;
-#endif
-    return NULL;
+    choose_once();
+    return chosen.bf16;
+}
+
+const char *fl_gemm_name(bool bf16)
+{
+    const struct fl_gemm_kernel *kernel = bf16 ? fl_gemm_bf16()->tiles : fl_gemm_kernel();
+    return kernel ? kernel->name : "openblas";
 }
 
 static void prepare(void)

@@ -4,8 +4,8 @@
  * On x86-64 with AVX2 or AVX-512 the register tiles are our own (gemm_kernel.h): frozen weights are
  * widened from their stored type straight into the packed form, once for all threads, which a BLAS
  * would copy again in every thread and call. Elsewhere everything goes through OpenBLAS, whose own
- * choice of a kernel is right on processors that it knows. FL_GEMM=openblas|avx2|avx512 in the
- * environment forces one that the processor has.
+ * choice of a kernel is right on processors that it knows. FL_GEMM=openblas|avx2|avx512|amx in the
+ * environment forces one that the processor has (amx: AVX-512 for float32).
  *
  * Numbers: each element of a result is summed in one fixed order, so a kernel repeats its bytes.
  * Threads: pure functions; the choice is made once, by whichever call is first.
@@ -52,8 +52,9 @@ struct fl_gemm_kernel {
 };
 
 /*
- * The same tiles on pairs of bfloat16 along k, with sums in float32 (AVX512-BF16's VDPBF16PS: each
- * product is exact, subnormals count as zero). k, rs and ldb of a strip then count pairs.
+ * The same tiles on pairs of bfloat16 along k, with sums in float32 (VDPBF16PS of AVX512-BF16, or
+ * AMX's TDPBF16PS: each product is exact, subnormals count as zero). k, rs and ldb of a strip then
+ * count pairs; its alpha and cs are 1.
  */
 struct fl_gemm_bf16 {
     const struct fl_gemm_kernel *tiles;
@@ -63,11 +64,14 @@ struct fl_gemm_bf16 {
     void (*pair)(const float *even, const float *odd, size_t n, size_t width, float *out);
 };
 
-/* NULL: this processor has no AVX512-BF16, or FL_GEMM forces another kernel than avx512. */
+/* NULL: this processor has no AVX512-BF16, or FL_GEMM forces another kernel than avx512 or amx. */
 const struct fl_gemm_bf16 *fl_gemm_bf16(void);
 
 /* The kernel of this process; NULL: OpenBLAS does everything. */
 const struct fl_gemm_kernel *fl_gemm_kernel(void);
+/* What a log calls the kernel of float32 products, or of those in bfloat16, which there must be:
+ * "openblas", "avx2", "avx512", "avx512-bf16", "amx"; a constant. */
+const char *fl_gemm_name(bool bf16);
 /* n rounded up to whole vectors of the kernel. */
 static inline size_t fl_gemm_padded(const struct fl_gemm_kernel *kernel, size_t n)
 {

@@ -1,4 +1,4 @@
-/* gemm_bf16.c - gemm_kernel.h on pairs of bfloat16 (AVX512-BF16). */
+/* gemm_bf16.c - gemm_kernel.h on pairs of bfloat16 (AVX512-BF16), and what AMX shares of it. */
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -10,9 +10,7 @@
 #define FL_GEMM_STEP(sum, a, w)                                                                    \
     ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_ps(a), (__m512bh)(__m512)(w)))
 
-extern const struct fl_gemm_kernel fl_gemm_bf16_tiles;
-extern const struct fl_gemm_bf16 fl_gemm_avx512_bf16;
-
+#include "worker/engine/gemm_internal.h"
 #include "worker/engine/gemm_kernel.h"
 
 /* Lanes of the last vector of n values. */
@@ -47,3 +45,13 @@ static void pair(const float *even, const float *odd, size_t n, size_t width, fl
 
 const struct fl_gemm_bf16 fl_gemm_avx512_bf16 = {
     .tiles = &fl_gemm_bf16_tiles, .narrow = narrow, .pair = pair};
+
+const struct fl_gemm_kernel fl_gemm_amx_tiles = {.name = "amx",
+                                                 .lanes = LANES,
+                                                 .columns = STRIP,
+                                                 .strip = fl_gemm_amx_strip,
+                                                 .pack = pack,
+                                                 .pack_turned = pack_turned,
+                                                 .dots = dots};
+const struct fl_gemm_bf16 fl_gemm_amx_bf16 = {
+    .tiles = &fl_gemm_amx_tiles, .narrow = narrow, .pair = pair};

@@ -1,4 +1,5 @@
 /* Products with frozen weights: panels smaller than the weight, few tokens, interleaved rows. */
+#include "engine/forced.h"
 #include "engine/reference.h"
 #include "runner.h"
 
@@ -187,4 +188,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, shares_cover_everything_once);
 }
 
-FL_TEST_MAIN("work", add_tests)
+int main(int argc, char **argv)
+{
+    if (forced_kernel_is_missing())
+        return FL_TEST_SKIPPED;
+    return fl_runner_main("work", add_tests, argc, argv);
+}
