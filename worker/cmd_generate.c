@@ -2,7 +2,7 @@
  * cmd_generate.c - `fedlora-worker generate`: continue a prompt. The continuation alone goes to
  * stdout, in whole characters as they are drawn, or with --json as one object at the end. The
  * prompt is taken raw (with the template's BOS, if any), or with --chat as one user turn of a
- * ChatML conversation.
+ * conversation in the form of the model's template, or of the one that --chat-template names.
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "worker/commands.h"
 #include "worker/data/chat.h"
+#include "worker/data/chat_form.h"
 #include "worker/data/tokenizer.h"
 #include "worker/engine/sample.h"
 #include "worker/local.h"
@@ -23,6 +24,7 @@
 
 struct generate {
     const char *model, *adapter, *prompt, *prompt_file, *compute, *quantize, *stop_list;
+    const char *chat_template; /* "auto" or a name of FL_CHAT_NAMES */
     uint64_t max_tokens, seed, threads, top_k;
     double temperature, top_p;
     bool chat, json, ignore_eos;
@@ -67,6 +69,9 @@ static bool parse(struct generate *g, int argc, char **argv, int *exit_code)
          "go on where the model would end"},
         {"--chat", NULL, FL_OPTION_FLAG, &g->chat, 0, 0, NULL, false, NULL,
          "put the prompt into the model's chat template"},
+        {"--chat-template", "NAME", FL_OPTION_CHOICE, &g->chat_template, 0, 0,
+         "auto|" FL_CHAT_NAMES, false, NULL,
+         "form of the conversation (auto: the model's own); a name means --chat too"},
         {"--compute", "MODE", FL_OPTION_CHOICE, &g->compute, 0, 0, "auto|f32|bf16", false, NULL,
          "number type of the products"},
         {"--quantize", "TYPE", FL_OPTION_CHOICE, &g->quantize, 0, 0, FL_LOCAL_QUANTIZE, false, NULL,
@@ -119,11 +124,11 @@ static enum fl_status read_prompt(struct generate *g, struct fl_error *error)
 static enum fl_status encode_prompt(struct generate *g, struct fl_error *error)
 {
     const char *text = fl_buf_text(&g->text);
-    enum fl_status status = g->chat
-                                ? fl_chat_prompt(g->tokenizer, text, g->text.length, &g->ids, error)
-                                : fl_tokenizer_encode(g->tokenizer, text, g->text.length,
-                                                      FL_ENCODE_ADD_SPECIAL | FL_ENCODE_PREFIX_ONLY,
-                                                      &g->ids, error);
+    enum fl_status status =
+        g->chat || strcmp(g->chat_template, "auto") != 0
+            ? fl_chat_prompt(g->tokenizer, g->chat_template, text, g->text.length, &g->ids, error)
+            : fl_tokenizer_encode(g->tokenizer, text, g->text.length,
+                                  FL_ENCODE_ADD_SPECIAL | FL_ENCODE_PREFIX_ONLY, &g->ids, error);
     if (status == FL_ENOMEM) {
         return fl_fail_memory(error);
     }
@@ -301,7 +306,11 @@ static enum fl_status generate(struct generate *g, struct fl_error *error)
 
 int fl_cmd_generate(int argc, char **argv)
 {
-    struct generate g = {.compute = "auto", .quantize = "none", .max_tokens = 128, .top_p = 1.0};
+    struct generate g = {.compute = "auto",
+                         .quantize = "none",
+                         .chat_template = "auto",
+                         .max_tokens = 128,
+                         .top_p = 1.0};
     struct fl_error error = {0};
     int exit_code = 0;
     if (!parse(&g, argc, argv, &exit_code)) {

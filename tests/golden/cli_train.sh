@@ -172,6 +172,21 @@ expect 0 "sampling again" "${generate[@]}" --temperature 1 --seed 3
 cmp -s "$work/out" "$work/sampled" || fail "a seed does not repeat its text"
 expect 0 "generate with an adapter" "${generate[@]}" --adapter "$work/a"
 expect 0 "generate in chat" "${generate[@]}" --chat
+cp "$work/out" "$work/chatted"
+cmp -s "$work/out" "$work/greedy" && fail "--chat changes nothing"
+expect 0 "generate in a named form" "${generate[@]}" --chat-template chatml
+cmp -s "$work/out" "$work/chatted" || fail "the model's own form by its name is another"
+cp -r "$tiny" "$work/untold"
+rm "$work/untold/chat_template.jinja"
+untold=("$worker" generate --model "$work/untold" --prompt 'Define: ward' --max-tokens 8)
+expect 3 "chat without a template" "${untold[@]}" --chat
+says "chat without a template" '--chat-template NAME.*chatml\|llama2' "$work/err"
+one_line "chat without a template"
+expect 0 "a form where the model has none" "${untold[@]}" --chat --chat-template chatml
+cmp -s "$work/out" "$work/chatted" || fail "a form given by name is another"
+expect 3 "a form whose marks are missing" "${generate[@]}" --chat-template llama3
+says "a form whose marks are missing" 'has no token <\|start_header_id\|>' "$work/err"
+expect 2 "a form that there is not" "${generate[@]}" --chat-template vicuna
 
 printf 'Define: ward' >"$work/prompt"
 expect 0 "prompt from a file" "$worker" generate --model "$tiny" --prompt-file "$work/prompt" --max-tokens 8

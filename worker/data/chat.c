@@ -499,12 +499,12 @@ enum fl_status fl_chat_row(struct fl_chat *self, const json_t *messages, bool sh
     return status;
 }
 
-enum fl_status fl_chat_prompt(struct fl_tokenizer *tokenizer, const char *user, size_t length,
-                              struct fl_ids *ids, struct fl_error *error)
+enum fl_status fl_chat_prompt(struct fl_tokenizer *tokenizer, const char *name, const char *user,
+                              size_t length, struct fl_ids *ids, struct fl_error *error)
 {
     struct fl_chat *chat;
     struct fl_example example = {0};
-    enum fl_status status = fl_chat_open(tokenizer, NULL, &chat, error);
+    enum fl_status status = fl_chat_open(tokenizer, name, &chat, error);
     if (status != FL_OK)
         return status;
     struct writer w = {

@@ -39,8 +39,9 @@ FL_CHECKED enum fl_status fl_chat_row(struct fl_chat *self, const json_t *messag
                                       bool specials_plain, struct fl_example *out,
                                       struct fl_error *error);
 
-/* Append what a reply to one user message is generated after, by the tokenizer's own template. */
-FL_CHECKED enum fl_status fl_chat_prompt(struct fl_tokenizer *tokenizer, const char *user,
-                                         size_t length, struct fl_ids *ids, struct fl_error *error);
+/* Append what a reply to one user message is generated after. name and errors: fl_chat_open(). */
+FL_CHECKED enum fl_status fl_chat_prompt(struct fl_tokenizer *tokenizer, const char *name,
+                                         const char *user, size_t length, struct fl_ids *ids,
+                                         struct fl_error *error);
 
 #endif

@@ -110,7 +110,7 @@ static void case_is(const json_t *expected, const char *what)
                       "%s: label %zu", what, i);
     }
     struct fl_ids prompt = {0};
-    fl_assert_ok(fl_chat_prompt(tokenizer, " Hi ", 4, &prompt, &error), &error);
+    fl_assert_ok(fl_chat_prompt(tokenizer, NULL, " Hi ", 4, &prompt, &error), &error);
     ids_are(&prompt, json_object_get(expected, "prompt"), what);
     fl_ids_free(&prompt);
 }
@@ -268,6 +268,12 @@ START_TEST(a_template_is_named_never_guessed)
         ck_assert_ptr_nonnull(strstr(error.text, FL_CHAT_NAMES));
         fl_assert_ok(fl_chat_open(tokenizer, "zephyr", &chat, &error), &error);
         fl_assert_ok(write_row(messages, false, true), &error);
+        struct fl_ids prompt = {0};
+        ck_assert_int_eq(fl_chat_prompt(tokenizer, "auto", "Hi", 2, &prompt, &error), FL_EINVAL);
+        ck_assert_ptr_nonnull(strstr(error.text, "--chat-template NAME"));
+        fl_assert_ok(fl_chat_prompt(tokenizer, "zephyr", "Hi", 2, &prompt, &error), &error);
+        ck_assert_uint_gt(prompt.count, 2);
+        fl_ids_free(&prompt);
         close_all();
     }
     open_tokenizer("", NULL, NULL);
