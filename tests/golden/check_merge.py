@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CASES = ["gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16", "mistral-f16"]
+CASES = ["gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16", "mistral-f16",
+         "mistral-window", "qwen2", "qwen2-window", "qwen2-yarn", "qwen3", "phi3", "gpt2", "gpt2-bare"]
+# as GGUF files and from them; transformers' reader knows no rope_freqs (llama3) and no Mistral
+GGUF_CASES = ["gqa-tied", "untied-headdim", "sharded-bf16", "qwen2", "qwen3", "phi3", "gpt2"]
 
 
 def load(path):
@@ -47,10 +50,33 @@ def check_cases(worker, work):
             out = os.path.join(work, name + "-" + dtype)
             merge(worker, base, base + "/init", out, "--dtype", dtype)
             merged = load(out)
-            ids = [(i * 37 + 5) % merged.config.vocab_size for i in range(24)]
+            length = min(24, merged.config.max_position_embeddings)
+            ids = [(i * 37 + 5) % merged.config.vocab_size for i in range(length)]
             want = logits(PeftModel.from_pretrained(load(base), base + "/init").eval(), ids)
             compare(f"{name} {dtype} ({AutoModelForCausalLM.from_pretrained(out, dtype='auto').dtype})",
                     logits(merged, ids), want, bound)
+
+
+def check_gguf_cases(worker, work):
+    """Merged to a GGUF file: transformers' GGUF reader finds the merged directory's weights there.
+    From a GGUF base to a directory: transformers computes what it does for base + adapter."""
+    for name in GGUF_CASES:
+        base = os.path.join(HERE, "cases", name)
+        folder = os.path.join(work, name + "-file")
+        os.makedirs(folder)
+        merge(worker, base, base + "/init", folder + "/model.gguf", "--dtype", "f32")
+        want = load(os.path.join(work, name + "-f32"))
+        got = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf",
+                                                   config=want.config).state_dict()
+        worst = max((got[k].float() - v).abs().max().item() for k, v in want.state_dict().items())
+        print(f"{name} as GGUF: largest difference of a weight {worst:.2e}")
+        assert worst < 1e-6, name
+        if os.path.exists(base + "/model.gguf"):
+            out = os.path.join(work, name + "-from-gguf")
+            merge(worker, base + "/model.gguf", base + "/init", out, "--dtype", "f32")
+            ids = [(i * 37 + 5) % want.config.vocab_size for i in range(24)]
+            peft = PeftModel.from_pretrained(load(base), base + "/init").eval()
+            compare(f"{name} from GGUF", logits(load(out), ids), logits(peft, ids), 1e-5)
 
 
 def check_gguf(worker, work, base, adapter):
@@ -74,6 +100,7 @@ def main():
             check_gguf(sys.argv[1], work, sys.argv[2], sys.argv[3])
         else:
             check_cases(sys.argv[1], work)
+            check_gguf_cases(sys.argv[1], work)
 
 
 if __name__ == "__main__":

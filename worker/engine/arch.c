@@ -53,7 +53,9 @@ static const struct fl_arch TABLE[] = {
      .interleaved = true},
     {.name = "MistralForCausalLM",
      .model_type = "mistral",
+     .gguf = "llama",
      .names = &LLAMA,
+     .interleaved = true,
      .windows = FL_WINDOW_EVERYWHERE,
      .window = 4096},
     {.name = "Qwen2ForCausalLM",
@@ -98,8 +100,7 @@ const struct fl_arch *fl_arch_find(const char *name, const char *model_type)
 const struct fl_arch *fl_arch_find_gguf(const char *name, size_t length)
 {
     for (int i = 0; i < COUNT; i++)
-        if (TABLE[i].gguf && strlen(TABLE[i].gguf) == length &&
-            memcmp(name, TABLE[i].gguf, length) == 0)
+        if (strlen(TABLE[i].gguf) == length && memcmp(name, TABLE[i].gguf, length) == 0)
             return &TABLE[i];
     return NULL;
 }
@@ -109,7 +110,7 @@ void fl_arch_list(bool gguf, char *text, size_t bytes)
     size_t used = 0;
     for (int i = 0; i < COUNT && used < bytes; i++) {
         const char *name = gguf ? TABLE[i].gguf : TABLE[i].name;
-        if (name)
+        if (!gguf || fl_arch_find_gguf(name, strlen(name)) == &TABLE[i])
             used += (size_t)snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", name);
     }
 }

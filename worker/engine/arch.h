@@ -62,7 +62,7 @@ enum fl_window_rule {
 struct fl_arch {
     const char *name;       /* in config.json's `architectures` */
     const char *model_type; /* there, where `architectures` is missing */
-    const char *gguf;       /* general.architecture; NULL: written under another's name */
+    const char *gguf;       /* general.architecture; where rows share one, it means the first */
     const struct fl_arch_names *names;
     enum fl_bias_rule biases;
     enum fl_window_rule windows;

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "worker/engine/gguf_names.h"
 #include "worker/engine/model_internal.h"
 
 uint32_t fl_gguf_file_type(enum fl_dtype dtype)
@@ -20,65 +19,42 @@ const char *fl_torch_name(enum fl_dtype dtype)
     return dtype == FL_DTYPE_F32 ? "float32" : dtype == FL_DTYPE_F16 ? "float16" : "bfloat16";
 }
 
-static bool has_weight(const struct fl_model *model, const char *name)
+/* The row of the table whose class config.json names: GGUF calls Mistral a llama. */
+static const struct fl_arch *class_of(const struct fl_model *model)
 {
-    for (uint32_t i = 0; i < model->weight_count; i++)
-        if (strcmp(model->weights[i].name, name) == 0)
-            return true;
-    return false;
+    const struct fl_arch *arch = model->arch;
+    if (model->config.sliding_window && arch->windows == FL_WINDOW_NEVER)
+        arch = fl_arch_find("MistralForCausalLM", NULL);
+    return arch;
 }
 
-static bool has_bias(const struct fl_model *model, const char *linear)
+/*
+ * Which linears have a bias, as the class's config.json can say it: attention_bias and mlp_bias
+ * (some classes have neither), or nothing where the class decides.
+ */
+static enum fl_status check_biases(const struct fl_model *model, const struct fl_arch *arch,
+                                   bool *attention, bool *mlp, struct fl_error *error)
 {
-    char name[FL_MODULE_NAME_BYTES];
-    (void)snprintf(name, sizeof name, "model.layers.0.%s.bias", linear);
-    return has_weight(model, name);
-}
-
-/* The name in config.json's "architectures", and its "model_type". */
-static enum fl_status class_of(const struct fl_model *model, const char **name, const char **type,
-                               struct fl_error *error)
-{
-    static const char *const known[][2] = {{"LlamaForCausalLM", "llama"},
-                                           {"MistralForCausalLM", "mistral"},
-                                           {"Qwen2ForCausalLM", "qwen2"},
-                                           {"Qwen3ForCausalLM", "qwen3"}};
-    const struct fl_model_config *c = &model->config;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strcmp(c->architecture, known[i][0]) != 0)
-            continue;
-        if (c->sliding_window && i > 1)
-            return fl_fail(
-                error, FL_EUSAGE,
-                "a sliding window of %s can't be described in config.json; write a .gguf",
-                c->architecture);
-        if (c->sliding_window) /* GGUF calls Mistral a llama */
-            i = 1;
-        *name = known[i][0];
-        *type = known[i][1];
-        return FL_OK;
+    const bool llama = strcmp(arch->model_type, "llama") == 0;
+    const bool configured = arch->biases == FL_BIAS_CONFIGURED;
+    bool known = true;
+    *attention = configured && model->biases[FL_LINEAR_Q];
+    *mlp = configured && model->biases[FL_LINEAR_DOWN];
+    for (uint32_t i = 0; i < model->kind_count; i++) {
+        const enum fl_linear_kind kind = model->kinds[i];
+        const bool want = arch->biases == FL_BIAS_ALL   ? true
+                          : arch->biases == FL_BIAS_QKV ? kind <= FL_LINEAR_V
+                          : kind <= FL_LINEAR_O         ? *attention
+                                                        : *mlp;
+        known = known && model->biases[kind] == want;
     }
-    return fl_fail(error, FL_EUSAGE, "%s can't be described in config.json; write a .gguf",
-                   c->architecture);
-}
-
-/* Every linear of attention has a bias or none (Qwen2's q, k, v need no word). */
-static enum fl_status check_biases(const struct fl_model *model, const char *type, bool *attention,
-                                   bool *mlp, struct fl_error *error)
-{
-    *attention = has_bias(model, "self_attn.q_proj");
-    *mlp = has_bias(model, "mlp.down_proj");
-    const bool known = strcmp(type, "qwen2") == 0
-                           ? *attention && !has_bias(model, "self_attn.o_proj") && !*mlp
-                           : *attention == has_bias(model, "self_attn.o_proj") &&
-                                 (strcmp(type, "llama") == 0 || !*mlp) &&
-                                 (strcmp(type, "mistral") != 0 || !*attention);
-    if (strcmp(type, "qwen2") == 0)
-        *attention = false;
-    if (!known)
-        return fl_fail(error, FL_EUSAGE,
-                       "the biases of this model can't be described in config.json; write a .gguf");
-    return FL_OK;
+    if ((*mlp && !llama) || (*attention && !llama && strcmp(arch->model_type, "qwen3") != 0))
+        known = false;
+    return known ? FL_OK
+                 : fl_fail(error, FL_EUSAGE,
+                           "the biases of this model can't be described in config.json of %s; "
+                           "write a .gguf",
+                           arch->name);
 }
 
 static bool close_to(const float *a, const float *b, uint32_t n)
@@ -135,6 +111,11 @@ static enum fl_status scaling_of(const struct fl_model *model, json_t **out, str
         *out = json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor", rope.factor,
                          "low_freq_factor", rope.low, "high_freq_factor", rope.high,
                          "original_max_position_embeddings", (json_int_t)rope.original_positions);
+    else if (rope.kind == FL_ROPE_YARN)
+        *out = json_pack("{s:s, s:f, s:f, s:f, s:f, s:I}", "rope_type", "yarn", "factor",
+                         rope.factor, "beta_fast", rope.fast, "beta_slow", rope.slow,
+                         "attention_factor", rope.attention, "original_max_position_embeddings",
+                         (json_int_t)rope.original_positions);
     else
         *out = json_null();
     return *out ? FL_OK : fl_fail_memory(error);
@@ -153,44 +134,87 @@ static json_t *id_or_null(int32_t id)
     return id < 0 ? json_null() : json_integer(id);
 }
 
-enum fl_status fl_describe_hf(const struct fl_model *model, enum fl_dtype dtype, json_t **out,
-                              struct fl_error *error)
+/* The members that every class has. */
+static json_t *common_of(const struct fl_model *model, const struct fl_arch *arch,
+                         enum fl_dtype dtype)
 {
     const struct fl_model_config *c = &model->config;
-    const char *name = NULL, *type = NULL;
+    /* some classes have a padding token of their own, beyond a small vocabulary */
+    return json_pack("{s:[s], s:s, s:I, s:b, s:o, s:o, s:n, s:s, s:b, s:f}", "architectures",
+                     arch->name, "model_type", arch->model_type, "vocab_size", (json_int_t)c->vocab,
+                     "tie_word_embeddings", (int)c->tied, "bos_token_id", id_or_null(c->bos_id),
+                     "eos_token_id", id_or_null(c->eos_id), "pad_token_id", "torch_dtype",
+                     fl_torch_name(dtype), "use_cache", 1, "initializer_range", 0.02);
+}
+
+static json_t *learned_of(const struct fl_model *model)
+{
+    const struct fl_model_config *c = &model->config;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s, s:f}", "n_embd", (json_int_t)c->hidden,
+                     "n_inner", (json_int_t)c->ffn, "n_layer", (json_int_t)c->layers, "n_head",
+                     (json_int_t)c->heads, "n_positions", (json_int_t)c->max_positions,
+                     "activation_function", "gelu_new", "layer_norm_epsilon",
+                     decimal(c->norm_epsilon));
+}
+
+/* What says the window: null where there is none, in classes that would have one. */
+static json_t *window_of(const struct fl_model *model, const struct fl_arch *arch)
+{
+    const struct fl_model_config *c = &model->config;
+    if (arch->windows == FL_WINDOW_NEVER)
+        return json_object();
+    json_t *window = c->sliding_window ? json_integer(c->sliding_window) : json_null();
+    if (arch->windows == FL_WINDOW_EVERYWHERE)
+        return json_pack("{s:o}", "sliding_window", window);
+    return json_pack("{s:o, s:b, s:I}", "sliding_window", window, "use_sliding_window",
+                     c->sliding_window != 0, "max_window_layers", (json_int_t)c->sliding_from);
+}
+
+static enum fl_status rotary_of(const struct fl_model *model, const struct fl_arch *arch,
+                                json_t **out, struct fl_error *error)
+{
+    const struct fl_model_config *c = &model->config;
     bool attention = false, mlp = false;
     json_t *scaling = NULL;
-    *out = NULL;
-    enum fl_status status = class_of(model, &name, &type, error);
-    if (status == FL_OK)
-        status = check_biases(model, type, &attention, &mlp, error);
+    enum fl_status status = check_biases(model, arch, &attention, &mlp, error);
     if (status == FL_OK)
         status = scaling_of(model, &scaling, error);
     if (status != FL_OK)
         return status;
     *out = json_pack(
-        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:o, s:b, s:b, s:b,"
-        " s:o, s:o, s:s, s:b, s:f}",
-        "architectures", name, "model_type", type, "hidden_size", (json_int_t)c->hidden,
-        "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers", (json_int_t)c->layers,
-        "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads", (json_int_t)c->kv_heads,
-        "head_dim", (json_int_t)c->head_dim, "vocab_size", (json_int_t)c->vocab,
-        "max_position_embeddings", (json_int_t)(c->max_positions ? c->max_positions : 2048),
-        "hidden_act", "silu", "rms_norm_eps", decimal(c->norm_epsilon), "rope_theta",
-        decimal(model->rope.theta), "rope_scaling", scaling, "tie_word_embeddings", (int)c->tied,
-        "attention_bias", (int)attention, "mlp_bias", (int)mlp, "bos_token_id",
-        id_or_null(c->bos_id), "eos_token_id", id_or_null(c->eos_id), "torch_dtype",
-        fl_torch_name(dtype), "use_cache", 1, "initializer_range", 0.02);
-    const int failed = !*out ||
-                       (strcmp(type, "mistral") == 0 &&
-                        json_object_set_new(*out, "sliding_window",
-                                            c->sliding_window ? json_integer(c->sliding_window)
-                                                              : json_null()) != 0);
-    if (failed) {
-        json_decref(*out);
-        *out = NULL;
-        return fl_fail_memory(error);
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:o, s:b, s:b}", "hidden_size",
+        (json_int_t)c->hidden, "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers",
+        (json_int_t)c->layers, "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads",
+        (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "max_position_embeddings",
+        (json_int_t)(c->max_positions ? c->max_positions : 2048), "hidden_act", "silu",
+        "rms_norm_eps", decimal(c->norm_epsilon), "rope_theta", decimal(model->rope.theta),
+        "rope_scaling", scaling, "attention_bias", (int)attention, "mlp_bias", (int)mlp);
+    json_t *window = window_of(model, arch);
+    const bool failed = !*out || !window || json_object_update(*out, window) != 0;
+    json_decref(window);
+    return failed ? fl_fail_memory(error) : FL_OK;
+}
+
+enum fl_status fl_describe_hf(const struct fl_model *model, enum fl_dtype dtype, json_t **out,
+                              struct fl_error *error)
+{
+    const struct fl_arch *arch = class_of(model);
+    json_t *own = NULL;
+    enum fl_status status = FL_OK;
+    *out = NULL;
+    if (arch->names->positions.hf)
+        own = learned_of(model);
+    else
+        status = rotary_of(model, arch, &own, error);
+    json_t *all = status == FL_OK ? common_of(model, arch, dtype) : NULL;
+    if (status == FL_OK && (!own || !all || json_object_update(all, own) != 0))
+        status = fl_fail_memory(error);
+    json_decref(own);
+    if (status != FL_OK) {
+        json_decref(all);
+        return status;
     }
+    *out = all;
     return FL_OK;
 }
 
@@ -202,14 +226,42 @@ static const char *key(const char *architecture, const char *end, char out[64])
     return out;
 }
 
+/* A window from some layer upwards, and yarn, have no keys that are read everywhere. */
+static enum fl_status check_gguf(const struct fl_model *model, struct fl_error *error)
+{
+    const struct fl_model_config *c = &model->config;
+    const char *what = NULL;
+    if (!model->positions && model->rope.kind == FL_ROPE_YARN)
+        what = "rope scaling of type yarn";
+    else if (c->sliding_window && c->sliding_from > 0)
+        what = "a sliding window in some of its layers";
+    return what ? fl_fail(error, FL_EUSAGE,
+                          "this model has %s, which is not written to GGUF files; merge it into a "
+                          "directory instead",
+                          what)
+                : FL_OK;
+}
+
+static void put_rope(const struct fl_model *model, const char *a, struct fl_gguf_writer *writer)
+{
+    char text[64];
+    fl_gguf_put_f32(writer, key(a, "rope.freq_base", text), (float)model->rope.theta);
+    if (model->rope.kind == FL_ROPE_LINEAR) {
+        fl_gguf_put_string(writer, key(a, "rope.scaling.type", text), "linear");
+        fl_gguf_put_f32(writer, key(a, "rope.scaling.factor", text), (float)model->rope.factor);
+    }
+}
+
 enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtype, const char *name,
                                 struct fl_gguf_writer *writer, struct fl_error *error)
 {
     const struct fl_model_config *c = &model->config;
-    const char *a = fl_gguf_architecture(c->architecture);
+    const char *a = model->arch->gguf;
+    const uint32_t rotated = model->positions ? 0 : c->head_dim;
     char text[64];
-    if (!a)
-        return fl_fail(error, FL_EUSAGE, "%s has no form in GGUF files here", c->architecture);
+    enum fl_status status = check_gguf(model, error);
+    if (status)
+        return status;
     const struct {
         const char *end;
         uint32_t value;
@@ -222,7 +274,7 @@ enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtyp
                    {"attention.key_length", c->head_dim},
                    {"attention.value_length", c->head_dim},
                    {"attention.sliding_window", c->sliding_window},
-                   {"rope.dimension_count", c->head_dim},
+                   {"rope.dimension_count", rotated},
                    {"vocab_size", c->vocab}};
     fl_gguf_put_string(writer, "general.architecture", a);
     fl_gguf_put_string(writer, "general.type", "model");
@@ -231,12 +283,13 @@ enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtyp
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (numbers[i].value)
             fl_gguf_put_u32(writer, key(a, numbers[i].end, text), numbers[i].value);
-    fl_gguf_put_f32(writer, key(a, "attention.layer_norm_rms_epsilon", text),
+    fl_gguf_put_f32(writer,
+                    key(a,
+                        model->arch->layer_norm ? "attention.layer_norm_epsilon"
+                                                : "attention.layer_norm_rms_epsilon",
+                        text),
                     (float)c->norm_epsilon);
-    fl_gguf_put_f32(writer, key(a, "rope.freq_base", text), (float)model->rope.theta);
-    if (model->rope.kind == FL_ROPE_LINEAR) {
-        fl_gguf_put_string(writer, key(a, "rope.scaling.type", text), "linear");
-        fl_gguf_put_f32(writer, key(a, "rope.scaling.factor", text), (float)model->rope.factor);
-    }
+    if (rotated)
+        put_rope(model, a, writer);
     return FL_OK;
 }

@@ -19,7 +19,8 @@ FL_CHECKED enum fl_status fl_describe_hf(const struct fl_model *model, enum fl_d
                                          json_t **out, struct fl_error *error);
 /*
  * general.* and the architecture's keys, without a tokenizer's. name becomes general.name, dtype
- * general.file_type. FL_EUSAGE: the architecture has no GGUF form.
+ * general.file_type. FL_EUSAGE: something that GGUF files are not read for (yarn, a window in some
+ * layers), named in the message.
  */
 FL_CHECKED enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtype,
                                            const char *name, struct fl_gguf_writer *writer,

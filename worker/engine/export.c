@@ -2,13 +2,13 @@
 #include "worker/engine/export.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "format/gguf_write.h"
 #include "format/narrow.h"
 #include "worker/engine/gguf_names.h"
+#include "worker/engine/model_internal.h"
 
 enum { NAME_BYTES = 64 }; /* of a GGUF tensor, with its NUL */
 
@@ -17,8 +17,7 @@ struct export
     const struct fl_model *model;
     const struct fl_adapter *adapter;
     enum fl_dtype dtype;
-    const char *architecture; /* GGUF's name */
-    double alpha;             /* of the file */
+    double alpha; /* of the file */
     struct fl_fs_writer file;
     uint8_t *bytes; /* one factor as stored, owned */
     float *rows;    /* one factor, owned */
@@ -30,13 +29,12 @@ static uint64_t element_bytes(const struct export *self)
 }
 
 /* "blk.0.attn_q.weight.lora_a" */
-static enum fl_status factor_name(const struct fl_lora_module *m, char factor, char out[NAME_BYTES],
-                                  struct fl_error *error)
+static enum fl_status factor_name(const struct export *self, const struct fl_lora_module *m,
+                                  char factor, char out[NAME_BYTES], struct fl_error *error)
 {
-    char weight[FL_MODULE_NAME_BYTES + 8], stored[NAME_BYTES];
-    (void)snprintf(weight, sizeof weight, "%s.weight", m->module.name);
-    if (!fl_gguf_tensor_name(weight, stored, sizeof stored) ||
-        snprintf(out, NAME_BYTES, "%s.lora_%c", stored, factor) >= NAME_BYTES)
+    char stored[NAME_BYTES];
+    if (!fl_gguf_tensor_name(self->model->arch, m->module.name, stored, sizeof stored) ||
+        snprintf(out, NAME_BYTES, "%s.weight.lora_%c", stored, factor) >= NAME_BYTES)
         return fl_fail(error, FL_EUSAGE, "%s has no name in GGUF adapters", m->module.name);
     return FL_OK;
 }
@@ -50,7 +48,7 @@ static enum fl_status write_header(struct export *self, struct fl_error *error)
     fl_gguf_writer_init(&writer);
     fl_buf_init(&header, 1u << 30);
     fl_gguf_put_string(&writer, "general.type", "adapter");
-    fl_gguf_put_string(&writer, "general.architecture", self->architecture);
+    fl_gguf_put_string(&writer, "general.architecture", self->model->arch->gguf);
     if (a->base_model[0])
         fl_gguf_put_string(&writer, "general.base_model.0.name", a->base_model);
     fl_gguf_put_string(&writer, "adapter.type", "lora");
@@ -59,11 +57,11 @@ static enum fl_status write_header(struct export *self, struct fl_error *error)
         const struct fl_lora_module *m = &a->modules[i];
         const uint64_t shape_a[] = {m->rank, m->module.in}, shape_b[] = {m->module.out, m->rank};
         char name[NAME_BYTES];
-        status = factor_name(m, 'a', name, error);
+        status = factor_name(self, m, 'a', name, error);
         if (status)
             break;
         fl_gguf_add_tensor(&writer, name, self->dtype, 2, shape_a);
-        status = factor_name(m, 'b', name, error);
+        status = factor_name(self, m, 'b', name, error);
         fl_gguf_add_tensor(&writer, name, self->dtype, 2, shape_b);
     }
     if (status == FL_OK && fl_gguf_writer_header(&writer, &header) != FL_OK)
@@ -93,11 +91,9 @@ static enum fl_status write_factor(struct export *self, const float *values, siz
 static void fold(const struct export *self, uint32_t index)
 {
     const struct fl_lora_module *m = &self->adapter->modules[index];
-    const size_t d = fl_model_config(self->model)->head_dim, r = m->rank;
+    const size_t d = self->model->config.head_dim, r = m->rank;
     const double own = fl_adapter_scale(self->adapter, index) * (double)m->rank;
-    const bool interleaved = strcmp(self->architecture, "llama") == 0 &&
-                             (strstr(m->module.name, ".q_proj") ||
-                              strstr(m->module.name, ".k_proj"));
+    const bool interleaved = fl_gguf_interleaves(self->model->arch, m->module.name);
     const bool same = own == self->alpha;
     for (size_t row = 0; row < m->module.out; row++) {
         const float *from = m->b + (interleaved ? fl_gguf_interleaved_row(row, d) : row) * r;
@@ -138,10 +134,6 @@ enum fl_status fl_export_gguf(const struct fl_model *model, const struct fl_adap
                               enum fl_dtype dtype, const char *path, struct fl_error *error)
 {
     struct export self = {.model = model, .adapter = adapter, .dtype = dtype};
-    self.architecture = fl_gguf_architecture(fl_model_config(model)->architecture);
-    if (!self.architecture)
-        return fl_fail(error, FL_EUSAGE, "%s has no form in GGUF adapters; merge it instead",
-                       fl_model_config(model)->architecture);
     self.alpha = fl_adapter_scale(adapter, 0) * (double)adapter->modules[0].rank;
     enum fl_status status = take_memory(&self, error);
     if (status == FL_OK)

@@ -4,63 +4,67 @@
 #include <stdio.h>
 #include <string.h>
 
-struct pair {
-    const char *hf, *gguf;
-};
-
-static const struct pair ARCHITECTURES[] = {{"LlamaForCausalLM", "llama"},
-                                            {"MistralForCausalLM", "llama"},
-                                            {"Qwen2ForCausalLM", "qwen2"},
-                                            {"Qwen3ForCausalLM", "qwen3"}};
-static const struct pair TOP[] = {
-    {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
-/* behind "model.layers.N." and "blk.N." */
-static const struct pair BLOCK[] = {
-    {"input_layernorm", "attn_norm"},    {"post_attention_layernorm", "ffn_norm"},
-    {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
-    {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"}};
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-const char *fl_gguf_architecture(const char *architecture)
+/* Is `name` this one, alone or with a '.' behind it? Then *rest is what follows. */
+static bool begins(const char *name, const struct fl_name *wanted, const char **rest)
 {
-    for (size_t i = 0; i < COUNT(ARCHITECTURES); i++)
-        if (strcmp(architecture, ARCHITECTURES[i].hf) == 0)
-            return ARCHITECTURES[i].gguf;
+    const size_t length = wanted->hf ? strlen(wanted->hf) : 0;
+    if (!length || strncmp(name, wanted->hf, length) != 0 || (name[length] && name[length] != '.'))
+        return false;
+    *rest = name + length;
+    return true;
+}
+
+/* "model.layers.3.mlp.up_proj.weight" -> 3, "mlp.up_proj.weight"; NULL: in no block. */
+static const char *part_of(const struct fl_arch *arch, const char *name, unsigned *layer)
+{
+    const char *rest;
+    int used = 0;
+    if (!begins(name, &arch->names->block, &rest) || sscanf(rest, ".%u.%n", layer, &used) != 1 ||
+        !used)
+        return NULL;
+    return rest + used;
+}
+
+/* "mlp.up_proj.weight" -> "ffn_up", ".weight"; NULL: no such part of a block. */
+static const char *translate_part(const struct fl_arch_names *names, const char *part,
+                                  const char **rest)
+{
+    const struct fl_name *const norms[] = {&names->norm1, &names->norm2, &names->q_norm,
+                                           &names->k_norm};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        if (begins(part, norms[i], rest))
+            return norms[i]->gguf;
+    for (unsigned k = 0; k < FL_LINEAR_COUNT; k++)
+        if (begins(part, &names->linears[k], rest))
+            return names->linears[k].gguf;
     return NULL;
 }
 
-/* The pair whose Hugging Face name `name` begins with, up to a '.'; *rest is from there on. */
-static const struct pair *find(const struct pair *pairs, size_t count, const char *name,
-                               const char **rest)
+bool fl_gguf_tensor_name(const struct fl_arch *arch, const char *name, char *out, size_t bytes)
 {
-    for (size_t i = 0; i < count; i++) {
-        const size_t length = strlen(pairs[i].hf);
-        if (strncmp(name, pairs[i].hf, length) == 0 && name[length] == '.') {
-            *rest = name + length;
-            return &pairs[i];
-        }
-    }
-    return NULL;
+    const struct fl_arch_names *names = arch->names;
+    const struct fl_name *const tops[] = {&names->embedding, &names->positions, &names->final_norm,
+                                          &names->head};
+    const char *rest;
+    unsigned layer;
+    int length = -1;
+    for (size_t i = 0; i < sizeof tops / sizeof *tops && length < 0; i++)
+        if (begins(name, tops[i], &rest))
+            length = snprintf(out, bytes, "%s%s", tops[i]->gguf, rest);
+    const char *part = length < 0 ? part_of(arch, name, &layer) : NULL;
+    const char *own = part ? translate_part(names, part, &rest) : NULL;
+    if (own)
+        length = snprintf(out, bytes, "%s.%u.%s%s", names->block.gguf, layer, own, rest);
+    return length > 0 && (size_t)length < bytes;
 }
 
-bool fl_gguf_tensor_name(const char *name, char *out, size_t bytes)
+bool fl_gguf_interleaves(const struct fl_arch *arch, const char *name)
 {
     const char *rest;
     unsigned layer;
-    int used = 0, length = -1;
-    const struct pair *pair = find(TOP, COUNT(TOP), name, &rest);
-    if (pair) {
-        length = snprintf(out, bytes, "%s%s", pair->gguf, rest);
-    } else if (sscanf(name, "model.layers.%u.%n", &layer, &used) == 1 && used) {
-        pair = find(BLOCK, COUNT(BLOCK), name + used, &rest);
-        if (pair)
-            length = snprintf(out, bytes, "blk.%u.%s%s", layer, pair->gguf, rest);
-    }
-    return length > 0 && (size_t)length < bytes;
+    const char *part = arch->interleaved ? part_of(arch, name, &layer) : NULL;
+    return part && (begins(part, &arch->names->linears[FL_LINEAR_Q], &rest) ||
+                    begins(part, &arch->names->linears[FL_LINEAR_K], &rest));
 }
 
 size_t fl_gguf_interleaved_row(size_t row, size_t head_dim)

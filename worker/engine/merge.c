@@ -12,12 +12,16 @@
 #include "worker/engine/gguf_names.h"
 #include "worker/engine/model_internal.h"
 
-enum { PANEL_FLOATS = 1 << 20, NAME_BYTES = 64 };
+enum {
+    PANEL_FLOATS = 1 << 20,
+    TURNED_ROWS = 256, /* of a panel that is turned: whole blocks of every type */
+    NAME_BYTES = 64
+};
 
 /* One file being written. */
 struct output {
     const struct fl_merge *merge;
-    bool gguf, interleave; /* q and k rows of each head stored interleaved */
+    bool gguf;
     struct fl_fs_writer file;
     float *panel;   /* (rows, columns) of one weight, owned */
     uint8_t *bytes; /* the same as stored, owned */
@@ -36,7 +40,9 @@ static enum fl_dtype own_dtype(const struct fl_merge *self, const struct fl_weig
 
 static enum fl_dtype stored_dtype(const struct output *self, const struct fl_weight *w)
 {
-    return self->gguf && w->vector ? FL_DTYPE_F32 : own_dtype(self->merge, w);
+    const struct fl_model *model = self->merge->model;
+    const bool positions = model->positions && w == &model->weights[model->positions];
+    return self->gguf && (w->vector || positions) ? FL_DTYPE_F32 : own_dtype(self->merge, w);
 }
 
 enum fl_dtype fl_merge_dtype(const struct fl_merge *self)
@@ -56,16 +62,16 @@ static int64_t module_of(const struct fl_adapter *adapter, const struct fl_weigh
     return -1;
 }
 
-/* row += s B[row] A */
-static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t row, float *out)
+/* out (count) += s B[row] A at the columns [first, first + count) */
+static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t row, size_t first,
+                        size_t count, float *out)
 {
     const struct fl_lora_module *m = &adapter->modules[index];
     const double scale = fl_adapter_scale(adapter, index);
-    const size_t in = m->module.in;
     for (size_t k = 0; k < m->rank; k++) {
         const float factor = (float)(scale * (double)m->b[row * m->rank + k]);
-        const float *a = m->a + k * in;
-        for (size_t c = 0; c < in; c++)
+        const float *a = m->a + k * m->module.in + first;
+        for (size_t c = 0; c < count; c++)
             out[c] += factor * a[c];
     }
 }
@@ -73,10 +79,10 @@ static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t
 /* The row that stands at `row` in the file, in Hugging Face's numbering. */
 static size_t source_row(const struct output *self, const struct fl_weight *w, size_t row)
 {
-    const bool rotated = strstr(w->name, ".q_proj.") || strstr(w->name, ".k_proj.");
-    if (!self->interleave || !rotated)
+    const struct fl_model *model = self->merge->model;
+    if (!self->gguf || !fl_gguf_interleaves(model->arch, w->name))
         return row;
-    return fl_gguf_interleaved_row(row, fl_model_config(self->merge->model)->head_dim);
+    return fl_gguf_interleaved_row(row, model->config.head_dim);
 }
 
 /* A vector that is stored interleaved is (n, 1), any other (1, n): here always (n, 1). */
@@ -90,6 +96,7 @@ static void vector_panel(const struct output *self, const struct fl_weight *w)
     memcpy(values, sorted, n * sizeof *values);
 }
 
+/* The panel is rows [first, first + count) as the file has them. */
 static void matrix_panel(const struct output *self, const struct fl_weight *w, int64_t module,
                          size_t first, size_t count)
 {
@@ -99,7 +106,34 @@ static void matrix_panel(const struct output *self, const struct fl_weight *w, i
         float *out = self->panel + i * w->columns;
         fl_weight_widen(w, (uint32_t)row, 1, out);
         if (module >= 0)
-            add_product(self->merge->adapter, (uint32_t)module, row, out);
+            add_product(self->merge->adapter, (uint32_t)module, row, 0, w->columns, out);
+    }
+}
+
+/* A linear that a directory stores (in, out): does this file? */
+static bool turns(const struct output *self, const struct fl_weight *w)
+{
+    const struct fl_model *model = self->merge->model;
+    if (self->gguf || !model->arch->turned)
+        return false;
+    for (uint32_t i = 0; i < model->inventory.count; i++)
+        if (fl_model_module_weight(model, i) == w)
+            return true;
+    return false;
+}
+
+/* The same where the file's rows are our columns. A strip of one row at a time is turned. */
+static void turned_panel(const struct output *self, const struct fl_weight *w, int64_t module,
+                         size_t first, size_t count)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < w->rows; row++) {
+        float strip[TURNED_ROWS];
+        fl_weight_widen_part(w, (uint32_t)row, (uint32_t)first, (uint32_t)count, strip);
+        if (module >= 0)
+            add_product(self->merge->adapter, (uint32_t)module, row, first, count, strip);
+        for (size_t i = 0; i < count; i++)
+            self->panel[i * w->rows + row] = strip[i];
     }
 }
 
@@ -122,12 +156,14 @@ static enum fl_status put_weight(struct output *self, const struct fl_weight *w,
         return put_panel(self, w, (size_t)w->rows * w->columns, error);
     }
     const int64_t module = module_of(self->merge->adapter, w);
-    const size_t most = w->columns < PANEL_FLOATS ? PANEL_FLOATS / w->columns : 1;
+    const bool turned = turns(self, w);
+    const size_t rows = turned ? w->columns : w->rows, columns = turned ? w->rows : w->columns;
+    const size_t most = turned ? TURNED_ROWS : columns < PANEL_FLOATS ? PANEL_FLOATS / columns : 1;
     enum fl_status status = FL_OK;
-    for (size_t first = 0, count; status == FL_OK && first < w->rows; first += count) {
-        count = w->rows - first < most ? w->rows - first : most;
-        matrix_panel(self, w, module, first, count);
-        status = put_panel(self, w, count * w->columns, error);
+    for (size_t first = 0, count; status == FL_OK && first < rows; first += count) {
+        count = rows - first < most ? rows - first : most;
+        (turned ? turned_panel : matrix_panel)(self, w, module, first, count);
+        status = put_panel(self, w, count * columns, error);
         if (status == FL_OK && self->merge->stop && atomic_load(self->merge->stop))
             status = fl_fail(error, FL_ESTOPPED, "stopped while merging");
     }
@@ -141,7 +177,9 @@ static enum fl_status output_open(struct output *self, const struct fl_merge *me
     self->merge = merge;
     for (uint32_t i = 0; i < fl_model_weight_count(merge->model); i++) {
         const struct fl_weight *w = fl_model_weight(merge->model, i);
-        const size_t need = w->vector ? 2 * (size_t)w->rows * w->columns : w->columns;
+        const size_t need = w->vector        ? 2 * (size_t)w->rows * w->columns
+                            : turns(self, w) ? (size_t)TURNED_ROWS * w->rows
+                                             : w->columns;
         widest = need > widest ? need : widest;
     }
     self->panel = fl_calloc(widest, sizeof *self->panel);
@@ -160,10 +198,12 @@ static void output_close(struct output *self)
 /* Shape and type of a weight as it is written; data stays NULL. */
 static struct fl_tensor_view view_of(const struct output *self, const struct fl_weight *w)
 {
-    struct fl_tensor_view view = {.name = w->name,
-                                  .dtype = stored_dtype(self, w),
-                                  .rank = w->vector ? 1 : 2,
-                                  .shape = {w->rows, w->columns}};
+    const bool turned = turns(self, w);
+    struct fl_tensor_view view = {
+        .name = w->name,
+        .dtype = stored_dtype(self, w),
+        .rank = w->vector ? 1 : 2,
+        .shape = {turned ? w->columns : w->rows, turned ? w->rows : w->columns}};
     if (w->vector)
         view.shape[0] = (uint64_t)w->rows * w->columns;
     view.bytes = (size_t)w->rows * w->columns * fl_dtype_block_bytes(view.dtype);
@@ -241,7 +281,7 @@ static enum fl_status add_tensors(const struct output *self, struct fl_gguf_writ
     for (uint32_t i = 0; i < fl_model_weight_count(self->merge->model); i++) {
         const struct fl_tensor_view view = view_of(self, fl_model_weight(self->merge->model, i));
         char name[NAME_BYTES];
-        if (!fl_gguf_tensor_name(view.name, name, sizeof name))
+        if (!fl_gguf_tensor_name(self->merge->model->arch, view.name, name, sizeof name))
             return fl_fail(error, FL_EUSAGE, "%s has no name in GGUF files", view.name);
         fl_gguf_add_tensor(writer, name, view.dtype, view.rank, view.shape);
     }
@@ -288,12 +328,7 @@ static enum fl_status write_gguf(struct output *self, struct fl_gguf_writer *wri
 enum fl_status fl_merge_gguf(const struct fl_merge *self, struct fl_gguf_writer *writer,
                              const char *path, struct fl_error *error)
 {
-    const char *architecture = fl_gguf_architecture(self->model->config.architecture);
     struct output out = {.file.fd = -1, .gguf = true};
-    if (!architecture)
-        return fl_fail(error, FL_EUSAGE, "%s has no form in GGUF files here",
-                       self->model->config.architecture);
-    out.interleave = strcmp(architecture, "llama") == 0;
     enum fl_status status = output_open(&out, self, path, error);
     if (status == FL_OK) {
         status = write_gguf(&out, writer, error);

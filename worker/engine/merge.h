@@ -30,14 +30,14 @@ struct fl_merge {
 /* The type that matrices are written in: that of the first block's q_proj. */
 enum fl_dtype fl_merge_dtype(const struct fl_merge *self);
 /*
- * Write every tensor under its Hugging Face name, atomically. FL_ERANGE: a value is not finite or
- * does not fit the type.
+ * Write every tensor under its Hugging Face name (GPT-2's linears (in, out)), atomically.
+ * FL_ERANGE: a value is not finite or does not fit the type.
  */
 FL_CHECKED enum fl_status fl_merge_safetensors(const struct fl_merge *self, const char *path,
                                                struct fl_error *error);
 /*
- * The same under GGUF's names, vectors as F32, behind the keys that `writer` holds; the tensors are
- * added to it. FL_EUSAGE: the architecture has no GGUF form.
+ * The same under GGUF's names, vectors and learned positions as F32, behind the keys that `writer`
+ * holds; the tensors are added to it. FL_EUSAGE: a tensor has no name there.
  */
 FL_CHECKED enum fl_status fl_merge_gguf(const struct fl_merge *self, struct fl_gguf_writer *writer,
                                         const char *path, struct fl_error *error);

@@ -6,64 +6,17 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "worker/engine/gguf_names.h"
 #include "worker/engine/model_internal.h"
 
 enum { KEY_BYTES = 96 };
-
-/* Is `name` this one? Then *rest is what follows it: ".weight", ".bias". */
-static bool begins(const char *name, const struct fl_name *wanted, const char **rest)
-{
-    const size_t length = wanted->hf ? strlen(wanted->hf) : 0;
-    if (!length || strncmp(name, wanted->hf, length) != 0 || name[length] != '.')
-        return false;
-    *rest = name + length;
-    return true;
-}
-
-/* "mlp.up_proj.weight" -> "ffn_up", ".weight"; NULL: no such part of a block. */
-static const char *translate_part(const struct fl_arch_names *names, const char *part,
-                                  const char **rest)
-{
-    const struct fl_name *const norms[] = {&names->norm1, &names->norm2, &names->q_norm,
-                                           &names->k_norm};
-    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
-        if (begins(part, norms[i], rest))
-            return norms[i]->gguf;
-    for (unsigned k = 0; k < FL_LINEAR_COUNT; k++)
-        if (begins(part, &names->linears[k], rest))
-            return names->linears[k].gguf;
-    return NULL;
-}
-
-/* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: no such name. */
-static bool translate(const struct fl_arch_names *names, const char *name, char *out,
-                      size_t out_bytes)
-{
-    const struct fl_name *const tops[] = {&names->embedding, &names->positions, &names->final_norm,
-                                          &names->head};
-    const char *rest;
-    unsigned layer;
-    int used = 0;
-    for (size_t i = 0; i < sizeof tops / sizeof *tops; i++) {
-        if (begins(name, tops[i], &rest)) {
-            (void)snprintf(out, out_bytes, "%s%s", tops[i]->gguf, rest);
-            return true;
-        }
-    }
-    if (!begins(name, &names->block, &rest) || sscanf(rest, ".%u.%n", &layer, &used) != 1 || !used)
-        return false;
-    const char *part = translate_part(names, rest + used, &rest);
-    if (part)
-        (void)snprintf(out, out_bytes, "%s.%u.%s%s", names->block.gguf, layer, part, rest);
-    return part != NULL;
-}
 
 static enum fl_status find_tensor(const struct fl_model *self, const char *name,
                                   struct fl_tensor_view *out, struct fl_error *error)
 {
     char stored[FL_MODULE_NAME_BYTES];
     const struct fl_tensor_view *view = NULL;
-    if (translate(self->arch->names, name, stored, sizeof stored))
+    if (fl_gguf_tensor_name(self->arch, name, stored, sizeof stored))
         view = fl_gguf_find(self->gguf, stored);
     if (!view)
         return fl_fail(error, FL_ENOTFOUND, "the model has no tensor for %s", name);

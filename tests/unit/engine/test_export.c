@@ -18,6 +18,7 @@ static struct fl_error error;
 static char out[FL_PATH_BYTES];
 static struct fl_model *model;
 static struct fl_adapter *adapter;
+static bool interleaved; /* the file stores the rows of q and k so */
 
 static void open_case(const char *name)
 {
@@ -39,10 +40,10 @@ static void close_case(void)
 static float *factor(const struct fl_gguf *file, const struct fl_lora_module *m, const char *end,
                      uint64_t rows, uint64_t columns)
 {
-    char hf[FL_MODULE_NAME_BYTES], stored[128], name[160];
-    (void)snprintf(hf, sizeof hf, "%.140s.weight", m->module.name);
-    ck_assert(fl_gguf_tensor_name(hf, stored, sizeof stored));
-    (void)snprintf(name, sizeof name, "%s%s", stored, end);
+    char stored[128], name[160];
+    const struct fl_arch *arch = fl_arch_find(fl_model_config(model)->architecture, NULL);
+    ck_assert(fl_gguf_tensor_name(arch, m->module.name, stored, sizeof stored));
+    (void)snprintf(name, sizeof name, "%s.weight%s", stored, end);
     const struct fl_tensor_view *view = fl_gguf_find(file, name);
     ck_assert_msg(view && view->rank == 2 && view->shape[0] == rows && view->shape[1] == columns,
                   "%s", name);
@@ -64,7 +65,8 @@ static void module_is_right(const struct fl_gguf *file, uint32_t index, double a
 {
     const struct fl_lora_module *m = &adapter->modules[index];
     const size_t r = m->rank, in = m->module.in, rows = m->module.out;
-    const bool rotated = strstr(m->module.name, "q_proj") || strstr(m->module.name, "k_proj");
+    const bool rotated = interleaved &&
+                         (strstr(m->module.name, "q_proj") || strstr(m->module.name, "k_proj"));
     float *a = factor(file, m, ".lora_a", r, in), *b = factor(file, m, ".lora_b", rows, r);
     for (size_t row = 0; row < rows; row++) {
         const size_t there = rotated ? stored_row(row, fl_model_config(model)->head_dim) : row;
@@ -91,11 +93,13 @@ static double alpha_of(const struct fl_gguf *file)
     return alpha;
 }
 
-static void exports(const char *name, enum fl_dtype dtype, double tolerance)
+static void exports_as(const char *name, const char *architecture, enum fl_dtype dtype,
+                       double tolerance)
 {
     struct fl_gguf *file = NULL;
     struct fl_gguf_string text;
     open_case(name);
+    interleaved = strcmp(architecture, "llama") == 0;
     fl_assert_ok(fl_export_gguf(model, adapter, dtype, out, &error), &error);
     fl_assert_ok(fl_gguf_open(out, &file, &error), &error);
     ck_assert_int_eq(fl_gguf_string(file, "general.type", &text), FL_OK);
@@ -103,12 +107,18 @@ static void exports(const char *name, enum fl_dtype dtype, double tolerance)
     ck_assert_int_eq(fl_gguf_string(file, "adapter.type", &text), FL_OK);
     ck_assert(text.length == 4 && memcmp(text.data, "lora", 4) == 0);
     ck_assert_int_eq(fl_gguf_string(file, "general.architecture", &text), FL_OK);
-    ck_assert(text.length == 5 && memcmp(text.data, "llama", 5) == 0);
+    ck_assert(text.length == strlen(architecture) &&
+              memcmp(text.data, architecture, text.length) == 0);
     ck_assert_uint_eq(fl_gguf_tensor_count(file), 2 * adapter->count);
     for (uint32_t i = 0; i < adapter->count; i++)
         module_is_right(file, i, alpha_of(file), tolerance);
     fl_gguf_close(&file);
     close_case();
+}
+
+static void exports(const char *name, enum fl_dtype dtype, double tolerance)
+{
+    exports_as(name, "llama", dtype, tolerance);
 }
 
 START_TEST(the_change_of_weights_is_the_same)
@@ -117,6 +127,29 @@ START_TEST(the_change_of_weights_is_the_same)
     exports("mistral-f16", FL_DTYPE_F32, 1e-6);
     exports("gqa-tied", FL_DTYPE_F16, 2e-3);
     exports("gqa-tied", FL_DTYPE_BF16, 2e-2);
+}
+END_TEST
+
+START_TEST(every_family_has_its_names)
+{
+    static const struct {
+        const char *name, *architecture;
+        const char *tensor; /* that one of its linears must be called: written down once more */
+    } FAMILIES[] = {{"mistral-window", "llama", "blk.1.attn_q.weight.lora_a"},
+                    {"qwen2", "qwen2", "blk.1.ffn_gate.weight.lora_a"},
+                    {"qwen3", "qwen3", "blk.1.attn_k.weight.lora_b"},
+                    {"phi3", "phi3", "blk.1.attn_qkv.weight.lora_b"},
+                    {"phi3", "phi3", "blk.0.ffn_up.weight.lora_a"},
+                    {"gpt2", "gpt2", "blk.1.attn_qkv.weight.lora_a"},
+                    {"gpt2", "gpt2", "blk.0.ffn_down.weight.lora_b"},
+                    {"gpt2-bare", "gpt2", "blk.0.attn_qkv.weight.lora_a"}};
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {
+        struct fl_gguf *file = NULL;
+        exports_as(FAMILIES[i].name, FAMILIES[i].architecture, FL_DTYPE_F32, 1e-6);
+        fl_assert_ok(fl_gguf_open(out, &file, &error), &error);
+        ck_assert_ptr_nonnull(fl_gguf_find(file, FAMILIES[i].tensor));
+        fl_gguf_close(&file);
+    }
 }
 END_TEST
 
@@ -149,6 +182,7 @@ END_TEST
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, the_change_of_weights_is_the_same);
+    tcase_add_test(tc, every_family_has_its_names);
     tcase_add_test(tc, ranks_and_alphas_of_their_own_are_folded_in);
     tcase_add_test(tc, a_rank_stabilised_scale_becomes_an_alpha);
     tcase_add_test(tc, a_value_beyond_the_type_leaves_no_file);

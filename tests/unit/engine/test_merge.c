@@ -14,13 +14,13 @@
 
 #define GOLDEN FL_TEST_SOURCE_DIR "/golden/"
 
-enum { TOKENS = 24 };
+enum { TOKENS_MAX = 24 };
 
 static struct fl_error error;
 static char directory[FL_PATH_BYTES];
 static struct fl_model *model;
 static struct fl_adapter *adapter;
-static uint32_t vocab;
+static uint32_t vocab, tokens; /* tokens: of the rows compared */
 
 static void path_in(char *out, const char *name)
 {
@@ -31,7 +31,9 @@ static void open_case(const char *path, const char *adapter_path)
 {
     fl_test_directory(directory);
     fl_assert_ok(fl_model_open(path, &model, &error), &error);
-    vocab = fl_model_config(model)->vocab;
+    const struct fl_model_config *c = fl_model_config(model);
+    vocab = c->vocab;
+    tokens = c->max_positions && c->max_positions < TOKENS_MAX ? c->max_positions : TOKENS_MAX;
     if (adapter_path)
         fl_assert_ok(fl_adapter_load(adapter_path, fl_model_inventory(model), &adapter, &error),
                      &error);
@@ -43,18 +45,18 @@ static void close_case(void)
     fl_model_close(&model);
 }
 
-/* (TOKENS, vocab); the caller frees it. */
+/* (tokens, vocab); the caller frees it. */
 static float *logits_of(const struct fl_model *of, const struct fl_adapter *with)
 {
-    const struct fl_engine_options options = {.threads = 1, .max_row_tokens = TOKENS};
+    const struct fl_engine_options options = {.threads = 1, .max_row_tokens = tokens};
     struct fl_engine *engine = NULL;
-    int32_t ids[TOKENS];
-    float *logits = fl_calloc((size_t)TOKENS * vocab, sizeof *logits);
+    int32_t ids[TOKENS_MAX];
+    float *logits = fl_calloc((size_t)tokens * vocab, sizeof *logits);
     ck_assert_ptr_nonnull(logits);
-    for (uint32_t i = 0; i < TOKENS; i++)
+    for (uint32_t i = 0; i < tokens; i++)
         ids[i] = (int32_t)((i * 37 + 5) % vocab);
     fl_assert_ok(fl_engine_create(of, with, &options, &engine, &error), &error);
-    fl_assert_ok(fl_engine_forward_logits(engine, ids, TOKENS, logits, &error), &error);
+    fl_assert_ok(fl_engine_forward_logits(engine, ids, tokens, logits, &error), &error);
     fl_engine_destroy(&engine);
     return logits;
 }
@@ -69,7 +71,7 @@ static void same_logits(const char *path, double tolerance)
     ck_assert_int_eq(fl_model_config(merged)->tied, fl_model_config(model)->tied);
     ck_assert_uint_eq(fl_model_parameters(merged), fl_model_parameters(model));
     float *want = logits_of(model, adapter), *got = logits_of(merged, NULL);
-    for (size_t i = 0; i < (size_t)TOKENS * vocab; i++) {
+    for (size_t i = 0; i < (size_t)tokens * vocab; i++) {
         worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
         largest = fmax(largest, fabs((double)want[i]));
     }
@@ -117,27 +119,62 @@ static void merges_to_gguf(enum fl_dtype dtype, double tolerance)
     same_logits(path, tolerance);
 }
 
-static void merges(enum fl_dtype dtype, double tolerance)
-{
-    merges_to_directory(dtype, tolerance);
-    merges_to_gguf(dtype, tolerance);
-}
-
-static const char *const cases[] = {"gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16",
-                                    "mistral-f16"};
+/* A case, the type of its weights, and whether GGUF can say what it is. */
+static const struct {
+    const char *name;
+    enum fl_dtype own;
+    bool no_gguf;
+} cases[] = {{"gqa-tied", FL_DTYPE_F32, false},
+             {"untied-headdim", FL_DTYPE_F32, false},
+             {"llama3-rope", FL_DTYPE_F32, false},
+             {"sharded-bf16", FL_DTYPE_BF16, false},
+             {"mistral-f16", FL_DTYPE_F16, false},
+             {"mistral-window", FL_DTYPE_F32, false},
+             {"qwen2", FL_DTYPE_F32, false},
+             {"qwen2-window", FL_DTYPE_F32, true},
+             {"qwen2-yarn", FL_DTYPE_F32, true},
+             {"qwen3", FL_DTYPE_F32, false},
+             {"phi3", FL_DTYPE_F32, false},
+             {"gpt2", FL_DTYPE_F32, false},
+             {"gpt2-bare", FL_DTYPE_F16, false},
+             {"qwen2/model.gguf", FL_DTYPE_F32, false},
+             {"qwen3/model.gguf", FL_DTYPE_F32, false},
+             {"phi3/model.gguf", FL_DTYPE_F32, false},
+             {"gpt2/model.gguf", FL_DTYPE_F32, false}};
+enum { CASES = sizeof cases / sizeof *cases, LLAMA3 = 2 };
 
 static void open_golden(int index)
 {
     char path[FL_PATH_BYTES], init[FL_PATH_BYTES];
-    (void)snprintf(path, sizeof path, GOLDEN "cases/%s", cases[index]);
-    (void)snprintf(init, sizeof init, GOLDEN "cases/%s/init", cases[index]);
+    const char *name = cases[index].name;
+    (void)snprintf(path, sizeof path, GOLDEN "cases/%s", name);
+    (void)snprintf(init, sizeof init, GOLDEN "cases/%.*s/init", (int)strcspn(name, "/"), name);
     open_case(path, init);
+}
+
+static void gguf_is_refused(void)
+{
+    struct fl_gguf_writer writer;
+    fl_gguf_writer_init(&writer);
+    ck_assert_int_eq(fl_describe_gguf(model, FL_DTYPE_F32, "merged", &writer, &error), FL_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(error.text, "directory instead"));
+    fl_gguf_writer_free(&writer);
+}
+
+/* Each file form from each file form. */
+static void merges(int index, enum fl_dtype dtype, double tolerance)
+{
+    merges_to_directory(dtype, tolerance);
+    if (cases[index].no_gguf)
+        gguf_is_refused();
+    else
+        merges_to_gguf(dtype, tolerance);
 }
 
 START_TEST(merged_in_float32_is_the_same_but_for_rounding)
 {
     open_golden(_i);
-    merges(FL_DTYPE_F32, 1e-5);
+    merges(_i, FL_DTYPE_F32, 1e-5);
     close_case();
 }
 END_TEST
@@ -145,20 +182,19 @@ END_TEST
 START_TEST(merged_in_half_precision_is_near)
 {
     open_golden(_i);
-    merges(FL_DTYPE_F16, 1e-2);
-    merges(FL_DTYPE_BF16, 1e-1);
+    merges(_i, FL_DTYPE_F16, 1e-2);
+    merges(_i, FL_DTYPE_BF16, 1e-1);
     close_case();
 }
 END_TEST
 
 START_TEST(the_bases_own_type_is_kept)
 {
-    static const enum fl_dtype own[] = {FL_DTYPE_F32, FL_DTYPE_F32, FL_DTYPE_F32, FL_DTYPE_BF16,
-                                        FL_DTYPE_F16};
+    const enum fl_dtype own = cases[_i].own;
     open_golden(_i);
     const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = FL_DTYPE_OTHER};
-    ck_assert_int_eq(fl_merge_dtype(&merge), own[_i]);
-    merges(FL_DTYPE_OTHER, own[_i] == FL_DTYPE_F32 ? 1e-5 : own[_i] == FL_DTYPE_F16 ? 1e-2 : 1e-1);
+    ck_assert_int_eq(fl_merge_dtype(&merge), own);
+    merges(_i, FL_DTYPE_OTHER, own == FL_DTYPE_F32 ? 1e-5 : own == FL_DTYPE_F16 ? 1e-2 : 1e-1);
     close_case();
 }
 END_TEST
@@ -193,7 +229,7 @@ START_TEST(a_scaled_rotation_survives_both_ways)
     char path[FL_PATH_BYTES];
     json_t *config = NULL;
     struct fl_model *file = NULL;
-    open_golden(2);
+    open_golden(LLAMA3);
     merges_to_gguf(FL_DTYPE_F32, 1e-5);
     path_in(path, "model.gguf");
     fl_assert_ok(fl_model_open(path, &file, &error), &error);
@@ -239,9 +275,9 @@ END_TEST
 
 static void add_tests(TCase *tc)
 {
-    tcase_add_loop_test(tc, merged_in_float32_is_the_same_but_for_rounding, 0, 5);
-    tcase_add_loop_test(tc, merged_in_half_precision_is_near, 0, 5);
-    tcase_add_loop_test(tc, the_bases_own_type_is_kept, 0, 5);
+    tcase_add_loop_test(tc, merged_in_float32_is_the_same_but_for_rounding, 0, CASES);
+    tcase_add_loop_test(tc, merged_in_half_precision_is_near, 0, CASES);
+    tcase_add_loop_test(tc, the_bases_own_type_is_kept, 0, CASES);
     tcase_add_test(tc, a_quantised_base_becomes_half_precision);
     tcase_add_test(tc, a_scaled_rotation_survives_both_ways);
     tcase_add_test(tc, a_gguf_base_becomes_a_directory);
