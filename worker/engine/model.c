@@ -1,8 +1,6 @@
 /* model.c - see model.h: the parts that both file forms share. */
 #include "worker/engine/model.h"
 
-#include <math.h>
-
 #include "base/alloc.h"
 #include "format/hfcache.h"
 #include "worker/engine/model_internal.h"
@@ -50,11 +48,38 @@ static bool within(uint32_t value, uint32_t low, uint32_t high)
     return value >= low && value <= high;
 }
 
-enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,
+/* Also false for what is no number. */
+static bool between(double value, double low, double high)
+{
+    return value >= low && value <= high;
+}
+
+/* Far beyond any model's settings, and so that every frequency and length is a finite float. */
+static enum fl_status check_rotation(const struct fl_model *self, const char *path,
                                      struct fl_error *error)
 {
     const struct fl_model_config *c = &self->config;
     const struct fl_rope *r = &self->rope;
+    if (c->head_dim % 2 != 0)
+        return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
+    if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0) || !between(r->theta, 1.0, 1e30))
+        return fl_fail(error, FL_EFORMAT, "%s: norm epsilon or rope theta is out of range", path);
+    if (r->kind != FL_ROPE_DEFAULT && !between(r->factor, 1e-6, 1e6))
+        return fl_fail(error, FL_EFORMAT, "%s: the rope factor is out of range", path);
+    if (r->kind == FL_ROPE_YARN &&
+        !(r->theta > 1.0 && between(r->original_positions, 1.0, 1e9) &&
+          between(r->slow, 1e-6, r->fast) && r->fast <= 1e9 && between(r->attention, 1e-6, 1e6)))
+        return fl_fail(error, FL_EFORMAT, "%s: the yarn rope settings make no sense", path);
+    if (r->kind == FL_ROPE_LLAMA3 && !(between(r->low, 1e-9, r->high) && r->high > r->low &&
+                                       r->high <= 1e9 && between(r->original_positions, 1.0, 1e9)))
+        return fl_fail(error, FL_EFORMAT, "%s: the llama3 rope settings make no sense", path);
+    return FL_OK;
+}
+
+enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,
+                                     struct fl_error *error)
+{
+    const struct fl_model_config *c = &self->config;
     if (!within(c->hidden, 1, FL_DIM_MAX) || !within(c->ffn, 1, FL_DIM_MAX) ||
         !within(c->layers, 1, FL_LAYERS_MAX) || !within(c->vocab, 1, FL_VOCAB_MAX) ||
         !within(c->heads, 1, FL_DIM_MAX) || !within(c->kv_heads, 1, c->heads) ||
@@ -72,22 +97,7 @@ enum fl_status fl_model_check_config(const struct fl_model *self, const char *pa
                    ? FL_OK
                    : fl_fail(error, FL_EFORMAT, "%s: norm epsilon or positions are out of range",
                              path);
-    if (c->head_dim % 2 != 0)
-        return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
-    if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0) || !(r->theta > 0.0) ||
-        !isfinite(r->theta))
-        return fl_fail(error, FL_EFORMAT, "%s: norm epsilon or rope theta is out of range", path);
-    if (r->kind != FL_ROPE_DEFAULT && !(r->factor > 0.0 && isfinite(r->factor)))
-        return fl_fail(error, FL_EFORMAT, "%s: the rope factor is out of range", path);
-    if (r->kind == FL_ROPE_YARN &&
-        !(r->theta > 1.0 && r->original_positions > 0.0 && isfinite(r->original_positions) &&
-          r->slow > 0.0 && r->fast >= r->slow && isfinite(r->fast) && r->attention > 0.0 &&
-          isfinite(r->attention)))
-        return fl_fail(error, FL_EFORMAT, "%s: the yarn rope settings make no sense", path);
-    if (r->kind == FL_ROPE_LLAMA3 &&
-        !(r->low > 0.0 && r->high > r->low && r->original_positions > 0.0))
-        return fl_fail(error, FL_EFORMAT, "%s: the llama3 rope settings make no sense", path);
-    return FL_OK;
+    return check_rotation(self, path, error);
 }
 
 static void free_parts(struct fl_model *self)

@@ -185,6 +185,95 @@ START_TEST(a_directory_in_four_bits_opens)
 }
 END_TEST
 
+/* A new directory with that config.json and these weights; opens it. */
+static enum fl_status open_written(const char *config, const struct fl_buf *weights)
+{
+    char directory[FL_PATH_BYTES], path[FL_PATH_BYTES];
+    struct fl_model *model = NULL;
+    struct fl_buf text;
+    fl_test_directory(directory);
+    fl_assert_ok(fl_fs_read(config, 1 << 20, &text, &error), &error);
+    fl_assert_ok(fl_path_join(path, directory, "config.json", &error), &error);
+    fl_assert_ok(fl_fs_write(path, text.data, text.length, 0644, &error), &error);
+    fl_assert_ok(fl_path_join(path, directory, "model.safetensors", &error), &error);
+    fl_assert_ok(fl_fs_write(path, weights->data, weights->length, 0644, &error), &error);
+    enum fl_status status = fl_model_open(directory, &model, &error);
+    ck_assert_int_eq(model == NULL, status != FL_OK);
+    fl_model_close(&model);
+    fl_buf_free(&text);
+    return status;
+}
+
+/* What nf4/model says of itself, with `from` once replaced by `to`, which is as long. */
+static enum fl_status open_nf4(const char *from, const char *to)
+{
+    struct fl_buf weights;
+    const size_t length = strlen(from);
+    fl_assert_ok(fl_fs_read(GOLDEN "nf4/model/model.safetensors", 1 << 24, &weights, &error),
+                 &error);
+    char *at = memmem(weights.data, weights.length, from, length);
+    ck_assert_ptr_nonnull(at);
+    ck_assert_uint_eq(strlen(to), length);
+    memcpy(at, to, length);
+    enum fl_status status = open_written(GOLDEN "nf4/model/config.json", &weights);
+    fl_buf_free(&weights);
+    return status;
+}
+
+START_TEST(four_bits_of_another_shape_are_refused)
+{
+    static const struct {
+        const char *from, *to;
+    } CHANGES[] = {
+        {"[32, 64]", "[64, 32]"}, /* as many values, another matrix */
+        {"[32, 64]", "[32, 65]"},
+        {"[32, 64]", "[31, 64]"},
+        {"[32, 64]", "[0, 641]"},
+        {"[32, 64]", "[32,6e3]"},
+        {"[32, 64]", "[ 2048 ]"},
+        {"[32, 64]", "[4,8,64]"},
+        {"[32, 64]", "[-1, 64]"},
+        {"\"blocksize\": 64", "\"blocksize\":  0"},
+        {"\"blocksize\": 64", "\"blocksize\": 63"},
+        {"\"nested_blocksize\": 256", "\"nested_blocksize\":   0"},
+    };
+    fl_assert_ok(open_nf4("[32, 64]", "[32, 64]"), &error);
+    for (size_t i = 0; i < sizeof CHANGES / sizeof *CHANGES; i++) {
+        ck_assert_msg(open_nf4(CHANGES[i].from, CHANGES[i].to) == FL_EFORMAT, "%s", CHANGES[i].to);
+        ck_assert_msg(strstr(error.text, ".weight") != NULL, "%s: %s", CHANGES[i].to, error.text);
+    }
+}
+END_TEST
+
+/* A linear that lies the other way round: bitsandbytes' bytes do not say which. */
+START_TEST(four_bits_of_gpt2_are_refused)
+{
+    enum { MOST = 64 };
+    static const float zero = 0.0f;
+    struct fl_safetensors *plain = NULL;
+    struct fl_tensor_view views[MOST];
+    struct fl_buf out;
+    uint32_t count = 0;
+    fl_assert_ok(fl_safetensors_open(GOLDEN "cases/gpt2", &plain, &error), &error);
+    for (; count < fl_safetensors_count(plain); count++)
+        views[count] = *fl_safetensors_at(plain, count);
+    views[count++] = (struct fl_tensor_view){
+        .name = "transformer.h.0.attn.c_attn.weight.quant_state.bitsandbytes__nf4",
+        .dtype = FL_DTYPE_F32,
+        .rank = 1,
+        .shape = {1},
+        .data = (const uint8_t *)&zero,
+        .bytes = sizeof zero};
+    fl_buf_init(&out, 1 << 20);
+    fl_assert_ok(fl_safetensors_write(views, count, &out, &error), &error);
+    ck_assert_int_eq(open_written(GOLDEN "cases/gpt2/config.json", &out), FL_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "c_attn"));
+    ck_assert_ptr_nonnull(strstr(error.text, "--quantize nf4"));
+    fl_buf_free(&out);
+    fl_safetensors_close(&plain);
+}
+END_TEST
+
 START_TEST(engines_run_on_every_golden_model)
 {
     engine_runs(GOLDEN "cases/gqa-tied");
@@ -327,6 +416,17 @@ START_TEST(configurations_that_would_change_the_numbers_are_refused)
         {"{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":0}}", "factor"},
         {"{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8}}", "llama3"},
         {"{\"rope_parameters\":{\"partial_rotary_factor\":0.5}}", "partial"},
+        /* finite, but frequencies or lengths that follow from them are not */
+        {"{\"rope_parameters\":{\"rope_theta\":1e-300}}", "theta"},
+        {"{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":1e-300}}", "factor"},
+        {"{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
+         "\"high_freq_factor\":4,\"original_max_position_embeddings\":1e300}}",
+         "llama3"},
+        {"{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":2,"
+         "\"original_max_position_embeddings\":1e300}}",
+         "yarn"},
+        {"{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":1e300}}",
+         "yarn"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ck_assert_msg(open_changed("gqa-tied", cases[i].changes) == FL_EFORMAT, "%s",
@@ -449,6 +549,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, linears_alone_are_quantised);
     tcase_add_loop_test(tc, parts_of_quantised_rows_are_those_of_the_row, 0, 3);
     tcase_add_test(tc, a_directory_in_four_bits_opens);
+    tcase_add_test(tc, four_bits_of_another_shape_are_refused);
+    tcase_add_test(tc, four_bits_of_gpt2_are_refused);
     tcase_add_test(tc, engines_run_on_every_golden_model);
     tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
     tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
