@@ -1,11 +1,12 @@
 /*
  * fuzz_safetensors.c - any bytes as a safetensors file: refused, or every tensor lies inside the
- * file and has the size that its shape says.
+ * file and has the size that its shape says, and what is stored in four bits can be widened.
  */
 #include <stdlib.h>
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "format/nf4.h"
 #include "format/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -29,6 +30,19 @@ static void check_tensor(const struct fl_safetensors *file, uint32_t index, cons
         abort();
 }
 
+/* Tensors beside it may say that this one is in four bits: then it has all its values. */
+static void check_nf4(const struct fl_safetensors *file, uint32_t index)
+{
+    struct fl_nf4 nf4;
+    struct fl_error error;
+    float out[64];
+    if (fl_nf4_find(file, fl_safetensors_at(file, index)->name, &nf4, &error) != FL_OK)
+        return;
+    const uint64_t values = nf4.rows * nf4.columns, last = values < 64 ? values : 64;
+    fl_nf4_widen(&nf4, 0, (size_t)last, out);
+    fl_nf4_widen(&nf4, values - last, (size_t)last, out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fl_safetensors *file;
@@ -38,6 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     for (uint32_t i = 0; i < fl_safetensors_count(file); i++)
         check_tensor(file, i, data, size);
+    for (uint32_t i = 0; i < fl_safetensors_count(file); i++)
+        check_nf4(file, i);
     fl_safetensors_close(&file);
     return 0;
 }
