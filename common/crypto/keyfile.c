@@ -20,7 +20,7 @@
 #define BOX_LABEL      "fedlora-box-v1 "
 #define CHECKSUM_BYTES 8
 #define SECRETS_MAX    64
-#define TEXT_MAX       192
+#define TEXT_MAX       FL_SECRET_TEXT_BYTES
 
 static enum fl_status check_descriptor(int fd, const char *path, struct fl_error *error)
 {
@@ -98,6 +98,16 @@ static enum fl_status read_text(const char *path, char *text, struct fl_error *e
     }
     text[length] = '\0';
     (void)close(fd);
+    return status;
+}
+
+enum fl_status fl_secret_text_load(const char *path, char *text, struct fl_error *error)
+{
+    enum fl_status status = read_text(path, text, error);
+    if (status == FL_OK && strlen(text) == TEXT_MAX - 1)
+        status = fl_fail(error, FL_ERANGE, "%s: the file is too long", path);
+    if (status != FL_OK)
+        sodium_memzero(text, TEXT_MAX);
     return status;
 }
 

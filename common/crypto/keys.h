@@ -91,4 +91,13 @@ void fl_box_keys_destroy(struct fl_box_keys **self);
 const uint8_t *fl_box_keys_public(const struct fl_box_keys *self);
 const uint8_t *fl_box_keys_secret(const struct fl_box_keys *self);
 
+#define FL_SECRET_TEXT_BYTES 192
+
+/*
+ * A short secret text of the operator's (a token), as it stands in a file that follows the rules of
+ * the key file (fl_keys_load); text has FL_SECRET_TEXT_BYTES bytes and is NUL-terminated. The
+ * caller wipes it. FL_ERANGE: the file is longer.
+ */
+FL_CHECKED enum fl_status fl_secret_text_load(const char *path, char *text, struct fl_error *error);
+
 #endif
