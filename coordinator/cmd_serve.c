@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "coordinator/commands.h"
+#include "coordinator/http.h"
 #include "coordinator/server.h"
 
 #define LOCK_TRIES 60 /* 3 s */
@@ -67,19 +68,24 @@ static enum fl_status serve(struct fl_desk *desk, bool exit_when_idle, struct fl
 {
     struct fl_server *server = NULL;
     struct fl_transport *transport = NULL;
+    struct fl_http_desk *http = NULL;
     const struct fl_server_options options = {.exit_when_idle = exit_when_idle, .threaded = true};
     enum fl_status status = FL_OK;
     if (chdir(desk->directory) != 0)
         return fl_fail_errno(error, errno, "%s", desk->directory);
-    status = fl_server_create(desk, &options, &server, error);
+    status = fl_http_open(desk, &http, error);
+    if (status == FL_OK)
+        status = fl_server_create(desk, &options, &server, error);
     if (status == FL_OK)
         status = open_transport(desk, server, &transport, error);
     if (status == FL_OK) {
         fl_server_attach(server, transport);
+        fl_server_show(server, http);
         fl_log(FL_LOG_INFO, "serving", "the coordinator is ready",
                FL_STR("listen", desk->conf.listen), FL_STR("directory", desk->directory));
         status = fl_server_run(server, &stop_asked, error);
     }
+    fl_http_close(&http);
     fl_server_destroy(&server);
     fl_server_close(&transport);
     fl_log(FL_LOG_INFO, "stopped", "the coordinator has stopped");

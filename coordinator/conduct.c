@@ -700,6 +700,7 @@ void fl_conduct_also(struct fl_server *self, const struct fl_round_input *input,
     struct fl_round *before = self->round;
     self->round = self->next;
     self->next = before;
+    fl_tally_step(&self->tally, before, self->round, effects, fl_server_now(self));
     log_step(self, before, input);
     carry_out(self, effects, before->round, before->attempt, input);
 }
@@ -721,6 +722,7 @@ void fl_conduct_note_refusal(struct fl_server *self, uint32_t site, enum fl_refu
     struct fl_error error;
     struct fl_refusal_row row = {.site = site, .code = code, .permanent = permanent};
     fl_wire_set_text(row.reason, sizeof row.reason, reason);
+    self->tally.refusals++;
     if (fl_queue_refuse(self->desk->store, self->job.id, &row, fl_clock_wall(self->desk->clock),
                         &error) != FL_OK)
         fl_log(FL_LOG_WARN, "store_failed", error.text);

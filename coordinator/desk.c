@@ -39,6 +39,21 @@ static const struct fl_config_key keys[] = {
      .fallback = "30s",
      .doc = "A session that says nothing for so long is dead; heartbeats go out three times as "
             "often."},
+    {.section = "http",
+     .key = "listen",
+     .kind = FL_CONFIG_STRING,
+     .offset = offsetof(struct fl_coordinator_conf, http_listen),
+     .size = FL_WEB_LISTEN_BYTES,
+     .fallback = "",
+     .doc = "HOST:PORT of /metrics, /healthz, /readyz and a status page; empty: not served."},
+    {.section = "http",
+     .key = "token_file",
+     .kind = FL_CONFIG_STRING,
+     .offset = offsetof(struct fl_coordinator_conf, http_token_file),
+     .size = FL_PATH_BYTES,
+     .fallback = "",
+     .doc = "A file with the token that HTTP asks for, mode 0600; must be set where listen is not "
+            "this machine's own."},
 };
 static const struct fl_config_table table = {keys, sizeof keys / sizeof keys[0], NULL};
 
@@ -77,7 +92,13 @@ static enum fl_status write_conf(const char *directory, const char *listen,
                   "%spublic = %s\n\n"
                   "[session]\n"
                   "# A session that says nothing for so long is dead.\n"
-                  "# liveness = 30s\n",
+                  "# liveness = 30s\n\n"
+                  "[http]\n"
+                  "# /metrics, /healthz, /readyz and a status page; not served unless it is set.\n"
+                  "# listen = 127.0.0.1:7480\n"
+                  "# The token that HTTP asks for; must be set where listen is not this machine's\n"
+                  "# own: umask 077; head -c 24 /dev/urandom | base64 > http.token\n"
+                  "# token_file = http.token\n",
                   listen ? listen : DEFAULT_LISTEN, public_address ? "" : "# ",
                   public_address ? public_address : "tcp://coordinator.example.org:7470");
     enum fl_status status = fl_buf_status(&text);

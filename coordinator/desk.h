@@ -15,6 +15,7 @@
 #include "coordinator/store.h"
 #include "crypto/keys.h"
 #include "crypto/token.h"
+#include "web/access.h"
 
 #define FL_DESK_KEYS "coordinator.key" /* within the directory */
 
@@ -22,6 +23,8 @@ struct fl_coordinator_conf {
     char listen[FL_ADDRESS_BYTES];         /* "tcp://HOST:PORT"; enrolment is the port + 1 */
     char public_address[FL_ADDRESS_BYTES]; /* what sites dial; "" = listen */
     int64_t liveness_ms;                   /* a session without any frame for so long is dead */
+    char http_listen[FL_WEB_LISTEN_BYTES]; /* HOST:PORT; "": HTTP is off */
+    char http_token_file[FL_PATH_BYTES];   /* "": none; relative: in the directory */
 };
 
 const struct fl_config_table *fl_coordinator_conf_table(void);

@@ -268,6 +268,10 @@ static void finish_check(struct fl_chore *chore, void *context)
         struct fl_seat *seat = fl_seat_of(self, site);
         if (work->status == FL_OK) /* no update is acknowledged that the log does not know */
             work->status = fl_record_update(self->desk, work, &work->error);
+        if (work->status == FL_OK) {
+            self->tally.updates++;
+            self->tally.update_bytes += work->stage->sealed_bytes;
+        }
         if (work->status == FL_OK && self->round->rules.secure)
             fl_masks_take_update(self, site);
         else if (work->status == FL_OK)
@@ -374,6 +378,9 @@ static bool take(struct fl_server *self, struct fl_seat *seat, const struct fl_w
     switch (message->kind) {
     case FL_WIRE_HEARTBEAT:
         seat->activity = message->as.heartbeat.activity;
+        seat->step = message->as.heartbeat.step;
+        seat->steps = message->as.heartbeat.steps;
+        seat->tokens_per_second = message->as.heartbeat.tokens_per_second;
         return true;
     case FL_WIRE_GOODBYE:
         fl_log(FL_LOG_INFO, "site_leaves", message->as.goodbye.text, FL_STR("worker", seat->name));
@@ -452,6 +459,7 @@ void fl_intake_frame(struct fl_server *self, struct fl_seat *seat, const uint8_t
     struct fl_error error;
     if (seat->leaving)
         return;
+    self->tally.received_bytes += length;
     enum fl_status status = fl_wire_decode(frame, length, &message, &error);
     if (status == FL_ENOMEM)
         return;
@@ -532,7 +540,9 @@ static void take_join(struct fl_server *self, fl_peer peer, const char *user, co
     if (status != FL_OK) {
         ++*joins_of(self, address);
         ++self->joins;
-    }
+        ++self->tally.refused_joins;
+    } else
+        ++self->tally.joins;
     const struct fl_site *site = status == FL_OK ? fl_roster_by_key(self->desk->roster, key) : NULL;
     const struct fl_field fields[] = {FL_STR("worker", site ? site->name : join->name),
                                       FL_STR("address", address),

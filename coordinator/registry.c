@@ -127,6 +127,24 @@ enum fl_status fl_registry_each(struct fl_store *store, int64_t job,
     return status;
 }
 
+enum fl_status fl_registry_last(struct fl_store *store, int64_t job, uint32_t most,
+                                enum fl_status (*each)(void *context, const struct fl_version *),
+                                void *context, struct fl_error *error)
+{
+    struct walk *walk = fl_calloc(1, sizeof *walk);
+    if (!walk)
+        return fl_fail_memory(error);
+    walk->each = each;
+    walk->context = context;
+    enum fl_status status = fl_store_select(
+        store, error, walk_row, walk, NULL,
+        "SELECT " COLUMNS " FROM (SELECT * FROM versions WHERE version > 0 AND job = ? ORDER BY "
+        "version DESC LIMIT ?) ORDER BY version",
+        "ii", job, (int64_t)most);
+    fl_free(walk);
+    return status;
+}
+
 enum fl_status fl_registry_set_eval(struct fl_store *store, int64_t job, uint32_t version,
                                     double loss, uint64_t tokens, struct fl_error *error)
 {

@@ -54,6 +54,11 @@ FL_CHECKED enum fl_status fl_registry_each(struct fl_store *store, int64_t job,
                                            enum fl_status (*each)(void *context,
                                                                   const struct fl_version *),
                                            void *context, struct fl_error *error);
+/* The same for the newest versions of a job, at most so many. */
+FL_CHECKED enum fl_status fl_registry_last(struct fl_store *store, int64_t job, uint32_t most,
+                                           enum fl_status (*each)(void *context,
+                                                                  const struct fl_version *),
+                                           void *context, struct fl_error *error);
 /* The held-out loss of a version; version 0's is kept with the job. */
 FL_CHECKED enum fl_status fl_registry_set_eval(struct fl_store *store, int64_t job,
                                                uint32_t version, double loss, uint64_t tokens,

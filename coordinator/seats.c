@@ -135,6 +135,8 @@ static enum fl_status send_wire(struct fl_server *self, struct fl_seat *seat,
         return FL_OK; /* sending it again would not help */
     }
     status = fl_transport_send(self->transport, seat->peer, self->frame.data, self->frame.length);
+    if (status == FL_OK)
+        self->tally.sent_bytes += self->frame.length;
     seat->beat_ms = fl_server_now(self) + seat->liveness_ms / 3;
     return status;
 }

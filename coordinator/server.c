@@ -187,6 +187,11 @@ void fl_server_attach(struct fl_server *self, struct fl_transport *transport)
     self->transport = transport;
 }
 
+void fl_server_show(struct fl_server *self, struct fl_http_desk *http)
+{
+    self->http = http;
+}
+
 int fl_server_wake_fd(const struct fl_server *self)
 {
     return fl_mill_fd(self->mill);
@@ -283,6 +288,7 @@ void fl_server_tick(struct fl_server *self)
     for (uint32_t i = 0; i < self->seat_count; i++)
         fl_seat_tick(self, self->seats[i], now);
     fl_conduct_tick(self, now);
+    fl_http_tick(self->http, self);
 }
 
 int64_t fl_server_wait_ms(const struct fl_server *self)

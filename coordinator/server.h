@@ -17,6 +17,7 @@
 #include "net/zmq_transport.h"
 
 struct fl_server;
+struct fl_http_desk;
 
 struct fl_server_options {
     bool exit_when_idle; /* end once no job is queued or running */
@@ -29,6 +30,8 @@ FL_CHECKED enum fl_status fl_server_create(struct fl_desk *desk,
                                            struct fl_server **out, struct fl_error *error);
 void fl_server_destroy(struct fl_server **self);
 void fl_server_attach(struct fl_server *self, struct fl_transport *transport);
+/* Show by HTTP what it does; http is borrowed, and may be NULL. */
+void fl_server_show(struct fl_server *self, struct fl_http_desk *http);
 /* fl_zap_decide over the roster; context is the server. */
 enum fl_zap_answer fl_server_zap(void *context, const uint8_t x25519[FL_KEY_BYTES], char *user);
 /* For fl_server_config.wake_fd. */

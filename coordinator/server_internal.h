@@ -3,6 +3,8 @@
 #define FL_COORDINATOR_SERVER_INTERNAL_H
 
 #include "coordinator/compute.h"
+#include "coordinator/http.h"
+#include "coordinator/http_tally.h"
 #include "coordinator/masks.h"
 #include "coordinator/queue.h"
 #include "coordinator/recall.h"
@@ -40,6 +42,8 @@ struct fl_seat { /* a site's connection */
     int64_t credit, credit_ms; /* what it may still say before it floods, and when that was so */
     int64_t retry_ms; /* what is due is sent again then, after the disk refused; 0: never */
     enum fl_activity activity;
+    uint32_t step, steps; /* of the round, as its heartbeat said */
+    double tokens_per_second;
     /* which attempt's OFFER and TASK this connection has been told: a worker that was restarted
        knows neither, and is told both before what comes next */
     struct fl_told {
@@ -97,6 +101,8 @@ struct fl_server {
     struct fl_parked parked[FL_PARKED_MAX];
     uint32_t parked_count;
     struct fl_recall recall;
+    struct fl_tally tally;
+    struct fl_http_desk *http; /* borrowed; NULL: not served */
     bool idle;
 };
 

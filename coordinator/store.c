@@ -543,6 +543,11 @@ int64_t fl_store_changes(const struct fl_store *self)
     return sqlite3_changes(self->db);
 }
 
+int64_t fl_store_total_changes(const struct fl_store *self)
+{
+    return sqlite3_total_changes(self->db);
+}
+
 int64_t fl_row_i64(const struct fl_row *row, int column)
 {
     return sqlite3_column_int64(row->statement, column);

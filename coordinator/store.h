@@ -68,6 +68,9 @@ FL_CHECKED enum fl_status fl_store_select(struct fl_store *self, struct fl_error
 /* The id that the last INSERT gave, and how many rows the last statement changed. */
 int64_t fl_store_last_id(const struct fl_store *self);
 int64_t fl_store_changes(const struct fl_store *self);
+/* Rows changed since it was opened: where this is what it was, so is all that the database holds.
+ */
+int64_t fl_store_total_changes(const struct fl_store *self);
 
 int64_t fl_row_i64(const struct fl_row *row, int column);
 /* NaN for null */

@@ -186,6 +186,7 @@ static void take_up(struct fl_server *self)
         fail_job(self, &error);
         return;
     }
+    self->tally.phase_ms = fl_server_now(self);
     fl_log(FL_LOG_INFO, "job_taken_up", self->job.name, FL_I64("job", self->job.id),
            FL_U64("round", self->job.round), FL_STR("phase", fl_round_state_name(phase)));
     for (uint32_t i = 0; i < self->seat_count && self->job.id; i++) {
