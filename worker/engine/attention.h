@@ -5,6 +5,7 @@
  *   newest of them only), O = P V
  *   backward: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(dO O)); dQ = dS K / sqrt(D);
  *   dK = dS^T Q / sqrt(D)
+ * In bfloat16 (fl_work.bf16) both sides of each product are rounded, softmax and sums are not.
  * Queries go in blocks; one block's scores against all of its keys are a strip of BLOCK x keys
  * floats a thread, so memory grows with the row's length, never with its square. P is computed
  * again in backward from the kept log-sum-exp.
@@ -36,7 +37,7 @@ struct fl_span {
 };
 
 /* Floats of one thread's strips for rows of up to `keys` keys. */
-size_t fl_attention_strip_floats(size_t keys);
+size_t fl_attention_strip_floats(size_t keys, size_t head_dim, bool bf16);
 
 /*
  * q, o (tokens, heads D); k, v (tokens, kv_heads D); lse (tokens, heads) is kept for backward,

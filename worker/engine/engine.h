@@ -29,8 +29,9 @@ struct fl_engine;
 enum fl_compute {
     FL_COMPUTE_AUTO, /* f32: as exact as the peers, and on many processors as fast as bf16 */
     FL_COMPUTE_F32,
-    FL_COMPUTE_BF16 /* products with frozen weights in bfloat16, sums, LoRA branches, attention and
-                       all else in float32; FL_EUSAGE without AVX512-BF16 */
+    FL_COMPUTE_BF16 /* both sides of the products with frozen weights, of LoRA branches and of
+                       attention rounded to bfloat16; sums, softmax, norms, parameters and gradients
+                       in float32; FL_EUSAGE without AVX512-BF16 */
 };
 
 /* Factors that get gradients; a federated round may train only one. */

@@ -15,6 +15,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include "format/dtype.h"
 
 /* Room of kilobytes that is written before it is read: the build's clearing of locals would cost.
  */
@@ -60,8 +63,13 @@ struct fl_gemm_bf16 {
     const struct fl_gemm_kernel *tiles;
     /* n float32, n even, rounded to nearest even, as n / 2 pairs */
     void (*narrow)(const float *x, size_t n, float *out);
+    /* count stored values as the same pairs; false: of this type, or so many, not directly */
+    bool (*widen)(enum fl_dtype dtype, const uint8_t *src, size_t count, float *out);
     /* pairs (even[j], odd[j]) of two rows of B, padded with zeros to width; any alignment */
     void (*pair)(const float *even, const float *odd, size_t n, size_t width, float *out);
+    /* the same of two rows that narrow() or widen() made, n values each, n even, width >= n; whole
+     * vectors of out are written */
+    void (*pair_narrow)(const float *even, const float *odd, size_t n, size_t width, float *out);
 };
 
 /* NULL: this processor has no AVX512-BF16, or FL_GEMM forces another kernel than avx512 or amx. */

@@ -43,8 +43,25 @@ static void pair(const float *even, const float *odd, size_t n, size_t width, fl
     }
 }
 
-const struct fl_gemm_bf16 fl_gemm_avx512_bf16 = {
-    .tiles = &fl_gemm_bf16_tiles, .narrow = narrow, .pair = pair};
+static __m512i words_of(const float *units, size_t n, size_t at)
+{
+    const uint16_t *words = (const uint16_t *)(const void *)units;
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask_of(n, at), words + at));
+}
+
+static void pair_narrow(const float *even, const float *odd, size_t n, size_t width, float *out)
+{
+    for (size_t j = 0; j < width; j += 16) {
+        const __m512i high = _mm512_slli_epi32(words_of(odd, n, j), 16);
+        _mm512_storeu_si512(out + j, _mm512_or_si512(words_of(even, n, j), high));
+    }
+}
+
+const struct fl_gemm_bf16 fl_gemm_avx512_bf16 = {.tiles = &fl_gemm_bf16_tiles,
+                                                 .narrow = narrow,
+                                                 .widen = fl_panel_widen_pairs,
+                                                 .pair = pair,
+                                                 .pair_narrow = pair_narrow};
 
 const struct fl_gemm_kernel fl_gemm_amx_tiles = {.name = "amx",
                                                  .lanes = LANES,
@@ -53,5 +70,8 @@ const struct fl_gemm_kernel fl_gemm_amx_tiles = {.name = "amx",
                                                  .pack = pack,
                                                  .pack_turned = pack_turned,
                                                  .dots = dots};
-const struct fl_gemm_bf16 fl_gemm_amx_bf16 = {
-    .tiles = &fl_gemm_amx_tiles, .narrow = narrow, .pair = pair};
+const struct fl_gemm_bf16 fl_gemm_amx_bf16 = {.tiles = &fl_gemm_amx_tiles,
+                                              .narrow = narrow,
+                                              .widen = fl_panel_widen_pairs,
+                                              .pair = pair,
+                                              .pair_narrow = pair_narrow};

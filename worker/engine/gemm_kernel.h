@@ -203,11 +203,55 @@ FL_INLINE void turn(const float *b, size_t ldb, float *out, size_t ldo)
         memcpy(out + (size_t)p * ldo, &columns[p], sizeof columns[p]);
 }
 
+#if FL_GEMM_LANES == 16
+typedef float vec8 __attribute__((vector_size(32)));
+
+/* 4 floats of rows j, j + 4, j + 8 and j + 12 beside each other */
+FL_INLINE vec four_rows(const float *b, size_t ldb)
+{
+    vec4 r[4];
+    for (int i = 0; i < 4; i++)
+        memcpy(&r[i], b + (size_t)(4 * i) * ldb, sizeof r[i]);
+    const vec8 low = __builtin_shufflevector(r[0], r[1], 0, 1, 2, 3, 4, 5, 6, 7);
+    const vec8 high = __builtin_shufflevector(r[2], r[3], 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+#define FL_LOW(x, y)                                                                               \
+    __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define FL_HIGH(x, y)                                                                              \
+    __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define FL_FIRST(x, y)                                                                             \
+    __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define FL_SECOND(x, y)                                                                            \
+    __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+
+/* 16 x 4 floats from rows b + j ldb, turned: 4 x 4 in each quarter of the vectors. */
+FL_INLINE void turn_wide(const float *b, size_t ldb, float *out, size_t ldo)
+{
+    const vec r0 = four_rows(b, ldb), r1 = four_rows(b + ldb, ldb);
+    const vec r2 = four_rows(b + 2 * ldb, ldb), r3 = four_rows(b + 3 * ldb, ldb);
+    const vec x = FL_LOW(r0, r1), y = FL_LOW(r2, r3), z = FL_HIGH(r0, r1), w = FL_HIGH(r2, r3);
+    store(out, FL_FIRST(x, y));
+    store(out + ldo, FL_SECOND(x, y));
+    store(out + 2 * ldo, FL_FIRST(z, w));
+    store(out + 3 * ldo, FL_SECOND(z, w));
+}
+#endif
+
 static void pack_turned(const float *b, size_t ldb, size_t k, size_t n, float *out, size_t ldo)
 {
     const size_t width = padded(n), k4 = k / 4 * 4, n4 = n / 4 * 4;
+#if FL_GEMM_LANES == 16
+    const size_t wide = n / LANES * LANES;
     for (size_t p = 0; p < k4; p += 4)
-        for (size_t j = 0; j < n4; j += 4)
+        for (size_t j = 0; j < wide; j += 16)
+            turn_wide(b + j * ldb + p, ldb, out + p * ldo + j, ldo);
+#else
+    const size_t wide = 0;
+#endif
+    for (size_t p = 0; p < k4; p += 4)
+        for (size_t j = wide; j < n4; j += 4)
             turn(b + j * ldb + p, ldb, out + p * ldo + j, ldo);
     for (size_t p = 0; p < k; p++)
         for (size_t j = p < k4 ? n4 : 0; j < width; j++)

@@ -82,7 +82,8 @@ void fl_engine_sizes(struct fl_engine *self)
     self->work.panel_floats = PANEL_FLOATS;
     if (self->work.panel_floats < threads * FL_PANEL_ROWS * widest)
         self->work.panel_floats = threads * FL_PANEL_ROWS * widest;
-    self->work.strip_floats = fl_attention_strip_floats(keys_max(self));
+    self->work.strip_floats = fl_attention_strip_floats(keys_max(self), c->head_dim,
+                                                        self->work.bf16);
     self->head.weight = &self->model->weights[self->model->head];
     self->head.norm = self->model->norm;
     self->head.hidden = c->hidden;

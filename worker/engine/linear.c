@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "worker/engine/kernels.h"
+#include "worker/engine/thin.h"
 
 enum { ROW_GRAIN = 16 };
 
@@ -16,6 +17,13 @@ static bool drops(const struct fl_pass *pass, const struct fl_linear *linear)
 static uint64_t mask_key(const struct fl_pass *pass, const struct fl_linear *linear)
 {
     return pass->dropout_key ^ (linear->index + 1) * 0x9e3779b97f4a7c15ull;
+}
+
+/* The branch's products in bfloat16 beside those with W; NULL: in float32. */
+static const struct fl_gemm_bf16 *branch_bf16(const struct fl_pass *pass,
+                                              const struct fl_linear *linear)
+{
+    return pass->work->bf16 && linear->in % 2 == 0 && linear->out % 2 == 0 ? fl_gemm_bf16() : NULL;
 }
 
 /* Rows [low, high) of the branch's input: x itself, or x' in the scratch. */
@@ -56,7 +64,12 @@ static void small_forward(const struct fl_pass *pass, const struct fl_linear *li
     if (!rank || low >= high)
         return;
     const float *branch = branch_input(pass, linear, x, low, high);
-    fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank, rank);
+    const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
+    if (bf16 && !fl_work_is_narrow(pass->work, pass->tokens))
+        fl_thin_project(bf16, high - low, in, rank, branch, in, linear->a, true, u + low * rank);
+    else
+        fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank,
+                   rank);
 }
 
 void fl_linear_forward(const struct fl_pass *pass, const struct fl_linear *linear, const float *x,
@@ -99,17 +112,28 @@ static void branch_back_dropped(const struct fl_pass *pass, const struct fl_line
 static void add_gradients(const struct fl_pass *pass, const struct fl_linear *linear,
                           const float *g, const float *branch, const float *u, const float *v)
 {
-    const size_t in = linear->in, out = linear->out, rank = linear->rank;
+    const size_t in = linear->in, out = linear->out, rank = linear->rank, tokens = pass->tokens;
+    const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
     size_t low, high;
     if (linear->db) {
         fl_my_share(out, ROW_GRAIN, &low, &high);
-        fl_gemm_tn(high - low, rank, pass->tokens, linear->scale, g + low, out, u, rank, 1.0f,
-                   linear->db + low * rank, rank);
+        float *db = linear->db + low * rank;
+        if (bf16)
+            fl_thin_gradient(bf16, tokens, high - low, rank, linear->scale, u, g + low, out,
+                             &(struct fl_thin_gradient){db, 1, rank});
+        else
+            fl_gemm_tn(high - low, rank, tokens, linear->scale, g + low, out, u, rank, 1.0f, db,
+                       rank);
     }
     if (linear->da) {
         fl_my_share(in, ROW_GRAIN, &low, &high);
-        fl_gemm_tn(rank, high - low, pass->tokens, linear->scale, v, rank, branch + low, in, 1.0f,
-                   linear->da + low, in);
+        float *da = linear->da + low;
+        if (bf16)
+            fl_thin_gradient(bf16, tokens, high - low, rank, linear->scale, v, branch + low, in,
+                             &(struct fl_thin_gradient){da, in, 1});
+        else
+            fl_gemm_tn(rank, high - low, tokens, linear->scale, v, rank, branch + low, in, 1.0f, da,
+                       in);
     }
 }
 
@@ -120,8 +144,13 @@ static void branch_gradients(const struct fl_pass *pass, const struct fl_linear 
     const size_t out = linear->out, rank = linear->rank;
     size_t low, high;
     fl_my_tokens(pass->tokens, &low, &high);
-    fl_gemm_nn(high - low, rank, out, 1.0f, g + low * out, out, linear->b, rank, 0.0f,
-               v + low * rank, rank);
+    const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
+    if (bf16)
+        fl_thin_project(bf16, high - low, out, rank, g + low * out, out, linear->b, false,
+                        v + low * rank);
+    else
+        fl_gemm_nn(high - low, rank, out, 1.0f, g + low * out, out, linear->b, rank, 0.0f,
+                   v + low * rank, rank);
     if (linear->da)
         (void)branch_input(pass, linear, x, low, high);
 #pragma omp barrier

@@ -100,5 +100,7 @@ void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t coun
 /* Columns [first, first + count) of one row; both are multiples of the type's block. */
 void fl_weight_widen_part(const struct fl_weight *self, uint32_t row, uint32_t first,
                           uint32_t count, float *out);
+/* The stored values there, at any alignment; NULL where they are not by themselves (NF4). */
+const uint8_t *fl_weight_stored(const struct fl_weight *self, uint32_t row, uint32_t first);
 
 #endif

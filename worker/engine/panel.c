@@ -38,16 +38,25 @@ static const float *piece_of(const struct fl_weight *weight, size_t row, size_t 
     return room;
 }
 
+/* Columns [q, q + count) of row `row` of W as pairs along them. */
+static void narrow_piece(const struct fl_gemm_bf16 *bf16, const struct fl_weight *weight,
+                         size_t row, size_t q, size_t count, float *out)
+{
+    FL_GEMM_ROOM wide[WIDE_PIECE];
+    const uint8_t *stored = fl_weight_stored(weight, (uint32_t)row, (uint32_t)q);
+    if (!stored || !bf16->widen(weight->dtype, stored, count, out))
+        bf16->narrow(piece_of(weight, row, q, count, wide), count, out);
+}
+
 /* Rows [first, first + n) of W, columns [q, q + count), as n rows of units in room; its stride. */
 static size_t gather(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                      size_t n, size_t q, size_t count, float *room)
 {
-    FL_GEMM_ROOM wide[PIECE];
     const size_t units = fl_panel_units(panel, count);
     for (size_t j = 0; j < n; j++) {
         float *row = room + j * units;
         if (panel->bf16)
-            panel->bf16->narrow(piece_of(weight, first + j, q, count, wide), count, row);
+            narrow_piece(panel->bf16, weight, first + j, q, count, row);
         else
             fl_weight_widen_part(weight, (uint32_t)(first + j), (uint32_t)q, (uint32_t)count, row);
     }
@@ -89,28 +98,47 @@ void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weigh
 #pragma omp barrier
 }
 
-/* Row `row` of the panel's k (bfloat16: rows `row` and `row + 1`), columns from q, into its strips.
- */
-static void scatter(const struct fl_panel *panel, const float *even, const float *odd, size_t q,
-                    size_t whole, size_t row, size_t count)
+/* Where the strip of columns from q on has the panel's row `row` of k, `count` in all. */
+static float *place_of(const struct fl_panel *panel, size_t q, size_t width, size_t row,
+                       size_t count)
 {
+    return panel->units + q * fl_panel_units(panel, count) + fl_panel_units(panel, row) * width;
+}
+
+/* Row `row` of the panel's k, `whole` columns from q, into its strips. */
+static void scatter(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
+                    size_t q, size_t whole, size_t row, size_t count)
+{
+    FL_GEMM_ROOM room[WIDE_PIECE];
     const size_t columns = panel->tiles->columns;
+    const float *values = piece_of(weight, first + row, q, whole, room);
     for (size_t j = 0; j < whole; j += columns) {
         const size_t n = whole - j < columns ? whole - j : columns;
         const size_t width = fl_gemm_padded(panel->tiles, n);
-        float *to = panel->units + (q + j) * fl_panel_units(panel, count) +
-                    fl_panel_units(panel, row) * width;
-        if (panel->bf16)
-            panel->bf16->pair(even + j, odd + j, n, width, to);
-        else
-            panel->tiles->pack(even + j, 0, 1, n, to, width);
+        panel->tiles->pack(values + j, 0, 1, n, place_of(panel, q + j, width, row, count), width);
+    }
+}
+
+/* The same of rows `row` and `row` + 1, in pairs of bfloat16. */
+static void scatter_pairs(const struct fl_panel *panel, const struct fl_weight *weight,
+                          size_t first, size_t q, size_t whole, size_t row, size_t count)
+{
+    FL_GEMM_ROOM even[WIDE_PIECE / 2];
+    FL_GEMM_ROOM odd[WIDE_PIECE / 2];
+    const size_t columns = panel->tiles->columns;
+    narrow_piece(panel->bf16, weight, first + row, q, whole, even);
+    narrow_piece(panel->bf16, weight, first + row + 1, q, whole, odd);
+    for (size_t j = 0; j < whole; j += columns) {
+        const size_t n = whole - j < columns ? whole - j : columns;
+        const size_t width = fl_gemm_padded(panel->tiles, n);
+        panel->bf16->pair_narrow(even + j / 2, odd + j / 2, n, width,
+                                 place_of(panel, q + j, width, row, count));
     }
 }
 
 void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                        size_t count)
 {
-    FL_GEMM_ROOM room[2 * WIDE_PIECE];
     const size_t in = weight->columns, step = panel->bf16 ? 2 : 1;
     size_t low, high;
     fl_my_share(count, FL_ROW_GRAIN, &low, &high);
@@ -120,10 +148,10 @@ void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *wei
     for (size_t row = low; row < high; row += step)
         for (size_t q = 0; q < in; q += WIDE_PIECE) {
             const size_t whole = in - q < WIDE_PIECE ? in - q : WIDE_PIECE;
-            const float *even = piece_of(weight, first + row, q, whole, room), *odd = even;
             if (panel->bf16)
-                odd = piece_of(weight, first + row + 1, q, whole, room + WIDE_PIECE);
-            scatter(panel, even, odd, q, whole, row, count);
+                scatter_pairs(panel, weight, first, q, whole, row, count);
+            else
+                scatter(panel, weight, first, q, whole, row, count);
         }
 #pragma omp barrier
 }

@@ -40,6 +40,14 @@ void fl_weight_widen(const struct fl_weight *self, uint32_t first, uint32_t coun
                        out + i * columns);
 }
 
+const uint8_t *fl_weight_stored(const struct fl_weight *self, uint32_t row, uint32_t first)
+{
+    if (self->nf4)
+        return NULL;
+    return self->data + stored_row(self, row) * fl_dtype_row_bytes(self->dtype, self->columns) +
+           fl_dtype_row_bytes(self->dtype, first);
+}
+
 void fl_weight_widen_part(const struct fl_weight *self, uint32_t row, uint32_t first,
                           uint32_t count, float *out)
 {
