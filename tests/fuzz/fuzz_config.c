@@ -114,10 +114,13 @@ static void check_model(const struct fl_model *model)
     must((uint64_t)c->heads * c->head_dim <= FL_DIM_MAX && c->layers <= FL_LAYERS_MAX);
     if (model->arch->names->positions.hf)
         return;
-    fl_rope_frequencies(&model->rope, c->head_dim, inverse);
-    fl_rope_table(&model->rope, c->head_dim, 1, cosine, sine);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++)
-        must(isfinite(inverse[i]) && isfinite(cosine[i]) && isfinite(sine[i]));
+    const struct fl_rope *ropes[] = {&model->rope, model->near.theta > 0.0 ? &model->near : NULL};
+    for (size_t r = 0; r < 2 && ropes[r]; r++) {
+        fl_rope_frequencies(ropes[r], c->head_dim, inverse);
+        fl_rope_table(ropes[r], c->head_dim, 1, cosine, sine);
+        for (uint32_t i = 0; i < c->head_dim / 2; i++)
+            must(isfinite(inverse[i]) && isfinite(cosine[i]) && isfinite(sine[i]));
+    }
 }
 
 static void fuzz_model(const void *bytes, size_t length)

@@ -23,7 +23,8 @@ import sys
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM,
+                          Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
                           MistralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
                           get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
                           get_linear_schedule_with_warmup)
@@ -138,6 +139,34 @@ CASES = {
                     num_attention_heads=4, num_key_value_heads=2, head_dim=8,
                     tie_word_embeddings=False),
         lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # norms of 1 + weight before and behind each half, scaled embeddings, gelu, soft caps that bend,
+    # windows in every second layer, a scale of scores of its own
+    "gemma2": dict(
+        make=(Gemma2Config, Gemma2ForCausalLM), dtype=torch.float32, lengths=(19, 4, 11, 2),
+        config=dict(vocab_size=69, hidden_size=24, intermediate_size=32, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=5,
+                    query_pre_attn_scalar=12, attn_logit_softcapping=4.0,
+                    final_logit_softcapping=3.0),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # norms of q and k, and a rotation for each kind of layer, the global one scaled
+    "gemma3": dict(
+        make=(Gemma3TextConfig, Gemma3ForCausalLM), dtype=torch.float32, lengths=(22, 5, 13, 3),
+        config=dict(vocab_size=65, hidden_size=24, intermediate_size=28, num_hidden_layers=4,
+                    num_attention_heads=4, num_key_value_heads=1, head_dim=10, sliding_window=6,
+                    query_pre_attn_scalar=20, layer_types=["sliding_attention", "sliding_attention",
+                                                           "full_attention", "sliding_attention"],
+                    rope_parameters=dict(
+                        full_attention=dict(rope_type="linear", rope_theta=500.0, factor=4.0),
+                        sliding_attention=dict(rope_type="default", rope_theta=30.0))),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL)),
+    # the older dialect, defaults where it can leave them out
+    "gemma3-old": dict(
+        make=(Gemma3TextConfig, Gemma3ForCausalLM), dtype=torch.bfloat16, lengths=(14, 3, 6),
+        gemma_dialect=True,
+        config=dict(vocab_size=45, hidden_size=16, intermediate_size=20, num_hidden_layers=6,
+                    num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=4,
+                    rms_norm_eps=1e-6),
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])),
 }
 
 
@@ -148,6 +177,20 @@ def to_old_dialect(folder):
     config["rope_theta"], config["rope_scaling"] = rope["rope_theta"], None
     config["torch_dtype"] = config.pop("dtype")
     config.pop("head_dim", None)
+    json.dump(config, open(path, "w"), indent=2, sort_keys=True)
+
+
+def to_gemma_dialect(folder):
+    path = os.path.join(folder, "config.json")
+    config = json.load(open(path))
+    rope = config.pop("rope_parameters")
+    assert rope["full_attention"]["rope_theta"] == 1e6
+    config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    config["sliding_window_pattern"] = 6
+    config["torch_dtype"] = config.pop("dtype")
+    for key in ("layer_types", "query_pre_attn_scalar", "final_logit_softcapping",
+                "attn_logit_softcapping", "use_bidirectional_attention", "tie_word_embeddings"):
+        config.pop(key, None)
     json.dump(config, open(path, "w"), indent=2, sort_keys=True)
 
 
@@ -168,7 +211,8 @@ def make_base(folder, case):
     with torch.no_grad():  # norms that differ from one, biases from zero
         for name, p in model.named_parameters():
             if "norm" in name or name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
-                p.copy_(1 + 0.2 * torch.randn_like(p))
+                own = 0 if "Gemma" in type(model).__name__ else 1  # Gemma stores what is beyond one
+                p.copy_(own + 0.2 * torch.randn_like(p))
             elif name.endswith(".bias"):
                 p.copy_(0.3 * torch.randn_like(p))
     kind = {"max_shard_size": case["shard"]} if "shard" in case else {}
@@ -176,6 +220,8 @@ def make_base(folder, case):
     os.remove(os.path.join(folder, "generation_config.json"))
     if case.get("old_dialect"):
         to_old_dialect(folder)
+    if case.get("gemma_dialect"):
+        to_gemma_dialect(folder)
     if case.get("bare"):
         to_bare_names(folder, model.config)
 

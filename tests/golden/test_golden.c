@@ -50,6 +50,9 @@ static const struct golden tiny[] = {
     {"cases/qwen2-window", NULL},
     {"cases/qwen3", NULL},
     {"cases/qwen3", GOLDEN "cases/qwen3/model.gguf"},
+    {"cases/gemma2", NULL},
+    {"cases/gemma3", NULL},
+    {"cases/gemma3-old", NULL},
 };
 static struct golden real[] = {{"smollm2", NULL}};
 static const struct golden *cases = tiny;

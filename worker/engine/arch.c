@@ -26,6 +26,20 @@ static const struct fl_arch_names QWEN3 = {LLAMA_NAMES, LLAMA_LINEARS,
                                            .q_norm = {"self_attn.q_norm", "attn_q_norm"},
                                            .k_norm = {"self_attn.k_norm", "attn_k_norm"}};
 
+#define GEMMA_NAMES                                                                                \
+    .embedding = {"model.embed_tokens", "token_embd"},                                             \
+    .final_norm = {"model.norm", "output_norm"}, .head = {"lm_head", "output"},                    \
+    .block = {"model.layers", "blk"}, .norm1 = {"input_layernorm", "attn_norm"},                   \
+    .post1 = {"post_attention_layernorm", "post_attention_norm"},                                  \
+    .norm2 = {"pre_feedforward_layernorm", "ffn_norm"},                                            \
+    .post2 = {"post_feedforward_layernorm", "post_ffw_norm"}
+
+static const struct fl_arch_names GEMMA2 = {GEMMA_NAMES, LLAMA_LINEARS};
+
+static const struct fl_arch_names GEMMA3 = {GEMMA_NAMES, LLAMA_LINEARS,
+                                            .q_norm = {"self_attn.q_norm", "attn_q_norm"},
+                                            .k_norm = {"self_attn.k_norm", "attn_k_norm"}};
+
 static const struct fl_arch_names PHI3 = {
     LLAMA_NAMES, .linears = {[FL_LINEAR_QKV] = {"self_attn.qkv_proj", "attn_qkv"},
                              [FL_LINEAR_O] = {"self_attn.o_proj", "attn_output"},
@@ -77,6 +91,26 @@ static const struct fl_arch TABLE[] = {
      .gguf = "phi3",
      .names = &PHI3,
      .windows = FL_WINDOW_EVERYWHERE},
+    {.name = "Gemma2ForCausalLM",
+     .model_type = "gemma2",
+     .names = &GEMMA2,
+     .windows = FL_WINDOW_PERIODIC,
+     .window = 4096,
+     .head_dim = 256,
+     .gemma = true,
+     .period = 2,
+     .score_cap = 50.0,
+     .logit_cap = 30.0},
+    {.name = "Gemma3ForCausalLM",
+     .model_type = "gemma3_text",
+     .names = &GEMMA3,
+     .windows = FL_WINDOW_PERIODIC,
+     .window = 4096,
+     .head_dim = 256,
+     .gemma = true,
+     .period = 6,
+     .theta = 1e6,
+     .near_theta = 1e4},
     {.name = "GPT2LMHeadModel",
      .model_type = "gpt2",
      .gguf = "gpt2",
@@ -100,7 +134,8 @@ const struct fl_arch *fl_arch_find(const char *name, const char *model_type)
 const struct fl_arch *fl_arch_find_gguf(const char *name, size_t length)
 {
     for (int i = 0; i < COUNT; i++)
-        if (strlen(TABLE[i].gguf) == length && memcmp(name, TABLE[i].gguf, length) == 0)
+        if (TABLE[i].gguf && strlen(TABLE[i].gguf) == length &&
+            memcmp(name, TABLE[i].gguf, length) == 0)
             return &TABLE[i];
     return NULL;
 }
@@ -110,7 +145,7 @@ void fl_arch_list(bool gguf, char *text, size_t bytes)
     size_t used = 0;
     for (int i = 0; i < COUNT && used < bytes; i++) {
         const char *name = gguf ? TABLE[i].gguf : TABLE[i].name;
-        if (!gguf || fl_arch_find_gguf(name, strlen(name)) == &TABLE[i])
+        if (!gguf || (name && fl_arch_find_gguf(name, strlen(name)) == &TABLE[i]))
             used += (size_t)snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", name);
     }
 }

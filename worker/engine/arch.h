@@ -16,7 +16,7 @@
 /*
  * The linears of a block, in the inventory's order. An architecture need not have them all:
  * without K and V, Q is q, k and v in one; without UP, GATE is gate and up in one. Without GATE the
- * MLP is down(gelu(up)), else down(silu(gate) up).
+ * MLP is down(gelu(up)), else down(silu(gate) up), or down(gelu(gate) up).
  */
 enum fl_linear_kind {
     FL_LINEAR_Q,
@@ -41,6 +41,7 @@ struct fl_arch_names {
     struct fl_name positions;                   /* learned ones; none: rotary */
     struct fl_name block;                       /* in front of ".N." and what follows here */
     struct fl_name norm1, norm2;                /* before attention, before the MLP */
+    struct fl_name post1, post2;                /* over what they give, before it is added */
     struct fl_name q_norm, k_norm;              /* over the values of each head, before rope */
     struct fl_name linears[FL_LINEAR_COUNT];
 };
@@ -56,13 +57,15 @@ enum fl_bias_rule {
 enum fl_window_rule {
     FL_WINDOW_NEVER,
     FL_WINDOW_EVERYWHERE, /* every layer, if sliding_window is set */
-    FL_WINDOW_UPPER       /* where use_sliding_window is set: from max_window_layers upwards */
+    FL_WINDOW_UPPER,      /* where use_sliding_window is set: from max_window_layers upwards */
+    FL_WINDOW_PERIODIC    /* but in each period-th layer */
 };
 
 struct fl_arch {
     const char *name;       /* in config.json's `architectures` */
     const char *model_type; /* there, where `architectures` is missing */
-    const char *gguf;       /* general.architecture; where rows share one, it means the first */
+    const char *gguf;       /* general.architecture; where rows share one, it means the first;
+                               NULL: not in GGUF files */
     const struct fl_arch_names *names;
     enum fl_bias_rule biases;
     enum fl_window_rule windows;
@@ -71,6 +74,14 @@ struct fl_arch {
     bool layer_norm;   /* LayerNorm with a bias; else RMSNorm */
     bool turned;       /* a Hugging Face directory stores its linears (in, out), GGUF (out, in) */
     uint32_t head_dim; /* when config.json leaves it out; 0: hidden / heads */
+    /* What the Gemmas have; what config.json leaves out is this. */
+    bool gemma;        /* norms multiply by 1 + weight, embeddings by sqrt(hidden), the gate goes
+                          through gelu, scores are divided by sqrt(query_pre_attn_scalar) */
+    uint32_t period;   /* of FL_WINDOW_PERIODIC */
+    double score_cap;  /* attn_logit_softcapping; 0: none, whatever config.json says */
+    double logit_cap;  /* final_logit_softcapping */
+    double theta;      /* of the rotation; 0: 10000 */
+    double near_theta; /* of another rotation, in layers with a window; 0: the same */
 };
 
 /* q, k and v come from one linear. */

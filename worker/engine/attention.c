@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "worker/engine/kernels.h"
@@ -15,7 +16,7 @@ enum {
 
 size_t fl_attention_strip_floats(size_t keys, size_t head_dim, bool bf16)
 {
-    size_t padded = (keys + LINE - 1) / LINE * LINE, strip = 2 * (size_t)BLOCK * padded;
+    size_t padded = (keys + LINE - 1) / LINE * LINE, strip = (2 * (size_t)BLOCK + 1) * padded;
     size_t packed = bf16 && fl_head_fits_bf16(head_dim) ? fl_head_bf16_floats(keys, head_dim) : 0;
     return packed > strip ? packed : strip;
 }
@@ -37,14 +38,32 @@ static void head_forward(const struct fl_head_of_row *h, float *strip)
             size_t skip = fl_head_oldest(h, h->past + i + t) - low;
             float *row = strip + t * keys;
             memset(row, 0, skip * sizeof *row);
+            if (h->cap > 0.0f)
+                fl_soft_cap(row, keys, h->scale, h->cap);
             float lse = fl_softmax_row(row + skip, h->past + i + t + 1 - low - skip, keys - skip,
-                                       h->scale);
+                                       h->cap > 0.0f ? 1.0f : h->scale);
             if (h->lse)
                 h->lse[(i + t) * h->heads] = lse;
         }
         fl_gemm_nn(n, h->dim, keys, 1.0f, strip, keys, h->v + low * h->lk, h->lk, 0.0f,
                    h->out + i * h->lq, h->lq);
     }
+}
+
+/* p (keys) from scores to probabilities, d from their gradient to that of the scores. */
+static void row_backward(const struct fl_head_of_row *h, size_t skip, size_t seen, size_t keys, float lse,
+                         float delta, float *p, float *d, float *capped)
+{
+    const bool cap = h->cap > 0.0f;
+    memset(p, 0, skip * sizeof *p);
+    if (cap) {
+        fl_soft_cap(p, keys, h->scale, h->cap);
+        memcpy(capped, p, keys * sizeof *p);
+    }
+    fl_softmax_again(p + skip, seen, keys - skip, cap ? 1.0f : h->scale, lse);
+    fl_softmax_backward(p, d, keys, delta, cap ? 1.0f : h->scale);
+    if (cap)
+        fl_soft_cap_backward(capped, keys, h->scale, h->cap, d);
 }
 
 /* Adds to dk and dv (several query heads share them), writes dq. */
@@ -60,10 +79,8 @@ static void head_backward(const struct fl_head_of_row *h, float *strip)
         for (size_t t = 0; t < n; t++) {
             float delta = fl_dot(d_o + t * h->lq, o + t * h->lq, h->dim);
             size_t skip = fl_head_oldest(h, i + t) - low;
-            memset(p + t * keys, 0, skip * sizeof *p);
-            fl_softmax_again(p + t * keys + skip, i + t + 1 - low - skip, keys - skip, h->scale,
-                             h->known_lse[(i + t) * h->heads]);
-            fl_softmax_backward(p + t * keys, d + t * keys, keys, delta, h->scale);
+            row_backward(h, skip, i + t + 1 - low - skip, keys, h->known_lse[(i + t) * h->heads],
+                         delta, p + t * keys, d + t * keys, strip + 2 * n * keys);
         }
         fl_gemm_tn(keys, h->dim, n, 1.0f, p, keys, d_o, h->lq, 1.0f, h->dv + kv, h->lk);
         fl_gemm_nn(n, h->dim, keys, 1.0f, d, keys, h->k + kv, h->lk, 0.0f, h->dq + i * h->lq,
@@ -75,14 +92,17 @@ static void head_backward(const struct fl_head_of_row *h, float *strip)
 static struct fl_head_of_row head_shape(const struct fl_attention *shape,
                                         const struct fl_span *span)
 {
-    return (struct fl_head_of_row){.lq = (size_t)shape->heads * shape->head_dim,
-                                   .lk = (size_t)shape->kv_heads * shape->head_dim,
-                                   .dim = shape->head_dim,
-                                   .heads = shape->heads,
-                                   .tokens = span->tokens,
-                                   .past = span->past,
-                                   .window = shape->window,
-                                   .scale = (float)(1.0 / sqrt((double)shape->head_dim))};
+    return (struct fl_head_of_row){
+        .lq = (size_t)shape->heads * shape->head_dim,
+        .lk = (size_t)shape->kv_heads * shape->head_dim,
+        .dim = shape->head_dim,
+        .heads = shape->heads,
+        .tokens = span->tokens,
+        .past = span->past,
+        .window = shape->window,
+        .scale = (float)(1.0 / sqrt(shape->scalar > 0.0f ? (double)shape->scalar
+                                                         : (double)shape->head_dim)),
+        .cap = shape->cap};
 }
 
 void fl_attention_forward(const struct fl_work *work, const struct fl_attention *shape,
@@ -90,7 +110,7 @@ void fl_attention_forward(const struct fl_work *work, const struct fl_attention 
                           const float *v, float *o, float *lse)
 {
     const size_t group = shape->heads / shape->kv_heads;
-    const bool fits = work->bf16 && fl_head_fits_bf16(shape->head_dim);
+    const bool fits = work->bf16 && fl_head_fits_bf16(shape->head_dim) && shape->cap == 0.0f;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)work->threads)
     for (size_t task = 0; task < count * shape->heads; task++) {
         const struct fl_span *span = &spans[task / shape->heads];
@@ -131,7 +151,7 @@ void fl_attention_backward(const struct fl_work *work, const struct fl_attention
                            const float *d_o, float *dq, float *dk, float *dv)
 {
     const size_t group = shape->heads / shape->kv_heads;
-    const bool fits = work->bf16 && fl_head_fits_bf16(shape->head_dim);
+    const bool fits = work->bf16 && fl_head_fits_bf16(shape->head_dim) && shape->cap == 0.0f;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)work->threads)
     for (size_t task = 0; task < count * shape->kv_heads; task++) {
         const struct fl_span *span = &spans[task / shape->kv_heads];

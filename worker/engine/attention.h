@@ -5,6 +5,7 @@
  *   newest of them only), O = P V
  *   backward: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(dO O)); dQ = dS K / sqrt(D);
  *   dK = dS^T Q / sqrt(D)
+ * A soft cap stands between the scores and their softmax: S' = cap tanh(S / cap).
  * In bfloat16 (fl_work.bf16) both sides of each product are rounded, softmax and sums are not.
  * Queries go in blocks; one block's scores against all of its keys are a strip of BLOCK x keys
  * floats a thread, so memory grows with the row's length, never with its square. P is computed
@@ -26,6 +27,8 @@ enum { FL_ATTENTION_BLOCK = 64 };
 struct fl_attention {
     uint32_t heads, kv_heads, head_dim;
     uint32_t window; /* 0: none; else a query sees so many newest keys, its own included */
+    float scalar;    /* scores are divided by its root; 0: head_dim */
+    float cap;       /* scores become cap tanh(score / cap); 0: they do not */
 };
 
 /* One row of the micro-batch. */

@@ -14,7 +14,7 @@ struct fl_head_of_row {
     float *lse; /* forward writes it, NULL: not wanted; every `heads` floats */
     size_t lq, lk, dim, heads;
     size_t tokens, past, window;
-    float scale;
+    float scale, cap; /* cap 0: none; a head with one is not computed in bfloat16 */
 };
 
 /* The oldest key that the query at `position` sees. */

@@ -23,7 +23,8 @@ static void bind_base(struct fl_engine *self)
         const struct fl_block *from = &self->model->blocks[l];
         struct fl_engine_block *to = &self->blocks[l];
         to->base = from;
-        to->window = l >= self->model->config.sliding_from ? self->model->config.sliding_window : 0;
+        to->window = fl_model_window(self->model, l);
+        to->near = to->window && self->model->near.theta > 0.0;
         for (uint32_t i = 0; i < self->model->kind_count; i++) {
             const enum fl_linear_kind kind = self->model->kinds[i];
             const struct fl_weight *weight = &self->model->weights[from->linears[kind]];

@@ -2,9 +2,10 @@
  * block.c - one transformer block, forward and backward side by side.
  *
  *   n1 = norm(x); mid = x + attention half(n1); n2 = norm(mid); y = mid + MLP half(n2)
+ *   [each half's result through a norm of its own before it is added]
  *   attention half: q, k, v = linears(n1), or one linear in three; [q, k = rmsnorm of each head];
  *   [q, k rotated]; o(attention(q, k, v))
- *   MLP half: down(silu(gate(n2)) up(n2)), or down(gelu(up(n2)))
+ *   MLP half: down(silu(gate(n2)) up(n2)), the same with gelu, or down(gelu(up(n2)))
  * The model's architecture decides among them (arch.h). block_attention.c and block_mlp.c have the
  * halves, this file the norms and residuals around them.
  */
@@ -51,6 +52,36 @@ static void norm_backward(const struct fl_engine *self, const struct fl_pass *pa
         fl_norm_backward(norm, self->dn + low * d, x + low * d, inverse + low, high - low, d,
                          self->dx + low * d);
     }
+}
+
+void fl_block_post_norm(const struct fl_engine *self, const struct fl_pass *pass,
+                        const struct fl_norm *norm, const float *x, float *inverse, float *sum)
+{
+    const size_t d = self->head.hidden;
+#pragma omp parallel num_threads((int)pass->work->threads)
+    {
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        fl_norm(norm, x + low * d, high - low, d, self->n + low * d, inverse + low);
+        fl_add(self->n + low * d, (high - low) * d, sum + low * d);
+    }
+}
+
+const float *fl_block_post_norm_backward(const struct fl_engine *self, const struct fl_pass *pass,
+                                         const struct fl_norm *norm, const float *x,
+                                         const float *inverse)
+{
+    const size_t d = self->head.hidden;
+#pragma omp parallel num_threads((int)pass->work->threads)
+    {
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        if (low < high)
+            memset(self->dn + low * d, 0, (high - low) * d * sizeof *self->dn);
+        fl_norm_backward(norm, self->dx + low * d, x + low * d, inverse + low, high - low, d,
+                         self->dn + low * d);
+    }
+    return self->dn;
 }
 
 void fl_block_split(const struct fl_engine *self, const struct fl_pass *pass,

@@ -11,6 +11,14 @@
 /* self->n (T, hidden) = the norm of x once more, from its kept inverse (T). */
 void fl_block_norm_again(const struct fl_engine *self, const struct fl_pass *pass,
                          const struct fl_norm *norm, const float *x, const float *inverse);
+/* sum (T, hidden) += norm(x) of what a half of the block gave; keeps inverse (T), writes self->n.
+ */
+void fl_block_post_norm(const struct fl_engine *self, const struct fl_pass *pass,
+                        const struct fl_norm *norm, const float *x, float *inverse, float *sum);
+/* The gradient of that x (T, hidden) from self->dx: in self->dn. */
+const float *fl_block_post_norm_backward(const struct fl_engine *self, const struct fl_pass *pass,
+                                         const struct fl_norm *norm, const float *x,
+                                         const float *inverse);
 /* Does the adapter touch one of the linears first..last of this block? */
 bool fl_block_adapted(const struct fl_engine_block *block, enum fl_linear_kind first,
                       enum fl_linear_kind last);

@@ -35,14 +35,17 @@ static void norm_heads_backward(const struct fl_engine *self, const struct fl_pa
     }
 }
 
-static void rotate(const struct fl_engine *self, float *q, float *k, float sign)
+static void rotate(const struct fl_engine *self, const struct fl_engine_block *block, float *q,
+                   float *k, float sign)
 {
+    const float *cosine = block->near ? self->near_cosine : self->cosine;
+    const float *sine = block->near ? self->near_sine : self->sine;
     if (self->model->positions) /* they are in the embeddings */
         return;
     fl_attention_rotate(&self->work, self->spans, self->span_count, self->shape.heads,
-                        self->shape.head_dim, self->cosine, self->sine, sign, q);
+                        self->shape.head_dim, cosine, sine, sign, q);
     fl_attention_rotate(&self->work, self->spans, self->span_count, self->shape.kv_heads,
-                        self->shape.head_dim, self->cosine, self->sine, sign, k);
+                        self->shape.head_dim, cosine, sine, sign, k);
 }
 
 /* q (tokens, H D), k and v (tokens, K D) from the linear that has them all, or back to it. */
@@ -122,10 +125,14 @@ void fl_block_attention_forward(const struct fl_engine *self, const struct fl_en
 {
     const struct fl_slot *slot = block->slot;
     project(self, block, pass);
-    rotate(self, slot->q, slot->k, 1.0f);
+    rotate(self, block, slot->q, slot->k, 1.0f);
     attend(self, block, from_cache);
+    const bool post = block->base->post1.weight != NULL;
     fl_linear_forward(pass, &block->linears[FL_LINEAR_O], slot->ctx, slot->u[FL_LINEAR_O],
-                      slot->mid, true);
+                      post ? slot->given1 : slot->mid, !post);
+    if (post)
+        fl_block_post_norm(self, pass, &block->base->post1, slot->given1, slot->inverse_post1,
+                           slot->mid);
 }
 
 /* What backward keeps in self->wide. */
@@ -183,13 +190,17 @@ void fl_block_attention_backward(const struct fl_engine *self, const struct fl_e
                           .q = self->wide + wq,
                           .k = self->wide + 2 * wq,
                           .v = self->wide + 2 * wq + wk};
-    fl_linear_backward(pass, &block->linears[FL_LINEAR_O], self->dx, slot->ctx,
-                       slot->u[FL_LINEAR_O], self->v, inner ? g.ctx : NULL, false);
+    const float *dy = self->dx;
+    if (block->base->post1.weight)
+        dy = fl_block_post_norm_backward(self, pass, &block->base->post1, slot->given1,
+                                         slot->inverse_post1);
+    fl_linear_backward(pass, &block->linears[FL_LINEAR_O], dy, slot->ctx, slot->u[FL_LINEAR_O],
+                       self->v, inner ? g.ctx : NULL, false);
     if (!inner)
         return;
     fl_attention_backward(&self->work, &shape, self->spans, self->span_count, slot->q, slot->k,
                           slot->v, slot->ctx, slot->lse, g.ctx, g.q, g.k, g.v);
-    rotate(self, g.q, g.k, -1.0f);
+    rotate(self, block, g.q, g.k, -1.0f);
     if (block->base->q_norm.weight)
         norms_backward(self, block, pass, &g);
     project_backward(self, block, pass, &g, through);

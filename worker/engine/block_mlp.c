@@ -1,5 +1,5 @@
-/* block_mlp.c - the MLP half of a block: down(silu(gate) up), or down(gelu(up)) where there is no
- * gate. */
+/* block_mlp.c - the MLP half of a block: down(silu(gate) up), down(gelu(gate) up) in Gemma, or
+ * down(gelu(up)) where there is no gate. */
 #include "worker/engine/block.h"
 
 static bool has_gate(const struct fl_engine_block *block)
@@ -27,7 +27,9 @@ static void activate(const struct fl_engine *self, const struct fl_engine_block 
         size_t low, high;
         fl_my_tokens(pass->tokens, &low, &high);
         const size_t at = low * f, n = (high - low) * f;
-        if (has_gate(block))
+        if (self->model->arch->gemma)
+            fl_geglu(slot->gate + at, slot->up + at, n, self->wide + at);
+        else if (has_gate(block))
             fl_swiglu(slot->gate + at, slot->up + at, n, self->wide + at);
         else
             fl_gelu(slot->up + at, n, self->wide + at);
@@ -45,7 +47,9 @@ static void activate_backward(const struct fl_engine *self, const struct fl_engi
         size_t low, high;
         fl_my_tokens(pass->tokens, &low, &high);
         const size_t at = low * f, n = (high - low) * f;
-        if (has_gate(block))
+        if (self->model->arch->gemma)
+            fl_geglu_backward(self->wide + at, n, slot->gate + at, slot->up + at);
+        else if (has_gate(block))
             fl_swiglu_backward(self->wide + at, n, slot->gate + at, slot->up + at);
         else
             fl_gelu_backward(self->wide + at, n, slot->up + at);
@@ -67,7 +71,11 @@ void fl_block_mlp_forward(const struct fl_engine *self, const struct fl_engine_b
     else
         fl_linear_forward(pass, &linears[FL_LINEAR_UP], self->n, u[FL_LINEAR_UP], slot->up, false);
     activate(self, block, pass);
-    fl_linear_forward(pass, &linears[FL_LINEAR_DOWN], self->wide, u[FL_LINEAR_DOWN], out, true);
+    const bool post = block->base->post2.weight != NULL;
+    fl_linear_forward(pass, &linears[FL_LINEAR_DOWN], self->wide, u[FL_LINEAR_DOWN],
+                      post ? slot->given2 : out, !post);
+    if (post)
+        fl_block_post_norm(self, pass, &block->base->post2, slot->given2, slot->inverse_post2, out);
 }
 
 void fl_block_mlp_backward(const struct fl_engine *self, const struct fl_engine_block *block,
@@ -78,8 +86,12 @@ void fl_block_mlp_backward(const struct fl_engine *self, const struct fl_engine_
     const bool inner = through || fl_block_adapted(block, FL_LINEAR_GATE, FL_LINEAR_UP);
     if (linears[FL_LINEAR_DOWN].da)
         activate(self, block, pass);
-    fl_linear_backward(pass, &linears[FL_LINEAR_DOWN], self->dx, self->wide,
-                       slot->u[FL_LINEAR_DOWN], self->v, inner ? self->wide : NULL, false);
+    const float *dy = self->dx;
+    if (block->base->post2.weight)
+        dy = fl_block_post_norm_backward(self, pass, &block->base->post2, slot->given2,
+                                         slot->inverse_post2);
+    fl_linear_backward(pass, &linears[FL_LINEAR_DOWN], dy, self->wide, slot->u[FL_LINEAR_DOWN],
+                       self->v, inner ? self->wide : NULL, false);
     if (!inner)
         return;
     activate_backward(self, block, pass);

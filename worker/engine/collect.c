@@ -1,5 +1,6 @@
 /* collect.c - every weight of a model by its Hugging Face name, shapes held against the
  * configuration; the blocks and the inventory that follow from them. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -142,7 +143,10 @@ static enum fl_status collect_norm(const struct collector *c, const char *module
     char name[FL_MODULE_NAME_BYTES + sizeof ".weight"];
     out->epsilon = m->config.norm_epsilon;
     (void)snprintf(name, sizeof name, "%s.weight", module);
+    const uint32_t index = m->weight_count;
     enum fl_status status = collect_vector(c, n, 0, name, &out->weight);
+    for (uint32_t i = 0; !status && m->arch->gemma && i < n; i++)
+        m->weights[index].values[i] += 1.0f;
     (void)snprintf(name, sizeof name, "%s.bias", module);
     return status || !m->arch->layer_norm ? status : collect_vector(c, n, 0, name, &out->bias);
 }
@@ -157,10 +161,10 @@ static enum fl_status collect_block(const struct collector *c, uint32_t layer)
         const struct fl_name *name;
         uint32_t n;
         struct fl_norm *out;
-    } norms[] = {{&names->norm1, hidden, &block->norm1},
-                 {&names->norm2, hidden, &block->norm2},
-                 {&names->q_norm, head_dim, &block->q_norm},
-                 {&names->k_norm, head_dim, &block->k_norm}};
+    } norms[] = {
+        {&names->norm1, hidden, &block->norm1},     {&names->norm2, hidden, &block->norm2},
+        {&names->post1, hidden, &block->post1},     {&names->post2, hidden, &block->post2},
+        {&names->q_norm, head_dim, &block->q_norm}, {&names->k_norm, head_dim, &block->k_norm}};
     enum fl_status status = FL_OK;
     char module[FL_MODULE_NAME_BYTES];
     for (size_t i = 0; !status && i < sizeof norms / sizeof *norms; i++) {
@@ -178,7 +182,7 @@ static enum fl_status collect_block(const struct collector *c, uint32_t layer)
  * was seen to hold it. */
 static enum fl_status allocate(struct fl_model *m, struct fl_error *error)
 {
-    enum { TOP = 5, NORMS = 4 }; /* embedding, positions, norm and its bias, head; of a block */
+    enum { TOP = 5, NORMS = 6 }; /* embedding, positions, norm and its bias, head; of a block */
     const size_t layers = m->config.layers;
     m->kind_count = 0;
     for (enum fl_linear_kind k = 0; k < FL_LINEAR_COUNT; k++)
@@ -223,6 +227,7 @@ enum fl_status fl_model_collect(struct fl_model *self, fl_tensor_finder find,
     char name[FL_MODULE_NAME_BYTES];
     uint32_t index;
     enum fl_status status = allocate(self, error);
+    self->embedding_scale = self->arch->gemma ? sqrtf((float)config->hidden) : 0.0f;
     (void)snprintf(name, sizeof name, "%s.weight", names->embedding.hf);
     if (!status)
         status = collect(&c, config->vocab, config->hidden, name, &index);

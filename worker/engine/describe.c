@@ -202,6 +202,9 @@ enum fl_status fl_describe_hf(const struct fl_model *model, enum fl_dtype dtype,
     json_t *own = NULL;
     enum fl_status status = FL_OK;
     *out = NULL;
+    if (arch->gemma)
+        return fl_fail(error, FL_EUSAGE, "%s can't be described in config.json; keep its own",
+                       arch->name);
     if (arch->names->positions.hf)
         own = learned_of(model);
     else
@@ -231,7 +234,9 @@ static enum fl_status check_gguf(const struct fl_model *model, struct fl_error *
 {
     const struct fl_model_config *c = &model->config;
     const char *what = NULL;
-    if (!model->positions && model->rope.kind == FL_ROPE_YARN)
+    if (!model->arch->gguf)
+        what = "an architecture of its own";
+    else if (!model->positions && model->rope.kind == FL_ROPE_YARN)
         what = "rope scaling of type yarn";
     else if (c->sliding_window && c->sliding_from > 0)
         what = "a sliding window in some of its layers";

@@ -132,6 +132,9 @@ enum fl_status fl_engine_create(const struct fl_model *model, const struct fl_ad
                                  : options->max_row_tokens;
     if (!model->positions)
         fl_rope_table(&model->rope, model->config.head_dim, positions, self->cosine, self->sine);
+    if (model->near.theta > 0.0)
+        fl_rope_table(&model->near, model->config.head_dim, positions, self->near_cosine,
+                      self->near_sine);
     fl_engine_zero_gradients(self);
     *out = self;
     return FL_OK;
@@ -185,11 +188,14 @@ const struct fl_gradient *fl_engine_gradient(const struct fl_engine *self)
     return self->options.train ? self->gradients : NULL;
 }
 
-/* x (hidden) = embedding of the token [+ its learned position]; room (hidden) is scratch. */
+/* x (hidden) = embedding of the token [scaled] [+ its learned position]; room (hidden) is scratch.
+ */
 static void embed(const struct fl_engine *self, int32_t id, size_t position, float *x, float *room)
 {
     const struct fl_model *model = self->model;
     fl_weight_widen(&model->weights[0], (uint32_t)id, 1, x);
+    if (model->embedding_scale > 0.0f)
+        fl_scale(x, self->head.hidden, model->embedding_scale);
     if (!model->positions)
         return;
     fl_weight_widen(&model->weights[model->positions], (uint32_t)position, 1, room);

@@ -15,13 +15,16 @@
  * h = silu(gate) up or gelu(up), and attention probabilities are computed again.
  */
 struct fl_slot {
-    float *x;                   /* (T, hidden) input of the block */
-    float *q, *k, *v;           /* (T, H D), (T, K D) twice; q and k after rotation */
-    float *q_raw, *k_raw;       /* as q and k, before their norms; empty where there are none */
-    float *inverse_q;           /* (T, H) of q's norms */
-    float *inverse_k;           /* (T, K) of k's norms */
-    float *ctx;                 /* (T, H D) attention output */
-    float *mid;                 /* (T, hidden) after attention */
+    float *x;               /* (T, hidden) input of the block */
+    float *q, *k, *v;       /* (T, H D), (T, K D) twice; q and k after rotation */
+    float *q_raw, *k_raw;   /* as q and k, before their norms; empty where there are none */
+    float *inverse_q;       /* (T, H) of q's norms */
+    float *inverse_k;       /* (T, K) of k's norms */
+    float *ctx;             /* (T, H D) attention output */
+    float *mid;             /* (T, hidden) after attention */
+    float *given1, *given2; /* (T, hidden) what attention and MLP give, before the norms behind
+                               them; empty where there are none, as inverses of those */
+    float *inverse_post1, *inverse_post2; /* (T) */
     float *gate, *up;           /* (T, ffn); backward turns them into their gradients; gate is
                                    empty where the MLP has none */
     float *lse;                 /* (T, H) log-sum-exp of the scores */
@@ -33,6 +36,7 @@ struct fl_engine_block {
     struct fl_linear linears[FL_LINEAR_COUNT];
     const struct fl_block *base; /* the norms */
     uint32_t window;             /* of attention; 0: none */
+    bool near;                   /* it turns by the engine's near_cosine and near_sine */
     struct fl_slot *slot;        /* own when gradients pass here, else shared */
     float *cache_k, *cache_v;    /* (cache rows, cache_tokens, K D) or NULL */
 };
@@ -59,9 +63,11 @@ struct fl_engine {
     float *wide;   /* (T, max(ffn, 2 H D + 2 K D)): h and dh, or dctx dq dk dv */
     float *joined; /* (T, H D + 2 K D) or (T, 2 ffn) where one linear has several; or empty */
     float *v;      /* (T, max_rank) */
-    float *cosine, *sine;      /* (positions, D / 2); empty with learned positions */
-    struct fl_span *spans;     /* (T) rows of the micro-batch */
-    struct fl_target *targets; /* (T) */
+    float *cosine, *sine;           /* (positions, D / 2); empty with learned positions */
+    float *near_cosine, *near_sine; /* the same for layers with a window; empty where they have no
+                                       rotation of their own */
+    struct fl_span *spans;          /* (T) rows of the micro-batch */
+    struct fl_target *targets;      /* (T) */
     size_t span_count, target_count, tokens;
     size_t cached[FL_CACHE_ROWS_MAX]; /* tokens in each row of the key/value cache */
     uint32_t *span_rows;              /* (T) the cache row of each span, when generating */

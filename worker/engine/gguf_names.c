@@ -29,8 +29,8 @@ static const char *part_of(const struct fl_arch *arch, const char *name, unsigne
 static const char *translate_part(const struct fl_arch_names *names, const char *part,
                                   const char **rest)
 {
-    const struct fl_name *const norms[] = {&names->norm1, &names->norm2, &names->q_norm,
-                                           &names->k_norm};
+    const struct fl_name *const norms[] = {&names->norm1, &names->norm2,  &names->post1,
+                                           &names->post2, &names->q_norm, &names->k_norm};
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
         if (begins(part, norms[i], rest))
             return norms[i]->gguf;

@@ -27,6 +27,8 @@ static void cross_entropy(const struct fl_work *work, const struct fl_head *head
 #pragma omp parallel for schedule(static) num_threads((int)work->threads)
     for (size_t i = 0; i < count; i++) {
         float *row = head->logits + i * vocab;
+        if (gradients && head->cap > 0.0f)
+            memcpy(head->capped + i * vocab, row, vocab * sizeof *row);
         const size_t label = (size_t)targets[i].label;
         const float shift = fl_max(row, vocab), right = row[label];
         double sum = gradients ? fl_exp_sum(row, vocab, shift) : fl_exp_sum_only(row, vocab, shift);
@@ -35,7 +37,17 @@ static void cross_entropy(const struct fl_work *work, const struct fl_head *head
             fl_scale(row, vocab, (float)(1.0 / sum));
             row[label] -= 1.0f;
         }
+        if (gradients && head->cap > 0.0f)
+            fl_soft_cap_backward(head->capped + i * vocab, vocab, 1.0f, head->cap, row);
     }
+}
+
+static void cap_logits(const struct fl_work *work, const struct fl_head *head, size_t n,
+                       float *logits)
+{
+#pragma omp parallel for schedule(static) num_threads((int)work->threads)
+    for (size_t i = 0; i < n; i++)
+        fl_soft_cap(logits + i * head->vocab, head->vocab, 1.0f, head->cap);
 }
 
 /* logits (n, vocab) of the gathered rows' norms */
@@ -48,6 +60,8 @@ static void multiply_head(const struct fl_work *work, const struct fl_head *head
                                                   .ldx = head->hidden,
                                                   .y = logits,
                                                   .ldy = head->vocab});
+    if (head->cap > 0.0f)
+        cap_logits(work, head, n, logits);
 }
 
 static void scatter(const struct fl_work *work, const struct fl_head *head,

@@ -2,7 +2,7 @@
  * head.h - the output head: final norm, logits, softmax and cross-entropy, only for the scored
  * positions and only a chunk of them at a time.
  *
- *   z = norm(x); logits = z W^T; loss = lse(logits) - logits[label]
+ *   z = norm(x); logits = z W^T [cap tanh(logits / cap)]; loss = lse(logits) - logits[label]
  *   dlogits = softmax(logits) - onehot(label); dz = dlogits W; dx = norm backward
  * W (vocab, hidden) is the embedding when tied. No (tokens, vocab) matrix beyond a chunk exists.
  */
@@ -19,8 +19,10 @@ struct fl_head {
     const struct fl_weight *weight; /* (vocab, hidden) */
     struct fl_norm norm;            /* (hidden) */
     uint32_t hidden, vocab;
+    float cap;       /* logits become cap tanh(logits / cap); 0: they do not */
     size_t chunk;    /* positions at a time */
     float *logits;   /* (chunk, vocab) scratch */
+    float *capped;   /* the same once more, where gradients pass a cap; else empty */
     float *z, *dz;   /* (chunk, hidden) scratch */
     float *gathered; /* (chunk, hidden) scratch: rows of x */
     float *inverse;  /* (chunk) scratch */

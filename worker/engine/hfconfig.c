@@ -10,21 +10,26 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
-/* Members that would change the numbers and that are not built: refused unless absent or this. */
+/* Members that would change the numbers and that are not built: refused unless absent or this.
+ * The Gemmas are not looked at for hidden_act, others not for what the Gemmas call it. */
 static const struct {
     const char *key, *only;
-} FIXED[] = {{"hidden_act", "silu"}, {"activation_function", "gelu_new"}};
+    bool gemma;
+} FIXED[] = {{"hidden_act", "silu", false},
+             {"activation_function", "gelu_new", false},
+             {"hidden_activation", "gelu_pytorch_tanh", true}};
 
 static enum fl_status bad(struct fl_error *error, const char *path, const char *key)
 {
     return fl_fail(error, FL_EFORMAT, "%s: %s is not what it must be", path, key);
 }
 
-static enum fl_status refuse_unbuilt(const json_t *root, const char *path, struct fl_error *error)
+static enum fl_status refuse_unbuilt(const struct fl_model *self, const json_t *root,
+                                     const char *path, struct fl_error *error)
 {
     for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++) {
         const json_t *value = json_object_get(root, FIXED[i].key);
-        if (!value || json_is_null(value))
+        if (!value || json_is_null(value) || FIXED[i].gemma != self->arch->gemma)
             continue;
         const char *text = json_string_value(value);
         if (!FIXED[i].only || !text || strcmp(text, FIXED[i].only) != 0)
@@ -140,13 +145,46 @@ static enum fl_status read_sizes(struct fl_model *self, const json_t *root, cons
     return FL_OK;
 }
 
+/* A soft cap: absent takes its default, null switches it off. */
+static enum fl_status read_cap(const json_t *root, const char *key, double fallback, double *out,
+                               const char *path, struct fl_error *error)
+{
+    const json_t *value = json_object_get(root, key);
+    *out = value ? 0.0 : fallback;
+    if (fl_json_double(root, key, *out, out) || (json_is_number(value) && !(*out > 0.0)))
+        return bad(error, path, key);
+    return FL_OK;
+}
+
+/* What only the Gemmas have. */
+static enum fl_status read_gemma(struct fl_model *self, const json_t *root, const char *path,
+                                 struct fl_error *error)
+{
+    enum { SCALAR_DEFAULT = 256 };
+    struct fl_model_config *c = &self->config;
+    const struct fl_arch *arch = self->arch;
+    bool both = false;
+    if (!arch->gemma)
+        return FL_OK;
+    if (fl_json_bool(root, "use_bidirectional_attention", false, &both) || both)
+        return fl_fail(error, FL_EFORMAT, "%s: use_bidirectional_attention is not supported", path);
+    if (fl_json_double(root, "query_pre_attn_scalar", SCALAR_DEFAULT, &c->query_scalar))
+        return bad(error, path, "query_pre_attn_scalar");
+    enum fl_status status = read_cap(root, "final_logit_softcapping", arch->logit_cap,
+                                     &c->logit_cap, path, error);
+    if (!status && arch->score_cap > 0.0)
+        status = read_cap(root, "attn_logit_softcapping", arch->score_cap, &c->score_cap, path,
+                          error);
+    return status;
+}
+
 /* sliding_window: absent takes its default where windows are on, null switches them off. */
 static enum fl_status read_window(struct fl_model *self, const json_t *root, const char *path,
                                   struct fl_error *error)
 {
     enum { UPPER_DEFAULT = 28 };
     struct fl_model_config *c = &self->config;
-    bool on = self->arch->windows == FL_WINDOW_EVERYWHERE;
+    bool on = self->arch->windows != FL_WINDOW_NEVER;
     c->sliding_from = 0;
     if (self->arch->windows == FL_WINDOW_UPPER) {
         if (fl_json_bool(root, "use_sliding_window", false, &on))
@@ -157,10 +195,38 @@ static enum fl_status read_window(struct fl_model *self, const json_t *root, con
     const uint32_t fallback = json_object_get(root, "sliding_window") ? 0 : self->arch->window;
     if (on && fl_json_u32(root, "sliding_window", fallback, &c->sliding_window))
         return bad(error, path, "sliding_window");
+    if (self->arch->windows == FL_WINDOW_PERIODIC &&
+        fl_json_u32(root, "sliding_window_pattern", self->arch->period, &c->sliding_period))
+        return bad(error, path, "sliding_window_pattern");
     return FL_OK;
 }
 
-/* layer_types, as transformers 5 writes them: full layers first, sliding ones above. */
+/* Is layer l, among layer_types, one with a window? */
+static bool slides(const json_t *types, size_t l)
+{
+    const char *type = json_string_value(json_array_get(types, l));
+    return type && strcmp(type, "sliding_attention") == 0;
+}
+
+/* The period of the full layers among the sliding ones; 0: there is none in all of them. */
+static enum fl_status read_period(struct fl_model *self, const json_t *types, const char *path,
+                                  struct fl_error *error)
+{
+    struct fl_model_config *c = &self->config;
+    uint32_t period = 0;
+    while (period < c->layers && slides(types, period))
+        period++;
+    c->sliding_period = period < c->layers ? period + 1 : 0;
+    for (uint32_t l = 0; l < c->layers; l++)
+        if (slides(types, l) != (!c->sliding_period || (l + 1) % c->sliding_period != 0))
+            return fl_fail(error, FL_EFORMAT,
+                           "%s: layer_types whose full layers do not recur are not supported",
+                           path);
+    return FL_OK;
+}
+
+/* layer_types, as transformers 5 writes them: full layers first, sliding ones above, or periodic.
+ */
 static enum fl_status read_layer_types(struct fl_model *self, const json_t *root, const char *path,
                                        struct fl_error *error)
 {
@@ -171,19 +237,22 @@ static enum fl_status read_layer_types(struct fl_model *self, const json_t *root
         return FL_OK;
     if (!json_is_array(types) || json_array_size(types) != c->layers)
         return bad(error, path, key);
+    const bool periodic = self->arch->windows == FL_WINDOW_PERIODIC;
     uint32_t from = c->layers;
     for (uint32_t l = 0; l < c->layers; l++) {
         const char *type = json_string_value(json_array_get(types, l));
-        const bool sliding = type && strcmp(type, "sliding_attention") == 0;
+        const bool sliding = slides(types, l);
         if (!sliding && (!type || strcmp(type, "full_attention") != 0))
             return fl_fail(error, FL_EFORMAT, "%s: layer_types of kind %s are not supported", path,
                            type ? type : "(no text)");
-        if (!sliding && from < l)
+        if (!sliding && from < l && !periodic)
             return fl_fail(
                 error, FL_EFORMAT,
                 "%s: layer_types with a full layer above a sliding one are not supported", path);
         from = sliding && from > l ? l : from;
     }
+    if (periodic)
+        return read_period(self, types, path, error);
     if (self->arch->windows == FL_WINDOW_UPPER)
         c->sliding_from = from;
     const uint32_t stated = c->sliding_window ? c->sliding_from : c->layers;
@@ -212,8 +281,8 @@ static enum fl_status read_flags(struct fl_model *self, const json_t *root, cons
                                  struct fl_error *error)
 {
     bool attention = false, mlp = false;
-    const bool gpt2 = self->arch->biases == FL_BIAS_ALL;
-    if (fl_json_bool(root, "tie_word_embeddings", gpt2, &self->config.tied))
+    const bool tied = self->arch->biases == FL_BIAS_ALL || self->arch->gemma;
+    if (fl_json_bool(root, "tie_word_embeddings", tied, &self->config.tied))
         return bad(error, path, "tie_word_embeddings");
     if (fl_json_bool(root, "attention_bias", false, &attention))
         return bad(error, path, "attention_bias");
@@ -244,11 +313,9 @@ static enum fl_status rope_kind(const char *text, enum fl_rope_kind *out)
 }
 
 /* What only yarn has. Two of its variants are not built. */
-static enum fl_status read_yarn(struct fl_model *self, const json_t *scaling, const char *path,
-                                struct fl_error *error)
+static enum fl_status read_yarn(double positions, const json_t *scaling, struct fl_rope *rope,
+                                const char *path, struct fl_error *error)
 {
-    struct fl_rope *rope = &self->rope;
-    const double positions = self->config.max_positions;
     bool truncate = true;
     if (json_object_get(scaling, "mscale") || json_object_get(scaling, "mscale_all_dim") ||
         fl_json_bool(scaling, "truncate", true, &truncate) || !truncate)
@@ -264,25 +331,19 @@ static enum fl_status read_yarn(struct fl_model *self, const json_t *scaling, co
     return FL_OK;
 }
 
-static enum fl_status read_rope(struct fl_model *self, const json_t *root, const char *path,
-                                struct fl_error *error)
+/* One rotation; scaling may be NULL. theta and partial where it says nothing of them. */
+static enum fl_status read_rotation(double positions, const json_t *scaling, double theta,
+                                    double partial, struct fl_rope *rope, const char *path,
+                                    struct fl_error *error)
 {
-    struct fl_rope *rope = &self->rope;
-    const json_t *scaling = json_object_get(root, "rope_parameters");
-    if (!json_is_object(scaling))
-        scaling = json_object_get(root, "rope_scaling");
     const char *type = NULL;
-    double theta, partial, partial_root;
-    if (fl_json_double(root, "rope_theta", 10000.0, &theta) ||
-        fl_json_double(root, "partial_rotary_factor", 1.0, &partial_root))
-        return bad(error, path, "rope_theta");
     if (fl_json_string(scaling, "rope_type", NULL, &type) ||
         (!type && fl_json_string(scaling, "type", "default", &type)))
         return bad(error, path, "rope_type");
     if (rope_kind(type, &rope->kind))
         return fl_fail(error, FL_EFORMAT, "%s: rope type %s is not supported", path, type);
     if (fl_json_double(scaling, "rope_theta", theta, &rope->theta) ||
-        fl_json_double(scaling, "partial_rotary_factor", partial_root, &partial) ||
+        fl_json_double(scaling, "partial_rotary_factor", partial, &partial) ||
         fl_json_double(scaling, "factor", 1.0, &rope->factor) ||
         fl_json_double(scaling, "low_freq_factor", 1.0, &rope->low) ||
         fl_json_double(scaling, "high_freq_factor", 4.0, &rope->high) ||
@@ -290,7 +351,31 @@ static enum fl_status read_rope(struct fl_model *self, const json_t *root, const
         return bad(error, path, "rope scaling");
     if (partial != 1.0)
         return fl_fail(error, FL_EFORMAT, "%s: partial_rotary_factor is not supported", path);
-    return rope->kind == FL_ROPE_YARN ? read_yarn(self, scaling, path, error) : FL_OK;
+    return rope->kind == FL_ROPE_YARN ? read_yarn(positions, scaling, rope, path, error) : FL_OK;
+}
+
+static enum fl_status read_rope(struct fl_model *self, const json_t *root, const char *path,
+                                struct fl_error *error)
+{
+    const struct fl_arch *arch = self->arch;
+    const double positions = self->config.max_positions;
+    const json_t *scaling = json_object_get(root, "rope_parameters"), *near = NULL;
+    if (json_is_object(scaling) && arch->near_theta > 0.0) { /* one a kind of layer */
+        near = json_object_get(scaling, "sliding_attention");
+        scaling = json_object_get(scaling, "full_attention");
+    } else if (!json_is_object(scaling)) {
+        scaling = json_object_get(root, "rope_scaling");
+    }
+    double theta, near_theta, partial;
+    if (fl_json_double(root, "rope_theta", arch->theta > 0.0 ? arch->theta : 10000.0, &theta) ||
+        fl_json_double(root, "rope_local_base_freq", arch->near_theta, &near_theta) ||
+        fl_json_double(root, "partial_rotary_factor", 1.0, &partial))
+        return bad(error, path, "rope_theta");
+    enum fl_status status = read_rotation(positions, scaling, theta, partial, &self->rope, path,
+                                          error);
+    if (!status && arch->near_theta > 0.0)
+        status = read_rotation(positions, near, near_theta, partial, &self->near, path, error);
+    return status;
 }
 
 /* The families differ in the names of their members: this is all that is read of them. */
@@ -299,8 +384,8 @@ static enum fl_status read_members(struct fl_model *self, const json_t *root, co
 {
     typedef enum fl_status (*reader)(struct fl_model *, const json_t *, const char *,
                                      struct fl_error *);
-    static const reader rotary[] = {read_sizes, read_window, read_layer_types, read_flags,
-                                    read_rope};
+    static const reader rotary[] = {read_sizes,       read_gemma, read_window,
+                                    read_layer_types, read_flags, read_rope};
     static const reader learned[] = {read_gpt2, read_flags};
     const bool gpt2 = self->arch->names->positions.hf != NULL;
     const reader *readers = gpt2 ? learned : rotary;
@@ -320,7 +405,7 @@ enum fl_status fl_model_read_config(struct fl_model *self, const char *path, str
     if (!status)
         status = read_architecture(self, root, path, error);
     if (!status)
-        status = refuse_unbuilt(root, path, error);
+        status = refuse_unbuilt(self, root, path, error);
     if (!status)
         status = refuse_quantization(root, path, error);
     if (!status)

@@ -228,6 +228,52 @@ FL_SIMD void fl_swiglu_backward(const float *dh, size_t n, float *gate, float *u
     }
 }
 
+FL_SIMD void fl_geglu(const float *gate, const float *up, size_t n, float *h)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        h[i] = gate[i] * gelu_gate(gate[i]) * up[i];
+}
+
+FL_SIMD void fl_geglu_backward(const float *dh, size_t n, float *gate, float *up)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float a = gate[i];
+        float s = gelu_gate(a);
+        float slope = 1.5957691216f * (1.0f + 0.134145f * a * a);
+        float du = dh[i] * (a * s);
+        gate[i] = dh[i] * up[i] * (s + a * s * (1.0f - s) * slope);
+        up[i] = du;
+    }
+}
+
+/* 2 sigmoid(2 z) - 1; near 0, where that cancels, its series (relative error below 1e-8). */
+FL_INLINE float tanh_approx(float z)
+{
+    float far = 2.0f * sigmoid(2.0f * z) - 1.0f;
+    float q = z * z;
+    float near = z * (1.0f + q * (-0.33333333f +
+                                  q * (0.13333333f + q * (-0.053968254f + q * 0.021869488f))));
+    return q < 0.04f ? near : far;
+}
+
+FL_SIMD void fl_soft_cap(float *x, size_t n, float factor, float cap)
+{
+    const float inner = factor / cap;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        x[i] = cap * tanh_approx(x[i] * inner);
+}
+
+FL_SIMD void fl_soft_cap_backward(const float *y, size_t n, float factor, float cap, float *d)
+{
+    const float inverse = 1.0f / cap;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        d[i] *= (1.0f - y[i] * inverse * (y[i] * inverse)) * factor;
+}
+
 FL_INLINE float max_of(const float *x, size_t n)
 {
     float m = x[0];

@@ -56,6 +56,16 @@ void fl_swiglu(const float *gate, const float *up, size_t n, float *h);
 /* gate becomes d gate and up becomes d up, from dh (n). */
 void fl_swiglu_backward(const float *dh, size_t n, float *gate, float *up);
 
+/* h = gelu(gate) up */
+void fl_geglu(const float *gate, const float *up, size_t n, float *h);
+/* gate becomes d gate and up becomes d up, from dh (n). */
+void fl_geglu_backward(const float *dh, size_t n, float *gate, float *up);
+
+/* Soft cap: x becomes cap tanh(factor x / cap), over n values. */
+void fl_soft_cap(float *x, size_t n, float factor, float cap);
+/* From y (n), what it gave: d becomes its own gradient, d (1 - (y / cap)^2) factor. */
+void fl_soft_cap_backward(const float *y, size_t n, float factor, float cap, float *d);
+
 /*
  * One row of causal attention: s (total) scores, the first `valid` of them seen. They become
  * softmax(scale * s), the rest 0. Returns log sum exp(scale * s) over the seen.

@@ -78,7 +78,11 @@ void fl_engine_sizes(struct fl_engine *self)
     if (self->batch < self->options.cache_rows)
         self->batch = self->options.cache_rows;
     self->layers = c->layers;
-    self->shape = (struct fl_attention){c->heads, c->kv_heads, c->head_dim, 0};
+    self->shape = (struct fl_attention){.heads = c->heads,
+                                        .kv_heads = c->kv_heads,
+                                        .head_dim = c->head_dim,
+                                        .scalar = (float)c->query_scalar,
+                                        .cap = (float)c->score_cap};
     self->work.panel_floats = PANEL_FLOATS;
     if (self->work.panel_floats < threads * FL_PANEL_ROWS * widest)
         self->work.panel_floats = threads * FL_PANEL_ROWS * widest;
@@ -88,6 +92,7 @@ void fl_engine_sizes(struct fl_engine *self)
     self->head.norm = self->model->norm;
     self->head.hidden = c->hidden;
     self->head.vocab = c->vocab;
+    self->head.cap = (float)c->logit_cap;
     self->head.chunk = clamp(LOGITS_FLOATS / c->vocab, CHUNK_MIN, CHUNK_MAX);
     self->head.chunk = self->head.chunk < self->batch ? self->head.chunk : self->batch;
 }
@@ -99,7 +104,7 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
     const size_t t = self->batch, d = c->hidden;
     const size_t wq = (size_t)c->heads * c->head_dim, wk = (size_t)c->kv_heads * c->head_dim;
     const struct fl_arch_names *names = self->model->arch->names;
-    const size_t raw = names->q_norm.hf ? t : 0;
+    const size_t raw = names->q_norm.hf ? t : 0, post = names->post1.hf ? t : 0;
     struct fl_slot s = {
         .q = floats(arena, t * wq),
         .k = floats(arena, t * wk),
@@ -110,6 +115,10 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
         .inverse_k = floats(arena, raw * c->kv_heads),
         .ctx = floats(arena, t * wq),
         .mid = floats(arena, t * d),
+        .given1 = floats(arena, post * d),
+        .given2 = floats(arena, post * d),
+        .inverse_post1 = floats(arena, post),
+        .inverse_post2 = floats(arena, post),
         .gate = floats(arena, names->linears[FL_LINEAR_GATE].hf ? t * c->ffn : 0),
         .up = floats(arena, t * c->ffn),
         .lse = floats(arena, t * c->heads),
@@ -136,6 +145,7 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     if (training && self->adapter->dropout > 0.0)
         self->work.dropped = floats(arena, t * widest_in(self));
     self->head.logits = floats(arena, chunk * c->vocab);
+    self->head.capped = floats(arena, training && c->logit_cap > 0.0 ? chunk * c->vocab : 0);
     self->head.z = floats(arena, chunk * d);
     self->head.dz = floats(arena, chunk * d);
     self->head.gathered = floats(arena, chunk * d);
@@ -150,6 +160,9 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->v = floats(arena, training ? t * self->max_rank : 0);
     self->cosine = floats(arena, rotated);
     self->sine = floats(arena, rotated);
+    const size_t near = self->model->near.theta > 0.0 ? rotated : 0;
+    self->near_cosine = floats(arena, near);
+    self->near_sine = floats(arena, near);
     self->spans = take(arena, t, sizeof *self->spans);
     self->span_rows = take(arena, t, sizeof *self->span_rows);
     self->targets = take(arena, t, sizeof *self->targets);

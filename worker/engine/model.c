@@ -43,6 +43,13 @@ const struct fl_weight *fl_model_module_weight(const struct fl_model *self, uint
     return &self->weights[block->linears[self->kinds[index % self->kind_count]]];
 }
 
+uint32_t fl_model_window(const struct fl_model *self, uint32_t layer)
+{
+    const struct fl_model_config *c = &self->config;
+    const bool open = c->sliding_period && (layer + 1) % c->sliding_period == 0;
+    return layer < c->sliding_from || open ? 0 : c->sliding_window;
+}
+
 static bool within(uint32_t value, uint32_t low, uint32_t high)
 {
     return value >= low && value <= high;
@@ -55,15 +62,10 @@ static bool between(double value, double low, double high)
 }
 
 /* Far beyond any model's settings, and so that every frequency and length is a finite float. */
-static enum fl_status check_rotation(const struct fl_model *self, const char *path,
-                                     struct fl_error *error)
+static enum fl_status check_rope(const struct fl_rope *r, const char *path, struct fl_error *error)
 {
-    const struct fl_model_config *c = &self->config;
-    const struct fl_rope *r = &self->rope;
-    if (c->head_dim % 2 != 0)
-        return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
-    if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0) || !between(r->theta, 1.0, 1e30))
-        return fl_fail(error, FL_EFORMAT, "%s: norm epsilon or rope theta is out of range", path);
+    if (!between(r->theta, 1.0, 1e30))
+        return fl_fail(error, FL_EFORMAT, "%s: rope theta is out of range", path);
     if (r->kind != FL_ROPE_DEFAULT && !between(r->factor, 1e-6, 1e6))
         return fl_fail(error, FL_EFORMAT, "%s: the rope factor is out of range", path);
     if (r->kind == FL_ROPE_YARN &&
@@ -74,6 +76,24 @@ static enum fl_status check_rotation(const struct fl_model *self, const char *pa
                                        r->high <= 1e9 && between(r->original_positions, 1.0, 1e9)))
         return fl_fail(error, FL_EFORMAT, "%s: the llama3 rope settings make no sense", path);
     return FL_OK;
+}
+
+static enum fl_status check_rotation(const struct fl_model *self, const char *path,
+                                     struct fl_error *error)
+{
+    const struct fl_model_config *c = &self->config;
+    if (c->head_dim % 2 != 0)
+        return fl_fail(error, FL_EFORMAT, "%s: head_dim %u is odd", path, c->head_dim);
+    if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0))
+        return fl_fail(error, FL_EFORMAT, "%s: norm epsilon is out of range", path);
+    if (self->arch->gemma && (!between(c->query_scalar, 1e-3, 1e6) ||
+                              (c->score_cap > 0.0 && !between(c->score_cap, 1e-3, 1e6)) ||
+                              (c->logit_cap > 0.0 && !between(c->logit_cap, 1e-3, 1e6))))
+        return fl_fail(error, FL_EFORMAT, "%s: query_pre_attn_scalar or a soft cap is out of range",
+                       path);
+    enum fl_status status = check_rope(&self->rope, path, error);
+    return status || !(self->arch->near_theta > 0.0) ? status
+                                                     : check_rope(&self->near, path, error);
 }
 
 enum fl_status fl_model_check_config(const struct fl_model *self, const char *path,

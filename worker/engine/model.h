@@ -9,9 +9,10 @@
  * widened.
  * Architectures: LlamaForCausalLM (Llama 2 and 3, SmolLM2, TinyLlama, ...), MistralForCausalLM,
  * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, Phi3ForCausalLM (Phi-3 of
- * 4k context; longrope is refused), GPT2LMHeadModel. In GGUF: "llama" (which Mistral is called
- * too), "qwen2", "qwen3", "phi3", "gpt2". Dropout that a base's configuration asks for in its own
- * training (GPT-2: 0.1) is never applied.
+ * 4k context; longrope is refused), Gemma2ForCausalLM, Gemma3ForCausalLM (the models of text
+ * alone), GPT2LMHeadModel. In GGUF: "llama" (which Mistral is called too), "qwen2", "qwen3",
+ * "phi3", "gpt2". Dropout that a base's configuration asks for in its own training (GPT-2: 0.1) is
+ * never applied.
  * Anything that would change the numbers and is not built is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's
@@ -43,6 +44,10 @@ struct fl_model_config {
                                  positions (GPT-2) are no more than that: longer rows are refused */
     uint32_t sliding_window;  /* 0: none; else a query sees so many newest keys, its own included */
     uint32_t sliding_from;    /* the lowest layer that has the window */
+    uint32_t sliding_period;  /* 0, or each so many-th layer has none */
+    double query_scalar;      /* scores are divided by its root; 0: head_dim */
+    double score_cap;         /* scores become cap tanh(score / cap); 0: they do not */
+    double logit_cap;         /* the same of logits */
     double norm_epsilon;
     bool tied;              /* the output head is the embedding */
     int32_t bos_id, eos_id; /* -1: not stated (eos: the first where a list is given) */

@@ -15,6 +15,7 @@ struct fl_block {
     uint32_t linears[FL_LINEAR_COUNT];
     const float *bias[FL_LINEAR_COUNT]; /* (out), NULL: none */
     struct fl_norm norm1, norm2;        /* (hidden): before attention, before the MLP */
+    struct fl_norm post1, post2;        /* (hidden): behind them, weight NULL: none */
     struct fl_norm q_norm, k_norm;      /* (head_dim), weight NULL: none */
 };
 
@@ -22,6 +23,7 @@ struct fl_model {
     const struct fl_arch *arch;
     struct fl_model_config config;
     struct fl_rope rope;
+    struct fl_rope near; /* of layers with a window, where arch has a near_theta */
     enum fl_linear_kind kinds[FL_LINEAR_COUNT]; /* the linears that a block has, in order */
     uint32_t kind_count;
     struct fl_inventory inventory; /* layers * kind_count entries */
@@ -31,6 +33,7 @@ struct fl_model {
     uint32_t positions;             /* of learned positions (max_positions, hidden); 0: none */
     struct fl_block *blocks;        /* (layers), owned */
     struct fl_norm norm;            /* (hidden): final norm */
+    float embedding_scale;          /* of the embedding, but not of the head; 0: none */
     bool interleaved;               /* q and k rows of each head are stored interleaved (GGUF) */
     float *divisors;                /* owned: GGUF's rope_freqs, NULL: none */
     bool biases[FL_LINEAR_COUNT];   /* which linears have one */
@@ -42,6 +45,8 @@ struct fl_model {
 typedef enum fl_status (*fl_tensor_finder)(const struct fl_model *self, const char *name,
                                            struct fl_tensor_view *out, struct fl_error *error);
 
+/* The window of a layer's attention; 0: none. */
+uint32_t fl_model_window(const struct fl_model *self, uint32_t layer);
 /* Fill arch, config, rope, biases and open the mapping; then fl_model_collect(). */
 FL_CHECKED enum fl_status fl_model_open_hf(struct fl_model *self, const char *directory,
                                            struct fl_error *error);

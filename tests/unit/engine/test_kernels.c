@@ -148,6 +148,49 @@ START_TEST(swiglu_and_its_gradient_are_right)
 }
 END_TEST
 
+START_TEST(geglu_and_its_gradient_are_right)
+{
+    const double c = sqrt(2.0 / 3.14159265358979323846);
+    float gate[N], up[N];
+    fill();
+    fl_geglu(x, y, N, z);
+    memcpy(gate, x, sizeof gate);
+    memcpy(up, y, sizeof up);
+    fl_geglu_backward(w, N, gate, up);
+    for (int i = 0; i < N; i++) {
+        const double a = (double)x[i], t = tanh(c * (a + 0.044715 * a * a * a));
+        const double gelu = 0.5 * a * (1.0 + t);
+        const double slope = 0.5 * (1.0 + t) +
+                             0.5 * a * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * a * a);
+        ck_assert_double_eq_tol((double)z[i], gelu * (double)y[i], 3e-6);
+        ck_assert_double_eq_tol((double)up[i], (double)w[i] * gelu, 3e-6);
+        ck_assert_double_eq_tol((double)gate[i], (double)w[i] * (double)y[i] * slope, 3e-6);
+    }
+}
+END_TEST
+
+/* Far out, in between, and near 0, where the relative error counts. */
+START_TEST(a_soft_cap_and_its_gradient_are_right)
+{
+    static const float SCALES[] = {40.0f, 1.0f, 0.1f, 1e-4f};
+    for (size_t s = 0; s < sizeof SCALES / sizeof *SCALES; s++) {
+        float d[N];
+        fill();
+        for (int i = 0; i < N; i++)
+            x[i] *= SCALES[s];
+        memcpy(z, x, sizeof z);
+        memcpy(d, w, sizeof d);
+        fl_soft_cap(z, N, 0.5f, 3.0f);
+        fl_soft_cap_backward(z, N, 0.5f, 3.0f, d);
+        for (int i = 0; i < N; i++) {
+            const double t = tanh(0.5 * (double)x[i] / 3.0);
+            ck_assert_double_eq_tol((double)z[i], 3.0 * t, fmax(2e-6 * fabs(3.0 * t), 1e-30));
+            ck_assert_double_eq_tol((double)d[i], (double)w[i] * 0.5 * (1.0 - t * t), 2e-6);
+        }
+    }
+}
+END_TEST
+
 START_TEST(softmax_sees_only_what_it_may)
 {
     float again[N];
@@ -288,6 +331,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, layernorm_and_its_gradient_are_right);
     tcase_add_test(tc, gelu_and_its_gradient_are_right);
     tcase_add_test(tc, swiglu_and_its_gradient_are_right);
+    tcase_add_test(tc, geglu_and_its_gradient_are_right);
+    tcase_add_test(tc, a_soft_cap_and_its_gradient_are_right);
     tcase_add_test(tc, softmax_sees_only_what_it_may);
     tcase_add_test(tc, rotation_and_its_backward_undo_each_other);
     tcase_add_test(tc, rope_scalings_follow_their_definitions);

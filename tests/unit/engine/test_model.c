@@ -376,7 +376,8 @@ START_TEST(configurations_that_would_change_the_numbers_are_refused)
         const char *changes, *word;
     } cases[] = {
         {"{\"hidden_act\":\"gelu\"}", "hidden_act"},
-        {"{\"architectures\":[\"Gemma3ForCausalLM\"]}", "Gemma3ForCausalLM"},
+        {"{\"architectures\":[\"Gemma3ForConditionalGeneration\"]}",
+         "Gemma3ForConditionalGeneration is not supported"},
         {"{\"architectures\":null,\"model_type\":\"phi\"}", "phi"},
         {"{\"layer_types\":[\"full_attention\"]}", "layer_types"},
         {"{\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\"]}",
@@ -482,6 +483,79 @@ START_TEST(linears_stored_the_other_way_round_are_turned)
 }
 END_TEST
 
+START_TEST(configurations_of_gemma_that_would_change_the_numbers_are_refused)
+{
+    static const struct {
+        const char *name, *changes, *word;
+    } cases[] = {
+        {"gemma2", "{\"hidden_activation\":\"gelu\"}", "hidden_activation"},
+        {"gemma2", "{\"use_bidirectional_attention\":true}", "use_bidirectional_attention"},
+        {"gemma2", "{\"query_pre_attn_scalar\":0}", "query_pre_attn_scalar"},
+        {"gemma2", "{\"query_pre_attn_scalar\":\"big\"}", "query_pre_attn_scalar"},
+        {"gemma2", "{\"attn_logit_softcapping\":-1}", "attn_logit_softcapping"},
+        {"gemma2", "{\"attn_logit_softcapping\":0}", "attn_logit_softcapping"},
+        {"gemma2", "{\"final_logit_softcapping\":1e300}", "soft cap"},
+        {"gemma2", "{\"final_logit_softcapping\":\"x\"}", "final_logit_softcapping"},
+        {"gemma2",
+         "{\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\"]}",
+         "recur"},
+        {"gemma2",
+         "{\"layer_types\":[\"sliding_attention\",\"full_attention\",\"chunked_attention\"]}",
+         "chunked_attention"},
+        {"gemma3", "{\"rope_parameters\":{\"sliding_attention\":{\"rope_theta\":-1}}}", "theta"},
+        {"gemma3", "{\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"dynamic\"}}}",
+         "dynamic"},
+        {"gemma3", "{\"rope_parameters\":null,\"rope_local_base_freq\":0}", "theta"},
+        {"gemma3", "{\"rms_norm_eps\":2}", "epsilon"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_msg(open_changed(cases[i].name, cases[i].changes) == FL_EFORMAT, "%s",
+                      cases[i].changes);
+        ck_assert_msg(strstr(error.text, cases[i].word) != NULL, "%s: %s", cases[i].changes,
+                      error.text);
+    }
+    fl_assert_ok(open_changed("gemma2", "{\"attn_logit_softcapping\":null,\"layer_types\":null,"
+                                        "\"final_logit_softcapping\":\"absent\","
+                                        "\"hidden_activation\":null}"),
+                 &error);
+    ck_assert_double_eq(changed_config.score_cap, 0.0);
+    ck_assert_double_eq(changed_config.logit_cap, 30.0);
+    ck_assert_uint_eq(changed_config.sliding_period, 2);
+}
+END_TEST
+
+/* Token by token through the cache, and the row at once: every family's windows, norms, caps. */
+START_TEST(the_cache_gives_the_logits_of_the_whole_row)
+{
+    static const char *const NAMES[] = {"gqa-tied", "mistral-window", "qwen2-window", "qwen3",
+                                        "phi3",     "gpt2",           "gemma2",       "gemma3"};
+    enum { TOKENS = 17 };
+    char path[FL_PATH_BYTES];
+    (void)snprintf(path, sizeof path, GOLDEN "cases/%s", NAMES[_i]);
+    struct fl_model *model = open_model(path);
+    const struct fl_engine_options options = {.max_row_tokens = TOKENS, .cache_tokens = TOKENS};
+    struct fl_engine *engine = NULL;
+    const uint32_t vocab = fl_model_config(model)->vocab;
+    float *whole = toy_memory((size_t)TOKENS * vocab, sizeof *whole);
+    float *next = toy_memory(vocab, sizeof *next);
+    int32_t ids[TOKENS];
+    for (int32_t i = 0; i < TOKENS; i++)
+        ids[i] = (i * 29 + 3) % (int32_t)vocab;
+    fl_assert_ok(fl_engine_create(model, NULL, &options, &engine, &error), &error);
+    fl_assert_ok(fl_engine_forward_logits(engine, ids, TOKENS, whole, &error), &error);
+    for (uint32_t t = 0, step; t < TOKENS; t += step) {
+        step = t == 0 ? 7 : 1; /* a prompt, then what follows it */
+        fl_assert_ok(fl_engine_extend(engine, ids + t, step, next, &error), &error);
+        const float *want = whole + (t + step - 1) * (size_t)vocab;
+        for (uint32_t v = 0; v < vocab; v++)
+            ck_assert_msg(fabs((double)next[v] - (double)want[v]) < 1e-4, "%s: token %u", NAMES[_i],
+                          t);
+    }
+    fl_engine_destroy(&engine);
+    fl_model_close(&model);
+}
+END_TEST
+
 /* The window of the lowest layers that have one; UINT32_MAX when the model does not open. */
 static uint32_t qwen2_from(const char *changes)
 {
@@ -555,6 +629,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, generation_repeats_for_a_seed_and_stops_where_it_should);
     tcase_add_test(tc, configurations_that_would_change_the_numbers_are_refused);
     tcase_add_test(tc, configurations_of_gpt2_that_would_change_the_numbers_are_refused);
+    tcase_add_test(tc, configurations_of_gemma_that_would_change_the_numbers_are_refused);
+    tcase_add_loop_test(tc, the_cache_gives_the_logits_of_the_whole_row, 0, 8);
     tcase_add_test(tc, linears_stored_the_other_way_round_are_turned);
     tcase_add_test(tc, sliding_windows_begin_where_the_configuration_says);
     tcase_add_test(tc, absent_and_harmless_keys_take_their_defaults);
