@@ -20,7 +20,8 @@
 #define PROGRAM "fedlora-worker eval"
 
 struct eval {
-    const char *model, *adapter, *compute, *quantize, *metric_list, *samples_path;
+    const char *model, *adapter, *compute, *quantize, *metric_list, *samples_path, *memory;
+    uint64_t memory_limit; /* bytes; 0: none */
     struct fl_local_data data;
     uint64_t threads, max_tokens, resamples, seed;
     struct fl_option_list stops;
@@ -64,6 +65,7 @@ static bool parse(struct eval *e, int argc, char **argv, int *exit_code)
          FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &e->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
+        FL_LOCAL_MEMORY_OPTION(&e->memory),
         {"--json", NULL, FL_OPTION_FLAG, &e->json, 0, 0, NULL, false, NULL,
          "the output is one JSON object in any case"},
     };
@@ -101,6 +103,12 @@ static enum fl_status check_words(struct eval *e, struct fl_error *error)
         }
     }
     e->data.seed = e->seed;
+    if (status == FL_OK) {
+        status = fl_local_memory_limit(e->memory, &e->memory_limit, error);
+    }
+    if (status == FL_OK && e->memory_limit && (e->metrics || e->choices)) {
+        status = fl_fail(error, FL_EUSAGE, "--memory-limit goes without --metrics and --choices");
+    }
     return status;
 }
 
@@ -147,6 +155,7 @@ static enum fl_status eval_rows(struct eval *e, json_t **report, struct fl_error
         .batch_size = 16,
         .threads = (uint32_t)e->threads,
         .compute = fl_local_compute(e->compute),
+        .memory_limit = e->memory_limit,
     };
     enum fl_status status = fl_local_open_data(&e->local, e->model, &e->data, error);
     if (status == FL_OK) {
@@ -211,6 +220,7 @@ int fl_cmd_eval(int argc, char **argv)
 {
     struct eval e = {.compute = "auto",
                      .quantize = "none",
+                     .memory = "0",
                      .data = {.specials = "plain",
                               .loss = "completions",
                               .chat_template = "auto",

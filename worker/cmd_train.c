@@ -114,6 +114,7 @@ static size_t run_options(struct fl_train *t, struct fl_option *out, size_t coun
          FL_LOCAL_QUANTIZE_HELP},
         {"--threads", "N", FL_OPTION_U64, &t->threads, 0, 1024, NULL, false, NULL,
          "processors to use (0: all)"},
+        FL_LOCAL_MEMORY_OPTION(&t->memory),
         {"--json", NULL, FL_OPTION_FLAG, &t->json, 0, 0, NULL, false, NULL,
          "one JSON event a line on stdout"},
     };
@@ -259,7 +260,7 @@ static enum fl_status open_adapter(struct fl_train *t, struct fl_error *error)
 }
 
 /* Options that make sense together, before anything is read. */
-static enum fl_status check_together(const struct fl_train *t, struct fl_error *error)
+static enum fl_status check_together(struct fl_train *t, struct fl_error *error)
 {
     if (t->valid && t->data.valid_split > 0.0) {
         return fl_fail(error, FL_EUSAGE, "--valid and --valid-split exclude each other");
@@ -267,7 +268,7 @@ static enum fl_status check_together(const struct fl_train *t, struct fl_error *
     if (t->has_steps && t->has_epochs) {
         return fl_fail(error, FL_EUSAGE, "give --steps or --epochs, not both");
     }
-    return FL_OK;
+    return fl_local_memory_limit(t->memory, &t->memory_limit, error);
 }
 
 static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
@@ -291,6 +292,7 @@ static enum fl_status settle_options(struct fl_train *t, struct fl_error *error)
     o->shuffle = t->shuffle;
     o->threads = (uint32_t)t->threads;
     o->compute = fl_local_compute(t->compute);
+    o->memory_limit = t->memory_limit;
     enum fl_status status = fl_schedule_parse(t->schedule, &o->schedule);
     return status == FL_OK ? FL_OK : fl_fail(error, FL_EUSAGE, "--schedule %s", t->schedule);
 }
@@ -388,6 +390,7 @@ int fl_cmd_train(int argc, char **argv)
         .schedule = "constant",
         .compute = "auto",
         .quantize = "none",
+        .memory = "0",
         .keep = "last",
         .keep_checkpoints = 3,
         .data = {.specials = "plain", .loss = "completions", .chat_template = "auto"},

@@ -24,7 +24,8 @@ struct fl_train {
     uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;
     bool has_steps, has_epochs;
     double lr, loraplus_ratio, weight_decay, grad_clip;
-    const char *schedule, *compute, *quantize;
+    const char *schedule, *compute, *quantize, *memory;
+    uint64_t memory_limit; /* bytes; 0: none */
     bool shuffle, json;
     const char *valid, *keep;
     uint64_t eval_every, patience;

@@ -67,6 +67,27 @@ void fl_train_tell_start(struct fl_train *t)
     }
 }
 
+static void on_memory(void *context, const struct fl_footprint *f)
+{
+    struct fl_train *t = context;
+    const double mb = 1e-6;
+    fprintf(stderr,
+            "memory: about %.0f MB: base %.0f, adapter %.1f, optimizer %.1f, activations %.0f, "
+            "program and rows %.0f; micro-batches of %u tokens, %s\n",
+            mb * (double)f->total, mb * (double)f->weights, mb * (double)f->adapter,
+            mb * (double)f->optimizer, mb * (double)f->activations, mb * (double)f->rest,
+            f->batch_tokens, f->recompute ? "activations recomputed" : "activations kept");
+    if (t->json) {
+        event(t, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "event", "memory",
+                           "weights_bytes", (json_int_t)f->weights, "adapter_bytes",
+                           (json_int_t)f->adapter, "optimizer_bytes", (json_int_t)f->optimizer,
+                           "activation_bytes", (json_int_t)f->activations, "rest_bytes",
+                           (json_int_t)f->rest, "estimate_bytes", (json_int_t)f->total,
+                           "limit_bytes", (json_int_t)t->memory_limit, "batch_tokens",
+                           (json_int_t)f->batch_tokens, "recompute", (int)f->recompute));
+    }
+}
+
 static void on_step(void *context, const struct fl_finetune_step *step)
 {
     struct fl_train *t = context;
@@ -376,6 +397,7 @@ static void write_card(void *context, const struct fl_finetune_result *total,
 void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch)
 {
     *watch = (struct fl_training_watch){.context = self,
+                                        .on_memory = on_memory,
                                         .on_resume = on_resume,
                                         .on_step = on_step,
                                         .on_validation = on_validation,

@@ -185,6 +185,14 @@ enum fl_status fl_local_open_valid(struct fl_local *self, const char *model_path
                      error);
 }
 
+enum fl_status fl_local_memory_limit(const char *text, uint64_t *bytes, struct fl_error *error)
+{
+    return fl_parse_bytes(text, bytes) == FL_OK
+               ? FL_OK
+               : fl_fail(error, FL_EUSAGE, "--memory-limit %.40s: not of the form 700M or 2G",
+                         text);
+}
+
 enum fl_compute fl_local_compute(const char *text)
 {
     if (strcmp(text, "bf16") == 0) {

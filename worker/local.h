@@ -102,6 +102,16 @@ FL_CHECKED enum fl_status fl_local_open_valid(struct fl_local *self, const char 
  */
 json_t *fl_local_counts(const struct fl_dataset *data);
 
+/* The row of an options' table that fills *text, "0" before, for fl_local_memory_limit(). */
+/* clang-format off */
+#define FL_LOCAL_MEMORY_OPTION(text)                                                               \
+    {"--memory-limit", "SIZE", FL_OPTION_STRING, text, 0, 0, NULL, false, NULL,                    \
+     "memory to stay within, such as 700M or 2G: computes more to hold less (0: no limit)"}
+/* clang-format on */
+/* FL_EUSAGE: text is no size. */
+FL_CHECKED enum fl_status fl_local_memory_limit(const char *text, uint64_t *bytes,
+                                                struct fl_error *error);
+
 /* "auto", "f32", "bf16" as an enum; text is one of them. */
 enum fl_compute fl_local_compute(const char *text);
 

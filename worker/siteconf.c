@@ -79,7 +79,8 @@ static const struct fl_config_key keys[] = {
     {"train", "compute", FL_CONFIG_CHOICE, MEMBER(compute), 0, 0, "auto|f32|bf16", "auto",
      "number format of the matrix products"},
     {"train", "memory_limit", FL_CONFIG_STRING, MEMBER(memory_limit_text), 0, 0, NULL, "0",
-     "refuse jobs that need more memory, such as 4G; 0: no limit"},
+     "what this process may take, such as 4G: training then computes more to hold less, and jobs "
+     "that do not fit even so are refused; 0: no limit"},
     {"adapters", "keep_versions", FL_CONFIG_U64, MEMBER(keep_versions), 1, 1e6, NULL, "3",
      "how many versions of the global adapter are kept at the site"},
 };
@@ -147,34 +148,6 @@ static const struct fl_config_table table = {keys, sizeof(keys) / sizeof(keys[0]
 const struct fl_config_table *fl_siteconf_table(void)
 {
     return &table;
-}
-
-/* "4G", "512M", "1000000" */
-static enum fl_status parse_bytes(const char *text, uint64_t *out)
-{
-    char digits[32];
-    uint64_t unit = 1;
-    size_t length = strlen(text);
-    if (length == 0 || length >= sizeof(digits))
-        return FL_EFORMAT;
-    switch (text[length - 1]) {
-    case 'K':
-        unit = 1ull << 10;
-        break;
-    case 'M':
-        unit = 1ull << 20;
-        break;
-    case 'G':
-        unit = 1ull << 30;
-        break;
-    default:
-        break;
-    }
-    snprintf(digits, sizeof(digits), "%.*s", (int)(unit == 1 ? length : length - 1), text);
-    uint64_t count;
-    enum fl_status status = fl_parse_u64(digits, 0, UINT64_MAX / unit, &count);
-    *out = status == FL_OK ? count * unit : 0;
-    return status;
 }
 
 /* known_sites: how many names, each valid and there once. */
@@ -252,7 +225,7 @@ enum fl_status fl_siteconf_parse(const char *text, size_t length, const char *wh
         return status;
     const char *section = "policy", *key = "";
     status = finish_policy(out, &key, error);
-    if (status == FL_OK && parse_bytes(out->memory_limit_text, &out->memory_limit) != FL_OK) {
+    if (status == FL_OK && fl_parse_bytes(out->memory_limit_text, &out->memory_limit) != FL_OK) {
         section = "train";
         key = "memory_limit";
         status = fl_fail(error, FL_EFORMAT, "%s: not of the form 4G", out->memory_limit_text);

@@ -206,6 +206,32 @@ static uint32_t engine_threads(const struct fl_siteconf *conf, const struct fl_w
     return own ? own : offer->threads;
 }
 
+/* Start, trained and their difference beside the round's own adapter. */
+enum { ADAPTER_COPIES = 3 };
+
+/* What job and site say, without what a round does. */
+static void settle_options(const struct fl_siteconf *conf, const struct fl_wire_offer *offer,
+                           struct fl_finetune_options *o)
+{
+    fl_finetune_defaults(o);
+    o->steps = offer->steps;
+    o->batch_size = offer->batch_size;
+    o->lr = offer->lr;
+    o->lr_a = offer->lr_a > 0.0 ? offer->lr_a : offer->lr;
+    o->lr_b = offer->lr_b > 0.0 ? offer->lr_b : offer->lr;
+    o->schedule = (enum fl_schedule)offer->schedule;
+    o->warmup = offer->warmup;
+    o->optimizer = offer->optimizer == FL_WIRE_OPTIMIZER_SGD ? FL_OPTIMIZER_SGD
+                                                             : FL_OPTIMIZER_ADAMW;
+    o->weight_decay = offer->weight_decay;
+    o->grad_clip = offer->grad_clip;
+    o->shuffle = offer->shuffle;
+    o->threads = engine_threads(conf, offer);
+    o->compute = engine_compute(conf, offer);
+    o->memory_limit = conf->memory_limit;
+    o->copies = ADAPTER_COPIES;
+}
+
 static enum fl_status estimate_memory(const struct native *self, const struct fl_siteconf *conf,
                                       const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
                                       struct fl_error *error)
@@ -218,19 +244,16 @@ static enum fl_status estimate_memory(const struct native *self, const struct fl
         status = fl_adapter_create(&targets, offer->rank_max, offer->alpha, NULL, &adapter, error);
     if (status != FL_OK)
         goto out;
-    uint64_t tokens = (uint64_t)offer->batch_size * offer->seq_len;
-    struct fl_engine_options options = {.threads = engine_threads(conf, offer),
-                                        .compute = engine_compute(conf, offer),
-                                        .max_row_tokens = offer->seq_len,
-                                        .max_batch_tokens = tokens > UINT32_MAX ? UINT32_MAX
-                                                                                : (uint32_t)tokens,
-                                        .train = FL_TRAIN_BOTH};
-    out->memory_bytes = fl_engine_memory(self->model, adapter, &options);
-    if (conf->memory_limit && out->memory_bytes > conf->memory_limit)
-        status = fl_fail(error, FL_EREFUSED,
-                         "a step of this job needs about %" PRIu64
-                         " MiB, [train] memory_limit allows %" PRIu64 " MiB",
-                         out->memory_bytes >> 20, conf->memory_limit >> 20);
+    struct fl_finetune_options options;
+    struct fl_footprint footprint;
+    settle_options(conf, offer, &options);
+    status = fl_finetune_plan(self->model, adapter, self->train.all.rows, self->train.all.count,
+                              &options, &footprint, error);
+    out->memory_bytes = footprint.total;
+    if (status == FL_ENOMEM && conf->memory_limit) {
+        fl_error_prefix(error, "[train] memory_limit");
+        error->status = status = FL_EREFUSED;
+    }
 out:
     fl_adapter_destroy(&adapter);
     fl_inventory_free(&targets);
@@ -346,26 +369,11 @@ static void on_step(void *context, const struct fl_finetune_step *step)
 
 static void fill_options(const struct fl_trainer_task *task, struct fl_finetune_options *o)
 {
-    const struct fl_wire_offer *offer = task->offer;
-    fl_finetune_defaults(o);
-    o->steps = offer->steps;
-    o->batch_size = offer->batch_size;
-    o->lr = offer->lr;
-    o->lr_a = offer->lr_a > 0.0 ? offer->lr_a : offer->lr;
-    o->lr_b = offer->lr_b > 0.0 ? offer->lr_b : offer->lr;
-    o->schedule = (enum fl_schedule)offer->schedule;
-    o->warmup = offer->warmup;
+    settle_options(task->conf, task->offer, o);
     o->first_step = task->first_step;
     o->total_steps = task->total_steps;
-    o->optimizer = offer->optimizer == FL_WIRE_OPTIMIZER_SGD ? FL_OPTIMIZER_SGD
-                                                             : FL_OPTIMIZER_ADAMW;
-    o->weight_decay = offer->weight_decay;
-    o->grad_clip = offer->grad_clip;
     o->seed = task->data_seed;
-    o->shuffle = offer->shuffle;
     o->train = (task->train_a ? FL_TRAIN_A : 0u) | (task->train_b ? FL_TRAIN_B : 0u);
-    o->threads = engine_threads(task->conf, offer);
-    o->compute = engine_compute(task->conf, offer);
 }
 
 static enum fl_status evaluate(struct native *self, const struct fl_trainer_task *task,
@@ -379,7 +387,8 @@ static enum fl_status evaluate(struct native *self, const struct fl_trainer_task
         task->on_progress(task->context, &progress);
     struct fl_evaluate_options options = {.batch_size = task->offer->batch_size,
                                           .threads = engine_threads(task->conf, task->offer),
-                                          .compute = engine_compute(task->conf, task->offer)};
+                                          .compute = engine_compute(task->conf, task->offer),
+                                          .memory_limit = task->conf->memory_limit};
     struct fl_evaluation evaluation;
     enum fl_status status = fl_finetune_evaluate(self->model, task->start, rows->rows, rows->count,
                                                  &options, task->stop, &evaluation, error);

@@ -263,7 +263,9 @@ static enum fl_status begin(struct fl_life *self, struct fl_error *error)
     struct fl_finetune_options options = plan->options;
     enum fl_status status = fl_training_check_out(plan->out, plan->resume, error);
     if (status == FL_OK && plan->valid) {
-        options.max_row_tokens = fl_finetune_longest(plan->valid, plan->valid_count);
+        options.valid = plan->valid;
+        options.valid_count = plan->valid_count;
+        options.copies++; /* the best so far */
         if (plan->valid_count == 0 || plan->eval_every == 0) {
             return fl_fail(error, FL_EINVAL, "validation needs rows, and every how many steps");
         }
@@ -280,6 +282,10 @@ static enum fl_status begin(struct fl_life *self, struct fl_error *error)
     }
     self->result->total.compute = fl_finetune_compute(self->run);
     self->result->total.threads = fl_finetune_threads(self->run);
+    if (plan->watch.on_memory) {
+        const struct fl_footprint footprint = fl_finetune_footprint(self->run);
+        plan->watch.on_memory(plan->watch.context, &footprint);
+    }
     if (plan->checkpoint_every > 0) {
         status = fl_life_need_settings(self, error);
     }

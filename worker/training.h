@@ -50,6 +50,8 @@ struct fl_training_watch {
     /* README.md of the adapter after these steps; best: of the one of the best validation. */
     void (*card)(void *context, const struct fl_finetune_result *total,
                  const struct fl_validation *validation, bool best, struct fl_buf *out);
+    /* before the first step: what the run will take */
+    void (*on_memory)(void *context, const struct fl_footprint *footprint);
 };
 
 /* All pointers are borrowed. */
@@ -60,7 +62,7 @@ struct fl_training {
     size_t count;
     const struct fl_row *valid; /* (valid_count), evaluated; NULL: none */
     size_t valid_count;
-    struct fl_finetune_options options; /* max_row_tokens is set here */
+    struct fl_finetune_options options; /* valid is set here */
     uint64_t
         eval_every;    /* steps between evaluations, >= 1 with valid rows; the last step has one */
     uint64_t patience; /* evaluations without improvement that end the run; 0: none do */

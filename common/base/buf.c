@@ -226,6 +226,24 @@ enum fl_status fl_parse_double(const char *text, double *out)
     return FL_OK;
 }
 
+enum fl_status fl_parse_bytes(const char *text, uint64_t *out)
+{
+    static const char units[] = "KMG";
+    const char *unit;
+    uint64_t count;
+    enum fl_status status = read_digits(text, &unit, &count);
+    if (status == FL_EFORMAT)
+        return status;
+    const char *found = *unit ? strchr(units, *unit) : units;
+    if (!found || (*unit && unit[1]))
+        return FL_EFORMAT;
+    const unsigned shift = *unit ? 10 * (unsigned)(found - units + 1) : 0;
+    if (status != FL_OK || count > UINT64_MAX >> shift)
+        return FL_ERANGE;
+    *out = count << shift;
+    return FL_OK;
+}
+
 enum fl_status fl_parse_duration(const char *text, int64_t *out_ms)
 {
     static const struct {

@@ -54,6 +54,9 @@ FL_CHECKED enum fl_status fl_parse_u64(const char *text, uint64_t low, uint64_t 
                                        uint64_t *out);
 /* A finite decimal floating-point number and nothing else; the C locale's point. */
 FL_CHECKED enum fl_status fl_parse_double(const char *text, double *out);
+/* "700M", "2G": a whole number of bytes, of 2^10 (K), 2^20 (M) or 2^30 (G); FL_EFORMAT, FL_ERANGE.
+ */
+FL_CHECKED enum fl_status fl_parse_bytes(const char *text, uint64_t *out);
 /* "500ms", "60s", "30m", "24h", "7d"; a bare number is seconds. Milliseconds out. */
 FL_CHECKED enum fl_status fl_parse_duration(const char *text, int64_t *out_ms);
 

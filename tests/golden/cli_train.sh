@@ -83,6 +83,27 @@ expect 0 "gguf" "$worker" train --model "$golden/tiny-gguf/mixed.gguf" --data "$
     --out "$work/g" --steps 2 --threads 1
 expect 0 "text rows" "$worker" train --model "$tiny" --data "$tiny/text.jsonl" --out "$work/t" --steps 2
 
+# --- a limit of memory: more is computed, less is held, and the adapter is the same
+one=("${train[@]}" --batch-size 1 --steps 5 --targets all-linear --json)
+expect 0 "memory" "${one[@]}" --out "$work/free"
+says "memory" '^\{"event":"memory",.*"batch_tokens":[0-9]+,"recompute":false\}$' "$work/out"
+says "memory" '^memory: about [0-9]+ MB: base .*, activations kept$' "$work/err"
+estimate=$(sed -n 's/.*"estimate_bytes":\([0-9]*\).*/\1/p' "$work/out")
+expect 0 "memory limit" "${one[@]}" --out "$work/tight" --memory-limit $((estimate - 1))
+says "memory limit" "\"limit_bytes\":$((estimate - 1)),\"batch_tokens\":[0-9]+,\"recompute\":true" "$work/out"
+cmp -s "$work/free/adapter_model.safetensors" "$work/tight/adapter_model.safetensors" ||
+    fail "a memory limit changes the adapter"
+expect 1 "memory limit too small" "${one[@]}" --out "$work/none" --memory-limit 1M
+says "memory limit too small" 'limit of 1M is too small: rows of [0-9]+ tokens need at least [0-9]+M' "$work/err"
+[ ! -e "$work/none" ] || fail "a refused training wrote an adapter"
+expect 2 "no size" "${one[@]}" --out "$work/none" --memory-limit much
+says "no size" 'memory-limit much' "$work/err"
+expect 0 "eval" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1
+cut -d, -f1-3 "$work/out" >"$work/free.loss"
+expect 0 "eval within a limit" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1 --memory-limit 1G
+[ "$(cut -d, -f1-3 "$work/out")" = "$(cat "$work/free.loss")" ] || fail "a memory limit changes the loss"
+expect 1 "eval, limit too small" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --memory-limit 1M
+
 # --- what sites have: a table, a share held out, long prompts, records that are empty or broken
 {
     echo 'id,prompt,completion'

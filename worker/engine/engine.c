@@ -149,12 +149,25 @@ void fl_engine_destroy(struct fl_engine **self)
     *self = NULL;
 }
 
+enum fl_status fl_engine_plan(const struct fl_model *model, const struct fl_adapter *adapter,
+                              const struct fl_engine_options *options, struct fl_engine_need *out,
+                              struct fl_error *error)
+{
+    struct fl_engine self;
+    const enum fl_status status = plan(&self, model, adapter, options, error);
+    *out = (struct fl_engine_need){.bytes = self.arena_bytes,
+                                   .gradients = self.gradient_floats * sizeof(float),
+                                   .batch_tokens = (uint32_t)self.batch,
+                                   .recompute = self.recompute};
+    return status;
+}
+
 uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter *adapter,
                           const struct fl_engine_options *options)
 {
-    struct fl_engine self;
+    struct fl_engine_need need;
     struct fl_error error;
-    return plan(&self, model, adapter, options, &error) ? 0 : self.arena_bytes;
+    return fl_engine_plan(model, adapter, options, &need, &error) ? 0 : need.bytes;
 }
 
 const char *fl_engine_compute(const struct fl_engine *self)

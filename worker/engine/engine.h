@@ -47,15 +47,19 @@ struct fl_engine_options {
                                   it; 0: chosen; raised to max_row_tokens. Rows are grouped in
                                   their order; the sums do not depend on whole rows per group
                                   beyond float rounding */
-    unsigned train;            /* FL_TRAIN_*: which factors fl_engine_gradients() serves */
-    uint32_t cache_tokens;     /* key/value cache for generation, in tokens; 0: none */
-    uint32_t cache_rows;       /* sequences side by side in the cache, cache_tokens each, at most
-                                  FL_CACHE_ROWS_MAX; 0: one */
-    uint64_t seed;             /* of LoRA dropout */
-    uint64_t memory_limit;     /* bytes that the engine itself may take (fl_engine_memory()); 0: no
-                                  limit. Above it first the micro-batch shrinks, as far as one row,
-                                  then activations are computed again in the backward pass; with
-                                  the same micro-batch that gives the same bytes */
+    uint32_t
+        call_tokens; /* most tokens that one call brings in all its rows, and how many of them */
+    uint32_t call_scored;  /* are scored: no room is kept for more. A call with more is done in more
+                              pieces; 0: not known */
+    unsigned train;        /* FL_TRAIN_*: which factors fl_engine_gradients() serves */
+    uint32_t cache_tokens; /* key/value cache for generation, in tokens; 0: none */
+    uint32_t cache_rows;   /* sequences side by side in the cache, cache_tokens each, at most
+                              FL_CACHE_ROWS_MAX; 0: one */
+    uint64_t seed;         /* of LoRA dropout */
+    uint64_t memory_limit; /* bytes that the engine itself may take (fl_engine_memory()); 0: no
+                              limit. Above it first the micro-batch shrinks, as far as one row,
+                              then activations are computed again in the backward pass; with
+                              the same micro-batch that gives the same bytes */
 };
 
 /* Gradient of the loss sum for one adapter module, summed over calls since the last zeroing. */
@@ -75,8 +79,23 @@ FL_CHECKED enum fl_status fl_engine_create(const struct fl_model *model,
                                            struct fl_engine **out, struct fl_error *error);
 void fl_engine_destroy(struct fl_engine **self);
 
-/* Bytes that fl_engine_create() with these arguments would take, mapped weights not counted; 0 when
- * it would refuse them. */
+/* What an engine takes, beside the mapped weights and the adapter, and how it works within that. */
+struct fl_engine_need {
+    uint64_t bytes;        /* all of it */
+    uint64_t gradients;    /* of these, for the adapter's gradients */
+    uint32_t batch_tokens; /* of a micro-batch */
+    bool recompute;        /* blocks run forward a second time */
+};
+
+/*
+ * What fl_engine_create() with these arguments would take. FL_ENOMEM: the limit is too small, and
+ * *out is the least that is possible; else the errors of create.
+ */
+FL_CHECKED enum fl_status fl_engine_plan(const struct fl_model *model,
+                                         const struct fl_adapter *adapter,
+                                         const struct fl_engine_options *options,
+                                         struct fl_engine_need *out, struct fl_error *error);
+/* Its bytes alone; 0 when create would refuse. */
 uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter *adapter,
                           const struct fl_engine_options *options);
 

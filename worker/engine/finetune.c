@@ -26,6 +26,7 @@ struct fl_finetune_run {
     uint32_t *order;      /* (count) */
     struct fl_row *batch; /* (batch_size) */
     struct fl_finetune_position at;
+    struct fl_footprint footprint;
 };
 
 void fl_finetune_defaults(struct fl_finetune_options *options)
@@ -140,21 +141,54 @@ static void start_epoch(struct fl_finetune_run *self)
     }
 }
 
+/* The engine's options under the limit, and what all of it takes. */
+static enum fl_status plan_engine(const struct fl_model *model, const struct fl_adapter *adapter,
+                                  const struct fl_row *rows, size_t count,
+                                  const struct fl_finetune_options *o,
+                                  struct fl_engine_options *engine, struct fl_footprint *footprint,
+                                  struct fl_error *error)
+{
+    const struct fl_row_set sets[] = {{rows, count, o->batch_size},
+                                      {o->valid, o->valid_count, FL_EVALUATE_ROWS}};
+    struct fl_row_bounds bounds;
+    enum fl_status status = fl_row_bounds(sets, sizeof sets / sizeof *sets, &bounds, error);
+    if (status != FL_OK) {
+        return status;
+    }
+    *engine = (struct fl_engine_options){
+        .threads = o->threads,
+        .compute = o->compute,
+        .max_row_tokens = bounds.row_tokens,
+        .max_batch_tokens = o->max_batch_tokens,
+        .call_tokens = bounds.call_tokens,
+        .call_scored = bounds.call_scored,
+        .train = o->train,
+        .seed = o->seed,
+    };
+    return fl_footprint(model, adapter, o->memory_limit, o->copies,
+                        o->optimizer == FL_OPTIMIZER_ADAMW ? 2 : 0, bounds.bytes, engine, footprint,
+                        error);
+}
+
+enum fl_status fl_finetune_plan(const struct fl_model *model, const struct fl_adapter *adapter,
+                                const struct fl_row *rows, size_t count,
+                                const struct fl_finetune_options *options, struct fl_footprint *out,
+                                struct fl_error *error)
+{
+    struct fl_engine_options engine;
+    return plan_engine(model, adapter, rows, count, options, &engine, out, error);
+}
+
+struct fl_footprint fl_finetune_footprint(const struct fl_finetune_run *self)
+{
+    return self->footprint;
+}
+
 static enum fl_status run_start(struct fl_finetune_run *self, const struct fl_model *model,
                                 struct fl_error *error)
 {
     const struct fl_finetune_options *o = &self->options;
-    struct fl_engine_options engine = {
-        .threads = o->threads,
-        .compute = o->compute,
-        .max_row_tokens = fl_finetune_longest(self->rows, self->count),
-        .max_batch_tokens = o->max_batch_tokens,
-        .train = o->train,
-        .seed = o->seed,
-    };
-    if (engine.max_row_tokens < o->max_row_tokens) {
-        engine.max_row_tokens = o->max_row_tokens;
-    }
+    struct fl_engine_options engine;
     struct fl_optimizer_options optimizer = fl_optimizer_defaults();
     optimizer.kind = o->optimizer;
     optimizer.weight_decay = o->weight_decay;
@@ -170,7 +204,11 @@ static enum fl_status run_start(struct fl_finetune_run *self, const struct fl_mo
         self->order[i] = i;
     }
     start_epoch(self);
-    enum fl_status status = fl_engine_create(model, self->adapter, &engine, &self->engine, error);
+    enum fl_status status = plan_engine(model, self->adapter, self->rows, self->count, o, &engine,
+                                        &self->footprint, error);
+    if (status == FL_OK) {
+        status = fl_engine_create(model, self->adapter, &engine, &self->engine, error);
+    }
     if (status == FL_OK) {
         status = fl_optimizer_create(self->adapter, &optimizer, &self->optimizer, error);
     }
@@ -437,11 +475,25 @@ enum fl_status fl_finetune_evaluate(const struct fl_model *model, const struct f
     if (o.batch_size == 0) {
         return fl_fail(error, FL_EINVAL, "the batch size must be at least 1");
     }
+    const struct fl_row_set set = {rows, count, o.batch_size};
+    struct fl_row_bounds bounds;
+    struct fl_footprint footprint;
+    status = fl_row_bounds(&set, 1, &bounds, error);
+    if (status != FL_OK) {
+        return status;
+    }
     struct fl_engine_options engine_options = {.threads = o.threads,
                                                .compute = o.compute,
-                                               .max_row_tokens = fl_finetune_longest(rows, count),
+                                               .max_row_tokens = bounds.row_tokens,
                                                .max_batch_tokens = o.max_batch_tokens,
+                                               .call_tokens = bounds.call_tokens,
+                                               .call_scored = bounds.call_scored,
                                                .train = FL_TRAIN_NONE};
+    status = fl_footprint(model, adapter, o.memory_limit, 0, 0, bounds.bytes, &engine_options,
+                          &footprint, error);
+    if (status != FL_OK) {
+        return status;
+    }
     struct fl_engine *engine = NULL;
     status = fl_engine_create(model, adapter, &engine_options, &engine, error);
     if (status == FL_OK) {

@@ -25,6 +25,7 @@
 #include "base/status.h"
 #include "worker/data/row.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/footprint.h"
 #include "worker/engine/optimizer.h"
 #include "worker/engine/schedule.h"
 
@@ -46,8 +47,14 @@ struct fl_finetune_options {
     unsigned train;   /* FL_TRAIN_*: a factor that is not trained keeps its bytes */
     uint32_t threads; /* 0: the processors that this process may use */
     enum fl_compute compute;
-    uint32_t max_batch_tokens; /* tokens that pass the layers at once; 0: chosen (engine.h) */
-    uint32_t max_row_tokens;   /* longest row of fl_finetune_validate(); 0: that of training */
+    uint32_t max_batch_tokens;  /* tokens that pass the layers at once; 0: chosen (engine.h) */
+    const struct fl_row *valid; /* (valid_count) of fl_finetune_validate(), borrowed until the run
+                                   is open; NULL: none */
+    size_t valid_count;
+    uint64_t memory_limit; /* bytes that the process may take: above it the micro-batch shrinks,
+                              then activations are computed again; 0: none. Within the same
+                              micro-batch the bytes of the result are the same */
+    uint32_t copies;       /* of the adapter that the caller holds beside it, for the estimate */
 };
 
 /*
@@ -129,6 +136,14 @@ struct fl_finetune_position fl_finetune_position(const struct fl_finetune_run *s
 FL_CHECKED enum fl_status fl_finetune_seek(struct fl_finetune_run *self,
                                            const struct fl_finetune_position *position,
                                            struct fl_error *error);
+/* What the run takes, and the micro-batch that it chose. */
+struct fl_footprint fl_finetune_footprint(const struct fl_finetune_run *self);
+/* The same before anything is opened. FL_ENOMEM: options.memory_limit is too small. */
+FL_CHECKED enum fl_status fl_finetune_plan(const struct fl_model *model,
+                                           const struct fl_adapter *adapter,
+                                           const struct fl_row *rows, size_t count,
+                                           const struct fl_finetune_options *options,
+                                           struct fl_footprint *out, struct fl_error *error);
 /* Add a finished step to the totals. */
 void fl_finetune_count(struct fl_finetune_result *total, const struct fl_finetune_step *step);
 /* Borrowed; its state is that behind the last step. */
@@ -149,6 +164,7 @@ struct fl_evaluate_options {
     uint32_t threads;
     enum fl_compute compute;
     uint32_t max_batch_tokens;
+    uint64_t memory_limit; /* as above */
 };
 
 /*
@@ -164,7 +180,7 @@ FL_CHECKED enum fl_status fl_finetune_evaluate(const struct fl_model *model,
 
 /*
  * Evaluate the run's adapter as it stands, in the run's engine; changes nothing that training sees.
- * No row may be longer than options.max_row_tokens. FL_ESTOPPED as above.
+ * No row may be longer than those of options.valid or of training. FL_ESTOPPED as above.
  */
 FL_CHECKED enum fl_status fl_finetune_validate(struct fl_finetune_run *self,
                                                const struct fl_row *rows, size_t count,

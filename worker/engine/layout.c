@@ -72,8 +72,11 @@ void fl_engine_sizes(struct fl_engine *self)
     const struct fl_model_config *c = &self->model->config;
     const size_t row = self->options.max_row_tokens, wanted = self->options.max_batch_tokens;
     const size_t widest = widest_in(self), threads = self->work.threads;
+    const size_t call = self->options.call_tokens, scored = self->options.call_scored;
     if (!self->batch)
         self->batch = wanted ? wanted : DEFAULT_BATCH_TOKENS;
+    if (call && call < self->batch)
+        self->batch = call;
     self->batch = self->batch < row ? row : self->batch;
     if (self->batch < self->options.cache_rows)
         self->batch = self->options.cache_rows;
@@ -95,6 +98,8 @@ void fl_engine_sizes(struct fl_engine *self)
     self->head.cap = (float)c->logit_cap;
     self->head.chunk = clamp(LOGITS_FLOATS / c->vocab, CHUNK_MIN, CHUNK_MAX);
     self->head.chunk = self->head.chunk < self->batch ? self->head.chunk : self->batch;
+    if (scored && scored < self->head.chunk)
+        self->head.chunk = scored;
 }
 
 /* All of a slot but x. */

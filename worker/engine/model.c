@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "format/hfcache.h"
+#include "format/nf4.h"
 #include "worker/engine/model_internal.h"
 
 enum { HEAD_DIM_MAX = 1024 };
@@ -22,6 +23,20 @@ uint64_t fl_model_parameters(const struct fl_model *self)
     uint64_t total = 0;
     for (uint32_t i = 0; i < self->weight_count; i++)
         total += (uint64_t)self->weights[i].rows * self->weights[i].columns;
+    return total;
+}
+
+uint64_t fl_model_bytes(const struct fl_model *self)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < self->weight_count; i++) {
+        const struct fl_weight *w = &self->weights[i];
+        if (!w->data && !w->values)
+            continue;
+        total += w->nf4      ? fl_nf4_bytes(w->nf4)
+                 : w->values ? (uint64_t)w->rows * w->columns * sizeof(float)
+                             : w->rows * (uint64_t)fl_dtype_row_bytes(w->dtype, w->columns);
+    }
     return total;
 }
 

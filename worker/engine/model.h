@@ -76,6 +76,8 @@ const struct fl_model_config *fl_model_config(const struct fl_model *self);
 const struct fl_inventory *fl_model_inventory(const struct fl_model *self);
 /* Parameters of the base, tied weights counted once. */
 uint64_t fl_model_parameters(const struct fl_model *self);
+/* Bytes of its weights as they are held: mapped from the file, turned or quantised here. */
+uint64_t fl_model_bytes(const struct fl_model *self);
 
 /*
  * One frozen matrix or vector, as stored. Rows are in Hugging Face's order only after

@@ -135,6 +135,27 @@ START_TEST(durations_have_units)
 }
 END_TEST
 
+START_TEST(sizes_have_units_of_powers_of_two)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } right[] = {{"0", 0},           {"1000000", 1000000},
+                 {"3K", 3 << 10},    {"700M", 700ull << 20},
+                 {"2G", 2ull << 30}, {"17179869183G", 17179869183ull << 30}};
+    static const char *const wrong[] = {"", "G", "-4G", "4 G", "4g", "4GB", "4T", "1.5G", "lots"};
+    uint64_t value;
+    for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+        ck_assert_int_eq(fl_parse_bytes(right[i].text, &value), FL_OK);
+        ck_assert(value == right[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        ck_assert_msg(fl_parse_bytes(wrong[i], &value) == FL_EFORMAT, "%s", wrong[i]);
+    ck_assert_int_eq(fl_parse_bytes("17179869184G", &value), FL_ERANGE);
+    ck_assert_int_eq(fl_parse_bytes("18446744073709551616", &value), FL_ERANGE);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, appends_add_up_and_end_with_a_nul);
@@ -145,6 +166,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, whole_numbers_are_whole_and_within_their_range);
     tcase_add_test(tc, numbers_are_finite_and_decimal);
     tcase_add_test(tc, durations_have_units);
+    tcase_add_test(tc, sizes_have_units_of_powers_of_two);
 }
 
 FL_TEST_MAIN("base.buf", add_tests)

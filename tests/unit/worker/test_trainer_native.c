@@ -138,12 +138,30 @@ START_TEST(conversations_take_the_form_that_the_site_names)
 }
 END_TEST
 
+START_TEST(a_memory_limit_is_kept_by_computing_more_and_refuses_only_what_cannot_fit)
+{
+    struct fl_trainer_fit free_one, tight;
+    char lines[64];
+    write_records("rows.jsonl", 0, 10, "");
+    fl_assert_ok(fit("rows.jsonl", "", &free_one), &error);
+    ck_assert_uint_gt(free_one.memory_bytes, 0);
+    snprintf(lines, sizeof lines, "[train]\nmemory_limit = %llu\n",
+             (unsigned long long)free_one.memory_bytes - 1);
+    fl_assert_ok(fit("rows.jsonl", lines, &tight), &error);
+    ck_assert_uint_lt(tight.memory_bytes, free_one.memory_bytes);
+    ck_assert_int_eq(fit("rows.jsonl", "[train]\nmemory_limit = 1M\n", &tight), FL_EREFUSED);
+    ck_assert_ptr_nonnull(strstr(error.text, "[train] memory_limit"));
+    ck_assert_ptr_nonnull(strstr(error.text, "need at least"));
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, a_share_of_the_data_is_evaluated_on_and_never_trained_on);
     tcase_add_test(tc, a_directory_brings_its_own_rows_to_evaluate_on);
     tcase_add_test(tc, what_is_empty_cut_and_broken_is_counted);
+    tcase_add_test(tc, a_memory_limit_is_kept_by_computing_more_and_refuses_only_what_cannot_fit);
     tcase_add_test(tc, conversations_take_the_form_that_the_site_names);
 }
 FL_TEST_MAIN("worker/trainer_native", add_tests)
