@@ -65,7 +65,7 @@ job_test() {
     check 'up again changes nothing' "$root/deploy/compose/up" --no-build
     check 'keys and data are for their owner alone' same \
         "$(find "$run/secrets" "$run/data" -perm /077 | grep -c .)" 0
-    check 'one round of the glossary job is done' "$root/deploy/compose/job" --rounds 1 --out "$run/adapter"
+    check 'one round of the glossary job is done' "$root/deploy/compose/job" --rounds 1 --steps 2 --out "$run/adapter"
     for file in adapter_config.json adapter_model.safetensors; do
         check "$file is on the host" test -s "$run/adapter/$file"
     done
@@ -127,7 +127,7 @@ case ${1-} in
     refusals) refusals_test ;;
     chaos)
         docker image inspect fedlora-worker fedlora-coordinator >/dev/null 2>&1 || cannot 'the images are not there'
-        exec "$root/deploy/compose/chaos" --no-build
+        FEDLORA_PROJECT=$project-chaos exec "$root/deploy/compose/chaos" --no-build --rounds 5
         ;;
     *)
         echo 'usage: compose.sh job|refusals|chaos' >&2
