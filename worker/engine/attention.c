@@ -51,8 +51,8 @@ static void head_forward(const struct fl_head_of_row *h, float *strip)
 }
 
 /* p (keys) from scores to probabilities, d from their gradient to that of the scores. */
-static void row_backward(const struct fl_head_of_row *h, size_t skip, size_t seen, size_t keys, float lse,
-                         float delta, float *p, float *d, float *capped)
+static void row_backward(const struct fl_head_of_row *h, size_t skip, size_t seen, size_t keys,
+                         float lse, float delta, float *p, float *d, float *capped)
 {
     const bool cap = h->cap > 0.0f;
     memset(p, 0, skip * sizeof *p);
