@@ -137,7 +137,8 @@ static void attend(bool bf16, uint32_t window, struct attended *a)
 {
     static float q[ALL * HEADS * DIM], k[ALL * GROUPS * DIM], values[ALL * GROUPS * DIM];
     static float d_o[ALL * HEADS * DIM];
-    const struct fl_attention shape = {HEADS, GROUPS, DIM, window};
+    const struct fl_attention shape = {
+        .heads = HEADS, .kv_heads = GROUPS, .head_dim = DIM, .window = window};
     const struct fl_span spans[] = {{0, LONG, 0}, {LONG, SHORT, 0}};
     const size_t floats = fl_attention_strip_floats(LONG, DIM, bf16);
     float *strips = calloc(2 * floats, sizeof *strips);
