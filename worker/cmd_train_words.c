@@ -39,7 +39,10 @@ static json_t *data_event(const struct fl_train *t)
     json_t *counts = fl_local_counts(t->local.data);
     json_t *held_out = valid ? fl_local_counts(valid) : json_null();
     json_t *whole = json_pack("{s:s}", "event", "data");
+    const char *kernel, *compute = fl_compute_text(t->options.compute, &kernel);
     if (!counts || !held_out || json_object_set_new(counts, "valid", held_out) != 0 ||
+        json_object_set_new(counts, "compute", json_string(compute)) != 0 ||
+        json_object_set_new(counts, "kernel", json_string(kernel)) != 0 ||
         json_object_update(whole, counts) != 0) {
         json_decref(whole);
         whole = NULL;
@@ -57,6 +60,8 @@ void fl_train_tell_start(struct fl_train *t)
             "trainable parameters: %llu of %llu (%.4f %%), %u modules; adapter size: %.2f MB\n",
             (unsigned long long)trainable, (unsigned long long)total,
             100.0 * (double)trainable / (double)total, adapter->count, 4e-6 * (double)trainable);
+    const char *kernel, *compute = fl_compute_text(t->options.compute, &kernel);
+    fprintf(stderr, "computing in %s with %s\n", compute, kernel);
     const struct fl_dataset_counts *counts = fl_dataset_counts(t->local.data);
     fprintf(stderr, "data: %llu rows, %llu tokens, %llu of them scored; %llu steps of %llu rows\n",
             (unsigned long long)counts->rows, (unsigned long long)counts->tokens,

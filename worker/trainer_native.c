@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "adapter/algebra.h"
+#include "base/log.h"
 #include "base/alloc.h"
 #include "crypto/prg.h"
 #include "format/modelref.h"
@@ -416,6 +417,9 @@ static enum fl_status train(struct native *self, const struct fl_trainer_task *t
     struct fl_finetune_watch watch = {
         .on_step = on_step, .context = (void *)(uintptr_t)task, .stop = task->stop};
     struct fl_finetune_result result;
+    const char *kernel, *compute = fl_compute_text(options.compute, &kernel);
+    fl_log(FL_LOG_INFO, "training", "local steps begin", FL_STR("compute", compute),
+           FL_STR("kernel", kernel), FL_U64("steps", options.steps));
     status = fl_finetune(self->model, trained, self->train.all.rows, self->train.all.count,
                          &options, &watch, &result, error);
     if (status != FL_OK)

@@ -114,7 +114,8 @@ csv=("$worker" train --model "$tiny" --data "$work/rows.csv" --out "$work/s" --s
 expect 3 "broken row of a table" "${csv[@]}"
 says "broken row of a table" 'rows\.csv:43:1: 2 fields, and the header has 3' "$work/err"
 expect 0 "table" "${csv[@]}" --skip-broken
-says "table" '^\{"event":"data","rows":41,.*"truncated":1,"completions_cut":0,"tokens_cut":[0-9]+,"dropped":0,"empty":1,"bad":1,"valid":null\}$' "$work/out"
+says "table" '^\{"event":"data","rows":41,.*"truncated":1,"completions_cut":0,"tokens_cut":[0-9]+,"dropped":0,"empty":1,"bad":1,"valid":null,"compute":"f32","kernel":"[a-z0-9]+"\}$' "$work/out"
+says "table" '^computing in f32 with [a-z0-9]+$' "$work/err"
 expect 0 "held out" "${csv[@]}" --skip-bad-rows --valid-split 0.2
 says "held out" '^\{"event":"data","rows":[23][0-9],.*"valid":\{"rows":[1-9][0-9]?,' "$work/out"
 says "held out" 'validation: [0-9]+ rows held out' "$work/err"

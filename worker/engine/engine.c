@@ -170,6 +170,13 @@ uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter 
     return fl_engine_plan(model, adapter, options, &need, &error) ? 0 : need.bytes;
 }
 
+const char *fl_compute_text(enum fl_compute compute, const char **kernel)
+{
+    const bool bf16 = compute == FL_COMPUTE_BF16;
+    *kernel = fl_gemm_name(bf16);
+    return bf16 ? "bf16" : "f32";
+}
+
 const char *fl_engine_compute(const struct fl_engine *self)
 {
     return self->work.bf16 ? "bf16" : "f32";

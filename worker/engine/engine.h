@@ -103,6 +103,9 @@ uint64_t fl_engine_memory(const struct fl_model *model, const struct fl_adapter 
 uint32_t fl_engine_batch_tokens(const struct fl_engine *self);
 bool fl_engine_recomputes(const struct fl_engine *self);
 
+/* The same before an engine exists: what `compute` means here; *kernel: what its products run on
+ * (fl_gemm_name()), both constants. */
+const char *fl_compute_text(enum fl_compute compute, const char **kernel);
 /* "f32" or "bf16": what the engine computes with, for logs and version records. */
 const char *fl_engine_compute(const struct fl_engine *self);
 uint32_t fl_engine_threads(const struct fl_engine *self);

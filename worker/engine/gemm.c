@@ -72,8 +72,9 @@ const struct fl_gemm_bf16 *fl_gemm_bf16(void)
 
 const char *fl_gemm_name(bool bf16)
 {
-    const struct fl_gemm_kernel *kernel = bf16 ? fl_gemm_bf16()->tiles : fl_gemm_kernel();
-    return kernel ? kernel->name : "openblas";
+    if (bf16)
+        return fl_gemm_bf16() ? fl_gemm_bf16()->tiles->name : "none";
+    return fl_gemm_kernel() ? fl_gemm_kernel()->name : "openblas";
 }
 
 static void prepare(void)

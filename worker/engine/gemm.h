@@ -77,8 +77,8 @@ const struct fl_gemm_bf16 *fl_gemm_bf16(void);
 
 /* The kernel of this process; NULL: OpenBLAS does everything. */
 const struct fl_gemm_kernel *fl_gemm_kernel(void);
-/* What a log calls the kernel of float32 products, or of those in bfloat16, which there must be:
- * "openblas", "avx2", "avx512", "avx512-bf16", "amx"; a constant. */
+/* What a log calls the kernel of float32 products, or of those in bfloat16: "openblas", "avx2",
+ * "avx512", "avx512-bf16", "amx"; "none" where there is none. A constant. */
 const char *fl_gemm_name(bool bf16);
 /* n rounded up to whole vectors of the kernel. */
 static inline size_t fl_gemm_padded(const struct fl_gemm_kernel *kernel, size_t n)
