@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CASES = ["gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16", "mistral-f16",
-         "mistral-window", "qwen2", "qwen2-window", "qwen2-yarn", "qwen3", "phi3", "gpt2", "gpt2-bare"]
+         "mistral-window", "qwen2", "qwen2-window", "qwen2-yarn", "qwen3", "phi3", "gpt2", "gpt2-bare",
+         "gemma2", "gemma3", "gemma3-old"]
 ARCHS = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}
 
 

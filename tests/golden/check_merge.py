@@ -5,7 +5,9 @@ logits against base + adapter by PEFT; also that its tokenizer loads.
 usage: check_merge.py FEDLORA_WORKER [BASE.gguf PEFT_DIR]   (without a base: the golden cases)
 With a GGUF base the reference is the merged model's own engine, since transformers reads none.
 """
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CASES = ["gqa-tied", "untied-headdim", "llama3-rope", "sharded-bf16", "mistral-f16",
-         "mistral-window", "qwen2", "qwen2-window", "qwen2-yarn", "qwen3", "phi3", "gpt2", "gpt2-bare"]
+         "mistral-window", "qwen2", "qwen2-window", "qwen2-yarn", "qwen3", "phi3", "gpt2", "gpt2-bare",
+         "gemma2", "gemma3", "gemma3-old"]
 # as GGUF files and from them; transformers' reader knows no rope_freqs (llama3) and no Mistral
 GGUF_CASES = ["gqa-tied", "untied-headdim", "sharded-bf16", "qwen2", "qwen3", "phi3", "gpt2"]
 
@@ -55,6 +58,35 @@ def check_cases(worker, work):
             want = logits(PeftModel.from_pretrained(load(base), base + "/init").eval(), ids)
             compare(f"{name} {dtype} ({AutoModelForCausalLM.from_pretrained(out, dtype='auto').dtype})",
                     logits(merged, ids), want, bound)
+
+
+def usual_gemma(name, work):
+    """The case with the scale of scores that GGUF files imply."""
+    base = os.path.join(work, name + "-usual")
+    shutil.copytree(os.path.join(HERE, "cases", name), base)
+    path = os.path.join(base, "config.json")
+    config = json.load(open(path))
+    config["query_pre_attn_scalar"] = config["head_dim"]
+    json.dump(config, open(path, "w"))
+    return base
+
+
+def check_gemma(worker, work, name):
+    base, folder = usual_gemma(name, work), os.path.join(work, name + "-file")
+    os.makedirs(folder)
+    merge(worker, base, base + "/init", folder + "/model.gguf", "--dtype", "f32")
+    merge(worker, base, base + "/init", folder + "-hf", "--dtype", "f32")
+    merge(worker, folder + "/model.gguf", base + "/init", folder + "-twice", "--dtype", "f32")
+    merge(worker, folder + "-hf", base + "/init", folder + "-hf-twice", "--dtype", "f32")
+    want = load(folder + "-hf")
+    got = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf",
+                                               config=want.config).state_dict()
+    worst = max((got[k].float() - v).abs().max().item() for k, v in want.state_dict().items())
+    print(f"{name} as GGUF: largest difference of a weight {worst:.2e}")
+    assert worst < 1e-6, name
+    ids = [(i * 37 + 5) % want.config.vocab_size for i in range(24)]
+    compare(f"{name} from GGUF", logits(load(folder + "-twice"), ids),
+            logits(load(folder + "-hf-twice"), ids), 1e-5)
 
 
 def check_gguf_cases(worker, work):
@@ -101,6 +133,8 @@ def main():
         else:
             check_cases(sys.argv[1], work)
             check_gguf_cases(sys.argv[1], work)
+            for name in ("gemma2", "gemma3-old"):
+                check_gemma(sys.argv[1], work, name)
 
 
 if __name__ == "__main__":

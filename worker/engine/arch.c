@@ -93,22 +93,26 @@ static const struct fl_arch TABLE[] = {
      .windows = FL_WINDOW_EVERYWHERE},
     {.name = "Gemma2ForCausalLM",
      .model_type = "gemma2",
+     .gguf = "gemma2",
      .names = &GEMMA2,
      .windows = FL_WINDOW_PERIODIC,
      .window = 4096,
      .head_dim = 256,
      .gemma = true,
      .period = 2,
+     .broad_layers = 46,
      .score_cap = 50.0,
      .logit_cap = 30.0},
     {.name = "Gemma3ForCausalLM",
      .model_type = "gemma3_text",
+     .gguf = "gemma3",
      .names = &GEMMA3,
      .windows = FL_WINDOW_PERIODIC,
      .window = 4096,
      .head_dim = 256,
      .gemma = true,
      .period = 6,
+     .broad_layers = 62,
      .theta = 1e6,
      .near_theta = 1e4},
     {.name = "GPT2LMHeadModel",
@@ -134,8 +138,7 @@ const struct fl_arch *fl_arch_find(const char *name, const char *model_type)
 const struct fl_arch *fl_arch_find_gguf(const char *name, size_t length)
 {
     for (int i = 0; i < COUNT; i++)
-        if (TABLE[i].gguf && strlen(TABLE[i].gguf) == length &&
-            memcmp(name, TABLE[i].gguf, length) == 0)
+        if (strlen(TABLE[i].gguf) == length && memcmp(name, TABLE[i].gguf, length) == 0)
             return &TABLE[i];
     return NULL;
 }
@@ -145,7 +148,7 @@ void fl_arch_list(bool gguf, char *text, size_t bytes)
     size_t used = 0;
     for (int i = 0; i < COUNT && used < bytes; i++) {
         const char *name = gguf ? TABLE[i].gguf : TABLE[i].name;
-        if (!gguf || (name && fl_arch_find_gguf(name, strlen(name)) == &TABLE[i]))
+        if (!gguf || fl_arch_find_gguf(name, strlen(name)) == &TABLE[i])
             used += (size_t)snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", name);
     }
 }

@@ -64,8 +64,7 @@ enum fl_window_rule {
 struct fl_arch {
     const char *name;       /* in config.json's `architectures` */
     const char *model_type; /* there, where `architectures` is missing */
-    const char *gguf;       /* general.architecture; where rows share one, it means the first;
-                               NULL: not in GGUF files */
+    const char *gguf;       /* general.architecture; where rows share one, it means the first */
     const struct fl_arch_names *names;
     enum fl_bias_rule biases;
     enum fl_window_rule windows;
@@ -75,13 +74,15 @@ struct fl_arch {
     bool turned;       /* a Hugging Face directory stores its linears (in, out), GGUF (out, in) */
     uint32_t head_dim; /* when config.json leaves it out; 0: hidden / heads */
     /* What the Gemmas have; what config.json leaves out is this. */
-    bool gemma;        /* norms multiply by 1 + weight, embeddings by sqrt(hidden), the gate goes
-                          through gelu, scores are divided by sqrt(query_pre_attn_scalar) */
-    uint32_t period;   /* of FL_WINDOW_PERIODIC */
-    double score_cap;  /* attn_logit_softcapping; 0: none, whatever config.json says */
-    double logit_cap;  /* final_logit_softcapping */
-    double theta;      /* of the rotation; 0: 10000 */
-    double near_theta; /* of another rotation, in layers with a window; 0: the same */
+    bool gemma;      /* norms multiply by 1 + weight, embeddings by sqrt(hidden), the gate goes
+                        through gelu, scores are divided by sqrt(query_pre_attn_scalar) */
+    uint32_t period; /* of FL_WINDOW_PERIODIC */
+    uint32_t broad_layers; /* models of so many layers divide scores by sqrt(hidden / heads): GGUF
+                              files do not say it */
+    double score_cap;      /* attn_logit_softcapping; 0: none, whatever config.json says */
+    double logit_cap;      /* final_logit_softcapping */
+    double theta;          /* of the rotation; 0: 10000 */
+    double near_theta;     /* of another rotation, in layers with a window; 0: the same */
 };
 
 /* q, k and v come from one linear. */

@@ -145,7 +145,8 @@ static enum fl_status collect_norm(const struct collector *c, const char *module
     (void)snprintf(name, sizeof name, "%s.weight", module);
     const uint32_t index = m->weight_count;
     enum fl_status status = collect_vector(c, n, 0, name, &out->weight);
-    for (uint32_t i = 0; !status && m->arch->gemma && i < n; i++)
+    for (uint32_t i = 0; !status && m->arch->gemma && m->tensors && i < n;
+         i++) /* GGUF has it whole */
         m->weights[index].values[i] += 1.0f;
     (void)snprintf(name, sizeof name, "%s.bias", module);
     return status || !m->arch->layer_norm ? status : collect_vector(c, n, 0, name, &out->bias);

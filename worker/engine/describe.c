@@ -157,6 +157,44 @@ static json_t *learned_of(const struct fl_model *model)
                      decimal(c->norm_epsilon));
 }
 
+static json_t *types_of(const struct fl_model *model)
+{
+    json_t *types = json_array();
+    for (uint32_t l = 0; types && l < model->config.layers; l++) {
+        const char *type = fl_model_window(model, l) ? "sliding_attention" : "full_attention";
+        if (json_array_append_new(types, json_string(type)) != 0) {
+            json_decref(types);
+            return NULL;
+        }
+    }
+    return types;
+}
+
+static json_t *cap_or_null(double cap)
+{
+    return cap > 0.0 ? json_real(decimal(cap)) : json_null();
+}
+
+/* What only the Gemmas have; empty for others. */
+static json_t *gemma_of(const struct fl_model *model, const struct fl_arch *arch)
+{
+    const struct fl_model_config *c = &model->config;
+    if (!arch->gemma)
+        return json_object();
+    const double scalar = decimal(c->query_scalar); /* transformers wants it whole */
+    json_t *whole = scalar == floor(scalar) ? json_integer((json_int_t)scalar) : json_real(scalar);
+    json_t *out = json_pack("{s:s, s:o, s:o, s:o}", "hidden_activation", "gelu_pytorch_tanh",
+                            "query_pre_attn_scalar", whole, "attn_logit_softcapping",
+                            cap_or_null(c->score_cap), "final_logit_softcapping",
+                            cap_or_null(c->logit_cap));
+    if (out && arch->near_theta > 0.0 &&
+        json_object_set_new(out, "rope_local_base_freq", json_real(decimal(model->near.theta)))) {
+        json_decref(out);
+        out = NULL;
+    }
+    return out;
+}
+
 /* What says the window: null where there is none, in classes that would have one. */
 static json_t *window_of(const struct fl_model *model, const struct fl_arch *arch)
 {
@@ -166,6 +204,8 @@ static json_t *window_of(const struct fl_model *model, const struct fl_arch *arc
     json_t *window = c->sliding_window ? json_integer(c->sliding_window) : json_null();
     if (arch->windows == FL_WINDOW_EVERYWHERE)
         return json_pack("{s:o}", "sliding_window", window);
+    if (arch->windows == FL_WINDOW_PERIODIC)
+        return json_pack("{s:o, s:o}", "sliding_window", window, "layer_types", types_of(model));
     return json_pack("{s:o, s:b, s:I}", "sliding_window", window, "use_sliding_window",
                      c->sliding_window != 0, "max_window_layers", (json_int_t)c->sliding_from);
 }
@@ -186,12 +226,15 @@ static enum fl_status rotary_of(const struct fl_model *model, const struct fl_ar
         (json_int_t)c->hidden, "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers",
         (json_int_t)c->layers, "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads",
         (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "max_position_embeddings",
-        (json_int_t)(c->max_positions ? c->max_positions : 2048), "hidden_act", "silu",
-        "rms_norm_eps", decimal(c->norm_epsilon), "rope_theta", decimal(model->rope.theta),
-        "rope_scaling", scaling, "attention_bias", (int)attention, "mlp_bias", (int)mlp);
-    json_t *window = window_of(model, arch);
-    const bool failed = !*out || !window || json_object_update(*out, window) != 0;
+        (json_int_t)(c->max_positions ? c->max_positions : 2048), "hidden_act",
+        arch->gemma ? "gelu_pytorch_tanh" : "silu", "rms_norm_eps", decimal(c->norm_epsilon),
+        "rope_theta", decimal(model->rope.theta), "rope_scaling", scaling, "attention_bias",
+        (int)attention, "mlp_bias", (int)mlp);
+    json_t *window = window_of(model, arch), *gemma = gemma_of(model, arch);
+    const bool failed = !*out || !window || !gemma || json_object_update(*out, window) != 0 ||
+                        json_object_update(*out, gemma) != 0;
     json_decref(window);
+    json_decref(gemma);
     return failed ? fl_fail_memory(error) : FL_OK;
 }
 
@@ -202,9 +245,6 @@ enum fl_status fl_describe_hf(const struct fl_model *model, enum fl_dtype dtype,
     json_t *own = NULL;
     enum fl_status status = FL_OK;
     *out = NULL;
-    if (arch->gemma)
-        return fl_fail(error, FL_EUSAGE, "%s can't be described in config.json; keep its own",
-                       arch->name);
     if (arch->names->positions.hf)
         own = learned_of(model);
     else
@@ -234,12 +274,19 @@ static enum fl_status check_gguf(const struct fl_model *model, struct fl_error *
 {
     const struct fl_model_config *c = &model->config;
     const char *what = NULL;
-    if (!model->arch->gguf)
-        what = "an architecture of its own";
-    else if (!model->positions && model->rope.kind == FL_ROPE_YARN)
+    if (!model->positions && model->rope.kind == FL_ROPE_YARN)
         what = "rope scaling of type yarn";
     else if (c->sliding_window && c->sliding_from > 0)
         what = "a sliding window in some of its layers";
+    else if (model->arch->gemma && c->query_scalar != fl_model_implied_scalar(model))
+        what = "a query_pre_attn_scalar that is not the usual one of its size";
+    else if (model->arch->gemma && c->sliding_period != model->arch->period)
+        what = "windows in other layers than is usual";
+    else if ((model->arch->score_cap > 0.0 && !(c->score_cap > 0.0)) ||
+             (model->arch->logit_cap > 0.0 && !(c->logit_cap > 0.0)))
+        what = "a soft cap switched off";
+    else if (model->near.kind != FL_ROPE_DEFAULT)
+        what = "a scaled rotation in layers with a window";
     return what ? fl_fail(error, FL_EUSAGE,
                           "this model has %s, which is not written to GGUF files; merge it into a "
                           "directory instead",
@@ -255,6 +302,18 @@ static void put_rope(const struct fl_model *model, const char *a, struct fl_gguf
         fl_gguf_put_string(writer, key(a, "rope.scaling.type", text), "linear");
         fl_gguf_put_f32(writer, key(a, "rope.scaling.factor", text), (float)model->rope.factor);
     }
+}
+
+static void put_gemma(const struct fl_model *model, const char *a, struct fl_gguf_writer *writer)
+{
+    const struct fl_model_config *c = &model->config;
+    char text[64];
+    if (c->score_cap > 0.0)
+        fl_gguf_put_f32(writer, key(a, "attn_logit_softcapping", text), (float)c->score_cap);
+    if (c->logit_cap > 0.0)
+        fl_gguf_put_f32(writer, key(a, "final_logit_softcapping", text), (float)c->logit_cap);
+    if (model->arch->near_theta > 0.0)
+        fl_gguf_put_f32(writer, key(a, "rope.freq_base_swa", text), (float)model->near.theta);
 }
 
 enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtype, const char *name,
@@ -296,5 +355,7 @@ enum fl_status fl_describe_gguf(const struct fl_model *model, enum fl_dtype dtyp
                     (float)c->norm_epsilon);
     if (rotated)
         put_rope(model, a, writer);
+    if (model->arch->gemma)
+        put_gemma(model, a, writer);
     return FL_OK;
 }

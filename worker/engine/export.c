@@ -134,9 +134,6 @@ enum fl_status fl_export_gguf(const struct fl_model *model, const struct fl_adap
                               enum fl_dtype dtype, const char *path, struct fl_error *error)
 {
     struct export self = {.model = model, .adapter = adapter, .dtype = dtype};
-    if (!model->arch->gguf)
-        return fl_fail(error, FL_EUSAGE, "%s has no form in GGUF adapters here; merge it instead",
-                       model->arch->name);
     self.alpha = fl_adapter_scale(adapter, 0) * (double)adapter->modules[0].rank;
     enum fl_status status = take_memory(&self, error);
     if (status == FL_OK)

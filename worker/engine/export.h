@@ -18,8 +18,8 @@
 #include "worker/engine/model.h"
 
 /*
- * Write adapter (of model) to path, as dtype (F32, F16, BF16), atomically. FL_EUSAGE: the
- * architecture or a module has no name in GGUF files; FL_ERANGE: a value does not fit dtype.
+ * Write adapter (of model) to path, as dtype (F32, F16, BF16), atomically. FL_EUSAGE: a
+ * module has no name in GGUF files; FL_ERANGE: a value does not fit dtype.
  */
 FL_CHECKED enum fl_status fl_export_gguf(const struct fl_model *model,
                                          const struct fl_adapter *adapter, enum fl_dtype dtype,

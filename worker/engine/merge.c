@@ -90,9 +90,12 @@ static void vector_panel(const struct output *self, const struct fl_weight *w)
 {
     float *values = self->panel, *sorted = self->panel + (size_t)w->rows * w->columns;
     const size_t n = (size_t)w->rows * w->columns;
+    const struct fl_model *model = self->merge->model;
+    /* a Gemma's norms: GGUF has 1 + weight, and it has no other vectors */
+    const float shift = model->arch->gemma ? (float)(self->gguf - (model->gguf != NULL)) : 0.0f;
     fl_weight_widen(w, 0, w->rows, values);
     for (size_t i = 0; i < n; i++)
-        sorted[i] = values[source_row(self, w, i)];
+        sorted[i] = values[source_row(self, w, i)] + shift;
     memcpy(values, sorted, n * sizeof *values);
 }
 

@@ -65,6 +65,13 @@ uint32_t fl_model_window(const struct fl_model *self, uint32_t layer)
     return layer < c->sliding_from || open ? 0 : c->sliding_window;
 }
 
+double fl_model_implied_scalar(const struct fl_model *self)
+{
+    const struct fl_model_config *c = &self->config;
+    return c->layers == self->arch->broad_layers ? (double)c->hidden / c->heads
+                                                 : (double)c->head_dim;
+}
+
 static bool within(uint32_t value, uint32_t low, uint32_t high)
 {
     return value >= low && value <= high;
@@ -102,8 +109,8 @@ static enum fl_status check_rotation(const struct fl_model *self, const char *pa
     if (!(c->norm_epsilon >= 0.0 && c->norm_epsilon < 1.0))
         return fl_fail(error, FL_EFORMAT, "%s: norm epsilon is out of range", path);
     if (self->arch->gemma && (!between(c->query_scalar, 1e-3, 1e6) ||
-                              (c->score_cap > 0.0 && !between(c->score_cap, 1e-3, 1e6)) ||
-                              (c->logit_cap > 0.0 && !between(c->logit_cap, 1e-3, 1e6))))
+                              (c->score_cap != 0.0 && !between(c->score_cap, 1e-3, 1e6)) ||
+                              (c->logit_cap != 0.0 && !between(c->logit_cap, 1e-3, 1e6))))
         return fl_fail(error, FL_EFORMAT, "%s: query_pre_attn_scalar or a soft cap is out of range",
                        path);
     enum fl_status status = check_rope(&self->rope, path, error);

@@ -11,9 +11,9 @@
  * Qwen2ForCausalLM (Qwen2, Qwen2.5), Qwen3ForCausalLM, Phi3ForCausalLM (Phi-3 of
  * 4k context; longrope is refused), Gemma2ForCausalLM, Gemma3ForCausalLM (the models of text
  * alone), GPT2LMHeadModel. In GGUF: "llama" (which Mistral is called too), "qwen2", "qwen3",
- * "phi3", "gpt2". Dropout that a base's configuration asks for in its own training (GPT-2: 0.1) is
- * never applied.
- * Anything that would change the numbers and is not built is refused by its key.
+ * "phi3", "gemma2", "gemma3", "gpt2". Dropout that a base's configuration asks for in its own
+ * training (GPT-2: 0.1) is never applied. Anything that would change the numbers and is not built
+ * is refused by its key.
  *
  * Sources: the architecture as published with Llama 2 (Touvron et al. 2023) and Hugging Face's
  * config.json; GGUF specification version 3.

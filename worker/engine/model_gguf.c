@@ -114,12 +114,54 @@ static enum fl_status read_sizes(struct fl_model *self, struct fl_error *error)
     return status;
 }
 
+/* The pattern of windows, where the file has one: it must be the architecture's. */
+static enum fl_status check_pattern(const struct fl_model *self, struct fl_error *error)
+{
+    static const char KEY[] = "attention.sliding_window_pattern";
+    char text[KEY_BYTES];
+    struct fl_gguf_array array;
+    uint32_t period = 0;
+    if (!has(self, KEY))
+        return FL_OK;
+    if (fl_gguf_array(self->gguf, own(self, KEY, text), &array)) {
+        enum fl_status status = read_u32(self, KEY, 0, &period, error);
+        if (status || period == self->arch->period)
+            return status;
+        return fl_fail(error, FL_EFORMAT, "%s = %u is not supported", text, period);
+    }
+    for (uint32_t l = 0; l < self->config.layers; l++)
+        if (!fl_gguf_array_i64(&array, l) != !fl_model_window(self, l))
+            return fl_fail(error, FL_EFORMAT, "%s is not supported", text);
+    return FL_OK;
+}
+
+/* What only the Gemmas have. */
+static enum fl_status read_gemma(struct fl_model *self, struct fl_error *error)
+{
+    const struct fl_arch *arch = self->arch;
+    struct fl_model_config *c = &self->config;
+    if (!arch->gemma || !c->heads)
+        return FL_OK;
+    c->query_scalar = fl_model_implied_scalar(self);
+    c->sliding_period = arch->period;
+    enum fl_status status = read_double(self, "final_logit_softcapping", arch->logit_cap,
+                                        &c->logit_cap, error);
+    if (!status && arch->score_cap > 0.0)
+        status = read_double(self, "attn_logit_softcapping", arch->score_cap, &c->score_cap, error);
+    self->near.kind = FL_ROPE_DEFAULT;
+    if (!status && arch->near_theta > 0.0)
+        status = read_double(self, "rope.freq_base_swa", arch->near_theta, &self->near.theta,
+                             error);
+    return status ? status : check_pattern(self, error);
+}
+
 /* Scaling kinds; llama3's is carried by the tensor rope_freqs.weight instead of metadata. */
 static enum fl_status read_rope(struct fl_model *self, struct fl_error *error)
 {
     struct fl_rope *rope = &self->rope;
     uint32_t rotated;
-    enum fl_status status = read_double(self, "rope.freq_base", 10000.0, &rope->theta, error);
+    const double theta = self->arch->theta > 0.0 ? self->arch->theta : 10000.0;
+    enum fl_status status = read_double(self, "rope.freq_base", theta, &rope->theta, error);
     if (!status)
         status = read_double(self, "rope.scaling.factor", 1.0, &rope->factor, error);
     if (!status && has(self, "rope.scale_linear"))
@@ -200,6 +242,8 @@ static enum fl_status read_metadata(struct fl_model *self, const char *path, str
         status = read_sizes(self, error);
     if (!status && !self->arch->names->positions.hf)
         status = read_rope(self, error);
+    if (!status)
+        status = read_gemma(self, error);
     if (status)
         return status;
     const struct fl_tensor_view *embedding = fl_gguf_find(self->gguf, "token_embd.weight");

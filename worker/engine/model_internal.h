@@ -45,6 +45,8 @@ struct fl_model {
 typedef enum fl_status (*fl_tensor_finder)(const struct fl_model *self, const char *name,
                                            struct fl_tensor_view *out, struct fl_error *error);
 
+/* What GGUF files of a Gemma mean by their silence: the number whose root divides scores. */
+double fl_model_implied_scalar(const struct fl_model *self);
 /* The window of a layer's attention; 0: none. */
 uint32_t fl_model_window(const struct fl_model *self, uint32_t layer);
 /* Fill arch, config, rope, biases and open the mapping; then fl_model_collect(). */

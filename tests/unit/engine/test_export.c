@@ -142,7 +142,9 @@ START_TEST(every_family_has_its_names)
                     {"phi3", "phi3", "blk.0.ffn_up.weight.lora_a"},
                     {"gpt2", "gpt2", "blk.1.attn_qkv.weight.lora_a"},
                     {"gpt2", "gpt2", "blk.0.ffn_down.weight.lora_b"},
-                    {"gpt2-bare", "gpt2", "blk.0.attn_qkv.weight.lora_a"}};
+                    {"gpt2-bare", "gpt2", "blk.0.attn_qkv.weight.lora_a"},
+                    {"gemma2", "gemma2", "blk.2.attn_k.weight.lora_a"},
+                    {"gemma3", "gemma3", "blk.3.attn_output.weight.lora_b"}};
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {
         struct fl_gguf *file = NULL;
         exports_as(FAMILIES[i].name, FAMILIES[i].architecture, FL_DTYPE_F32, 1e-6);

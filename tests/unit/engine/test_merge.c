@@ -17,7 +17,6 @@
 enum { TOKENS_MAX = 24 };
 
 static struct fl_error error;
-static char config_path[FL_PATH_BYTES]; /* of a base that can't be described, or empty */
 static char directory[FL_PATH_BYTES];
 static struct fl_model *model;
 static struct fl_adapter *adapter;
@@ -95,28 +94,12 @@ static void write_config(const struct fl_merge *merge)
     json_decref(config);
 }
 
-/* The base's own, where it can't be described. */
-static void copy_config(void)
-{
-    char path[FL_PATH_BYTES];
-    json_t *config = NULL;
-    struct fl_buf text;
-    ck_assert_int_eq(fl_describe_hf(model, FL_DTYPE_F32, &config, &error), FL_EUSAGE);
-    fl_assert_ok(fl_fs_read(config_path, 1 << 20, &text, &error), &error);
-    path_in(path, "config.json");
-    fl_assert_ok(fl_fs_write(path, text.data, text.length, 0644, &error), &error);
-    fl_buf_free(&text);
-}
-
-/* Each described from the model alone, but for those. */
+/* Each described from the model alone. */
 static void merges_to_directory(enum fl_dtype dtype, double tolerance)
 {
     const struct fl_merge merge = {.model = model, .adapter = adapter, .dtype = dtype};
     char path[FL_PATH_BYTES];
-    if (config_path[0])
-        copy_config();
-    else
-        write_config(&merge);
+    write_config(&merge);
     path_in(path, "model.safetensors");
     fl_assert_ok(fl_merge_safetensors(&merge, path, &error), &error);
     same_logits(directory, tolerance);
@@ -167,9 +150,6 @@ static void open_golden(int index)
 {
     char path[FL_PATH_BYTES], init[FL_PATH_BYTES];
     const char *name = cases[index].name;
-    config_path[0] = '\0';
-    if (strncmp(name, "gemma", 5) == 0)
-        (void)snprintf(config_path, sizeof config_path, GOLDEN "cases/%s/config.json", name);
     (void)snprintf(path, sizeof path, GOLDEN "cases/%s", name);
     (void)snprintf(init, sizeof init, GOLDEN "cases/%.*s/init", (int)strcspn(name, "/"), name);
     open_case(path, init);
@@ -276,6 +256,74 @@ START_TEST(a_gguf_base_becomes_a_directory)
 }
 END_TEST
 
+/* A golden Gemma whose scores are divided as GGUF files imply, in a directory of its own. */
+static void open_usual_gemma(const char *name)
+{
+    static const char *const FILES[] = {"config.json", "model.safetensors"};
+    char from[FL_PATH_BYTES], to[FL_PATH_BYTES], folder[FL_PATH_BYTES];
+    json_t *config = NULL;
+    fl_test_directory(folder);
+    for (size_t i = 0; i < 2; i++) {
+        struct fl_buf bytes;
+        (void)snprintf(from, sizeof from, GOLDEN "cases/%s/%s", name, FILES[i]);
+        fl_assert_ok(fl_path_join(to, folder, FILES[i], &error), &error);
+        fl_assert_ok(fl_fs_read(from, 1 << 24, &bytes, &error), &error);
+        fl_assert_ok(fl_fs_write(to, bytes.data, bytes.length, 0644, &error), &error);
+        fl_buf_free(&bytes);
+    }
+    fl_assert_ok(fl_path_join(to, folder, "config.json", &error), &error);
+    fl_assert_ok(fl_json_load(to, 1 << 20, &config, &error), &error);
+    json_t *head_dim = json_object_get(config, "head_dim");
+    ck_assert_int_eq(json_object_set(config, "query_pre_attn_scalar", head_dim), 0);
+    char *text = json_dumps(config, 0);
+    ck_assert_ptr_nonnull(text);
+    fl_assert_ok(fl_fs_write(to, text, strlen(text), 0644, &error), &error);
+    fl_free(text);
+    json_decref(config);
+    (void)snprintf(from, sizeof from, GOLDEN "cases/%s/init", name);
+    open_case(folder, from);
+}
+
+/* Directory to GGUF, where norms are whole, to directory, where they are what is beyond one. */
+START_TEST(a_gemma_goes_both_ways)
+{
+    static const char *const NAMES[] = {"gemma2", "gemma3-old"};
+    char path[FL_PATH_BYTES];
+    open_usual_gemma(NAMES[_i]);
+    merges_to_gguf(FL_DTYPE_F32, 1e-5);
+    path_in(path, "model.gguf");
+    close_case();
+    open_case(path, NULL);
+    merges_to_directory(FL_DTYPE_F32, 1e-5);
+    merges_to_gguf(FL_DTYPE_F32, 1e-5);
+    close_case();
+}
+END_TEST
+
+START_TEST(a_gemma_file_with_other_windows_is_refused)
+{
+    for (uint32_t period = 2; period <= 3; period++) {
+        char path[FL_PATH_BYTES];
+        struct fl_gguf_writer writer;
+        struct fl_model *opened = NULL;
+        open_usual_gemma("gemma2");
+        const struct fl_merge merge = {.model = model, .dtype = FL_DTYPE_F32};
+        path_in(path, "model.gguf");
+        fl_gguf_writer_init(&writer);
+        fl_gguf_put_u32(&writer, "gemma2.attention.sliding_window_pattern", period);
+        fl_assert_ok(fl_describe_gguf(model, FL_DTYPE_F32, "x", &writer, &error), &error);
+        fl_assert_ok(fl_merge_gguf(&merge, &writer, path, &error), &error);
+        fl_gguf_writer_free(&writer);
+        const enum fl_status status = fl_model_open(path, &opened, &error);
+        ck_assert_int_eq(status, period == 2 ? FL_OK : FL_EFORMAT);
+        if (status)
+            ck_assert_ptr_nonnull(strstr(error.text, "sliding_window_pattern = 3"));
+        fl_model_close(&opened);
+        close_case();
+    }
+}
+END_TEST
+
 START_TEST(a_value_beyond_the_type_and_a_stop_leave_no_file)
 {
     char path[FL_PATH_BYTES];
@@ -304,6 +352,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_quantised_base_becomes_half_precision);
     tcase_add_test(tc, a_scaled_rotation_survives_both_ways);
     tcase_add_test(tc, a_gguf_base_becomes_a_directory);
+    tcase_add_loop_test(tc, a_gemma_goes_both_ways, 0, 2);
+    tcase_add_test(tc, a_gemma_file_with_other_windows_is_refused);
     tcase_add_test(tc, a_value_beyond_the_type_and_a_stop_leave_no_file);
 }
 
