@@ -111,5 +111,9 @@ double fl_view_tokens_per_second(const struct fl_view *self);
 /* ---- what is shown: http_metrics.c, http_json.c, http_page.c ---- */
 
 void fl_view_metrics(const struct fl_view *self, struct fl_buf *out);
+/* FL_ENOMEM, FL_ERANGE. */
+FL_CHECKED enum fl_status fl_view_json(const struct fl_view *self, struct fl_buf *out);
+/* job NULL: of the whole coordinator. */
+void fl_view_page(const struct fl_view *self, const struct fl_view_job *job, struct fl_buf *out);
 
 #endif

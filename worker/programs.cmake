@@ -1,5 +1,5 @@
 # fl_worker: everything of the worker but main(), so that tests can link it; and the program itself.
-fl_room(worker LINKS ${CMAKE_DL_LIBS} fl_engine fl_data fl_job fl_secagg fl_net fl_proto fl_adapter SOURCES
+fl_room(worker LINKS ${CMAKE_DL_LIBS} fl_engine fl_data fl_job fl_secagg fl_web fl_net fl_proto fl_adapter SOURCES
   answer_choices.c
   answer_rows.c
   checkpoint.c

@@ -1,6 +1,5 @@
 /*
- * report_html.c - see report_html.h. Coordinates: x and y of a chart are mapped linearly to the
- * plot's rectangle inside a 420 x 230 view, which the page scales to the width it has.
+ * report_html.c - see report_html.h.
  */
 #include "worker/report_html.h"
 
@@ -9,16 +8,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "base/escape.h"
+#include "web/chart.h"
+#include "web/html.h"
 
-#define WIDTH      420
-#define HEIGHT     230
-#define LEFT       52
-#define RIGHT      10
-#define TOP        10
-#define BOTTOM     26
 #define POINTS_MAX 300
-#define TICKS_MAX  8
 #define VALUE_MAX  1e30 /* beyond it nothing is drawn: no axis could show it */
 
 static const char style[] =
@@ -46,47 +39,7 @@ static const char style[] =
     "th{font-weight:400;color:var(--mute);width:40%}tr:first-child>*{border-top:0}"
     ".facts{margin-top:1rem}";
 
-/* ---- text ---- */
-
-static bool is_plain(const char *text, size_t length)
-{
-    const unsigned char c = (unsigned char)text[0];
-    if (length == 1) {
-        return c >= 0x20 && c != 0x7f;
-    }
-    /* C1 controls, and the marks that reorder text (U+200E, U+200F, U+202A..E, U+2066..9) */
-    const unsigned char d = (unsigned char)text[1], e = length > 2 ? (unsigned char)text[2] : 0;
-    if (c == 0xc2 && d < 0xa0) {
-        return false;
-    }
-    return !(c == 0xe2 && ((d == 0x80 && (e == 0x8e || e == 0x8f || (e >= 0xaa && e <= 0xae))) ||
-                           (d == 0x81 && e >= 0xa6 && e <= 0xa9))) &&
-           !(c == 0xef && d == 0xbf && e >= 0xbe); /* U+FFFE and U+FFFF are not of XML */
-}
-
-static void print_text(struct fl_buf *out, const char *text)
-{
-    size_t left = strlen(text);
-    while (left > 0) {
-        size_t length = fl_utf8_length(text, left);
-        if (length == 0 || !is_plain(text, length)) {
-            fl_buf_printf(out, "\xef\xbf\xbd");
-            length = length ? length : 1;
-        } else if (strchr("&<>\"'", text[0])) {
-            fl_buf_printf(out, "&#%d;", text[0]);
-        } else {
-            fl_buf_append(out, text, length);
-        }
-        text += length;
-        left -= length;
-    }
-}
-
 /* ---- curves ---- */
-
-struct point {
-    double x, y;
-};
 
 /* What a chart shows of a step; NaN: nothing. */
 typedef double value_of(const struct fl_metric *metric);
@@ -117,7 +70,7 @@ static double speed_of(const struct fl_metric *m)
 }
 
 struct curve {
-    struct point points[POINTS_MAX];
+    struct fl_point points[POINTS_MAX];
     size_t count;
 };
 
@@ -128,7 +81,7 @@ static void take_curve(const struct fl_course *metrics, value_of *value, struct 
     out->count = 0;
     for (size_t i = 0; i < shares; i++) {
         size_t first = metrics->count * i / shares, end = metrics->count * (i + 1) / shares;
-        struct point sum = {0, 0};
+        struct fl_point sum = {0, 0};
         size_t n = 0;
         for (size_t k = first; k < end; k++) {
             double y = value(&metrics->points[k]);
@@ -139,7 +92,7 @@ static void take_curve(const struct fl_course *metrics, value_of *value, struct 
             }
         }
         if (n > 0) {
-            out->points[out->count++] = (struct point){sum.x / (double)n, sum.y / (double)n};
+            out->points[out->count++] = (struct fl_point){sum.x / (double)n, sum.y / (double)n};
         }
     }
 }
@@ -156,24 +109,11 @@ static void smooth(const struct curve *from, struct curve *to)
         for (size_t k = i - side; k <= i + side; k++) {
             sum += from->points[k].y;
         }
-        to->points[i] = (struct point){from->points[i].x, sum / (double)(2 * side + 1)};
+        to->points[i] = (struct fl_point){from->points[i].x, sum / (double)(2 * side + 1)};
     }
 }
 
 /* ---- axes ---- */
-
-struct axis {
-    double low, high, step; /* of the ticks */
-    double from, to;        /* in the view */
-};
-
-/* 1, 2 or 5 times a power of ten, so that about `wanted` of them fill the span. */
-static double tick_step(double span, int wanted)
-{
-    double rough = span / wanted, power = pow(10, floor(log10(rough)));
-    double digit = rough / power;
-    return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
-}
 
 static void widen(double *low, double *high, const struct curve *curve, bool of_x)
 {
@@ -181,78 +121,6 @@ static void widen(double *low, double *high, const struct curve *curve, bool of_
         double v = of_x ? curve->points[i].x : curve->points[i].y;
         *low = fmin(*low, v);
         *high = fmax(*high, v);
-    }
-}
-
-static struct axis make_axis(double low, double high, double from, double to, int wanted)
-{
-    struct axis self = {low, high, 0, from, to};
-    if (!(high > low)) { /* one value: a band around it */
-        double room = fabs(low) > 0 ? 0.1 * fabs(low) : 1.0;
-        self.low = low - room;
-        self.high = low + room;
-    }
-    self.step = tick_step(self.high - self.low, wanted);
-    return self;
-}
-
-static double place(const struct axis *self, double value)
-{
-    return self->from + (self->to - self->from) * (value - self->low) / (self->high - self->low);
-}
-
-/* A tick's number, short: 12k, 1.5M, 0.002. */
-static void print_tick(struct fl_buf *out, double value, double step)
-{
-    double size = fabs(value);
-    if (size < step / 1e6) {
-        fl_buf_printf(out, "0");
-    } else if (size >= 1e6) {
-        fl_buf_printf(out, "%.4gM", value / 1e6);
-    } else if (size >= 1e4) {
-        fl_buf_printf(out, "%.4gk", value / 1e3);
-    } else {
-        fl_buf_printf(out, "%.4g", value);
-    }
-}
-
-static void print_axes(struct fl_buf *out, const struct axis *x, const struct axis *y)
-{
-    double first = ceil(y->low / y->step - 1e-9);
-    for (int i = 0; i < TICKS_MAX && (first + i) * y->step <= y->high + 1e-9 * y->step; i++) {
-        double value = (first + i) * y->step, at = place(y, value);
-        fl_buf_printf(out, "<path class=\"rule\" d=\"M%d %.1fH%d\"/>", LEFT, at, WIDTH - RIGHT);
-        fl_buf_printf(out, "<text class=\"end\" x=\"%d\" y=\"%.1f\">", LEFT - 6, at + 4);
-        print_tick(out, value, y->step);
-        fl_buf_printf(out, "</text>");
-    }
-    double whole = fmax(x->step, 1.0); /* steps have no fractions */
-    first = ceil(x->low / whole - 1e-9);
-    for (int i = 0; i < TICKS_MAX && (first + i) * whole <= x->high + 1e-9 * whole; i++) {
-        double value = (first + i) * whole;
-        fl_buf_printf(out, "<text class=\"mid\" x=\"%.1f\" y=\"%d\">", place(x, value), HEIGHT - 8);
-        print_tick(out, value, whole);
-        fl_buf_printf(out, "</text>");
-    }
-}
-
-static void print_dot(struct fl_buf *out, const char *class, double x, double y, double radius)
-{
-    fl_buf_printf(out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>", class, x, y,
-                  radius);
-}
-
-static void print_curve(struct fl_buf *out, const char *class, const struct curve *curve,
-                        const struct axis *x, const struct axis *y)
-{
-    fl_buf_printf(out, "<path class=\"%s\" d=\"", class);
-    for (size_t i = 0; i < curve->count; i++) {
-        fl_buf_printf(out, "%s%.1f %.1f", i ? "L" : "M", place(x, curve->points[i].x),
-                      place(y, curve->points[i].y));
-    }
-    fl_buf_printf(out, "\"/>");
-    if (curve->count == 1) { /* a line of one point is not seen */
-        print_dot(out, "dota", place(x, curve->points[0].x), place(y, curve->points[0].y), 3);
     }
 }
 
@@ -266,19 +134,19 @@ struct chart {
 };
 
 static void print_valid(struct fl_buf *out, const struct fl_report *report,
-                        const struct chart *chart, const struct axis *x, const struct axis *y)
+                        const struct chart *chart, const struct fl_axis *x, const struct fl_axis *y)
 {
     const struct fl_course *metrics = report->metrics;
-    print_curve(out, "b", &chart->valid, x, y);
+    fl_chart_curve(out, "b", chart->valid.points, chart->valid.count, x, y);
     for (size_t i = 0; chart->valid.count <= 60 && i < chart->valid.count; i++) {
-        print_dot(out, "dot", place(x, chart->valid.points[i].x),
-                  place(y, chart->valid.points[i].y), 2.5);
+        fl_chart_dot(out, "dot", fl_axis_place(x, chart->valid.points[i].x),
+                     fl_axis_place(y, chart->valid.points[i].y), 2.5);
     }
     for (size_t i = 0; i < metrics->count; i++) {
         const struct fl_metric *m = &metrics->points[i];
         if (m->step == report->best_step && fabs(m->valid_loss) < VALUE_MAX) {
             double low = fmin(fmax(m->valid_loss, y->low), y->high);
-            print_dot(out, "best", place(x, (double)m->step), place(y, low), 6);
+            fl_chart_dot(out, "best", fl_axis_place(x, (double)m->step), fl_axis_place(y, low), 6);
         }
     }
 }
@@ -296,17 +164,19 @@ static void print_chart(struct fl_buf *out, const struct fl_report *report,
         widen(&low_x, &high_x, all[i], true);
         widen(&low_y, &high_y, all[i], false);
     }
-    struct axis x = make_axis(low_x, high_x, LEFT, WIDTH - RIGHT, 6);
-    struct axis y = make_axis(low_y, high_y, HEIGHT - BOTTOM, TOP, 5);
+    struct fl_axis x = fl_axis_make(low_x, high_x, FL_CHART_LEFT, FL_CHART_WIDTH - FL_CHART_RIGHT,
+                                    6);
+    struct fl_axis y = fl_axis_make(low_y, high_y, FL_CHART_HEIGHT - FL_CHART_BOTTOM, FL_CHART_TOP,
+                                    5);
     fl_buf_printf(out,
                   "<section><h2>%s</h2><svg viewBox=\"0 0 %d %d\" role=\"img\" "
                   "aria-label=\"%s over the steps\">",
-                  chart->title, WIDTH, HEIGHT, chart->title);
-    print_axes(out, &x, &y);
+                  chart->title, FL_CHART_WIDTH, FL_CHART_HEIGHT, chart->title);
+    fl_chart_axes(out, &x, &y);
     if (chart->raw.count > 0) {
-        print_curve(out, "raw", &chart->raw, &x, &y);
+        fl_chart_curve(out, "raw", chart->raw.points, chart->raw.count, &x, &y);
     }
-    print_curve(out, "a", &chart->main, &x, &y);
+    fl_chart_curve(out, "a", chart->main.points, chart->main.count, &x, &y);
     if (chart->valid.count > 0) {
         print_valid(out, report, chart, &x, &y);
     }
@@ -347,9 +217,9 @@ static void print_facts(struct fl_buf *out, const json_t *facts)
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
         const char *value = json_string_value(json_object_iter_value(i));
         fl_buf_printf(out, "<tr><th>");
-        print_text(out, json_object_iter_key(i));
+        fl_html_text(out, json_object_iter_key(i));
         fl_buf_printf(out, "</th><td>");
-        print_text(out, value ? value : "");
+        fl_html_text(out, value ? value : "");
         fl_buf_printf(out, "</td></tr>");
     }
     fl_buf_printf(out, "</table></section>");
@@ -360,11 +230,11 @@ enum fl_status fl_report_html(const struct fl_report *self, struct fl_buf *out)
     fl_buf_printf(out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>"
                        "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>"
                        "<title>Training of ");
-    print_text(out, self->title);
+    fl_html_text(out, self->title);
     fl_buf_printf(out, "</title><style>%s</style></head>\n<body><main><h1>Training of ", style);
-    print_text(out, self->title);
+    fl_html_text(out, self->title);
     fl_buf_printf(out, "</h1><p>");
-    print_text(out, self->state);
+    fl_html_text(out, self->state);
     fl_buf_printf(out, "</p><div class=\"grid\">\n");
     print_losses(out, self);
     print_other(out, self, "Learning rate", rate_of);

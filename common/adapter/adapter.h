@@ -99,6 +99,8 @@ FL_CHECKED enum fl_status fl_adapter_encode(const struct fl_adapter *self, struc
 FL_CHECKED enum fl_status fl_adapter_decode(struct fl_adapter *self, const void *bytes,
                                             size_t length, struct fl_error *error);
 
+/* Append the text of its adapter_config.json. FL_ENOMEM, FL_ERANGE. */
+FL_CHECKED enum fl_status fl_adapter_config(const struct fl_adapter *self, struct fl_buf *out);
 /*
  * Write DIR/adapter_config.json, DIR/adapter_model.safetensors and DIR/README.md as PEFT does
  * (rank_pattern and alpha_pattern where modules differ). DIR is made whole or not at all: a

@@ -112,21 +112,27 @@ static enum fl_status write_in(const char *directory, const char *name, const vo
     return status == FL_OK ? fl_fs_write(path, bytes, length, 0644, error) : status;
 }
 
+enum fl_status fl_adapter_config(const struct fl_adapter *self, struct fl_buf *out)
+{
+    struct fl_peft_config config;
+    enum fl_status status = fill_config(self, &config);
+    if (status == FL_OK)
+        status = fl_peft_config_print(&config, out);
+    fl_peft_config_free(&config);
+    return status;
+}
+
 static enum fl_status write_config(const struct fl_adapter *self, const char *directory,
                                    struct fl_error *error)
 {
-    struct fl_peft_config config;
     struct fl_buf text;
     fl_buf_init(&text, FL_PEFT_CONFIG_BYTES_MAX);
-    enum fl_status status = fill_config(self, &config);
-    if (status == FL_OK)
-        status = fl_peft_config_print(&config, &text);
+    enum fl_status status = fl_adapter_config(self, &text);
     if (status != FL_OK)
         status = fl_fail_memory(error);
     else
         status = write_in(directory, FL_PEFT_CONFIG, text.data, text.length, error);
     fl_buf_free(&text);
-    fl_peft_config_free(&config);
     return status;
 }
 

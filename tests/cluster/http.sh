@@ -95,11 +95,24 @@ check 'the text is well-formed' well_formed
 check 'answers are not stored' grep -qi '^cache-control: no-store' "$work/reply"
 check 'and allow nothing from elsewhere' grep -qi "^content-security-policy: default-src 'none'" "$work/reply"
 
+check 'the page says that there is no job' answers 200 GET /
+check 'and names the sites' body_has clinic
+check 'style and script are of the same origin' answers 200 GET /app.css
+check 'both' answers 200 GET /app.js
+check 'there is no other page' answers 404 GET /admin
+check 'nor a job that is not there' answers 404 GET /jobs/1
+check 'nor anything of the directory' answers 404 GET /adapters/../../coordinator.key
+
 # --- during a job, and while it is attacked
 submit job.rounds=4 train.steps=3000 job.name=glossaries
 check 'the job is seen running' soon metric_is 'fedlora_jobs{state="running"}' 1
 check 'and its round' soon metric_is 'fedlora_job_round{job="1",name="glossaries"}' 1
 check 'sites are seen training' soon some_train
+ask GET /
+check 'the page shows the job' body_has 'Job 1: glossaries'
+check 'and the phase' body_has 'aria-current="step"'
+check 'the same is there as JSON' answers 200 GET /status.json
+check 'with its state' same "$(head -n 1 "$work/body" | grep -o '"state":"running"' | head -n 1)" '"state":"running"'
 check 'POST is refused' answers 405 POST / 'Content-Length: 0'
 check 'DELETE is refused' answers 405 DELETE /metrics
 check 'a foreign host is refused' answers 421 GET / 'Host: evil.example'
@@ -129,6 +142,17 @@ check 'version 4 is current' metric_is 'fedlora_job_version{job="1",name="glossa
 loss=$(version "$job" 4 | value eval_loss)
 check 'its held-out loss is told' same \
     "$(printf %.6f "$(metric 'fedlora_held_out_loss{job="1",name="glossaries"}')")" "$(printf %.6f "$loss")"
+ask GET /jobs/1
+check 'the page of the job has its curve' body_has 'aria-label="Held-out loss by round"'
+check 'and its versions' body_has "$(sha_of "$job" 4 | cut -c 1-12)"
+ask GET /adapters/1/4/adapter_model.safetensors
+check 'a version can be had' same "$(sha256sum <"$work/body" | cut -d ' ' -f 1)" "$(sha_of "$job" 4)"
+"$coordinator" adapters export --dir "$work/coord" --out "$work/peft" 2>/dev/null
+ask GET /adapters/1/4/adapter_config.json
+check 'and its configuration, as export writes it' cmp "$work/body" "$work/peft/adapter_config.json"
+check 'but no other' answers 404 GET /adapters/1/5/adapter_model.safetensors
+check 'the audit log knows who had it' within 5 grep -q '"event":"version_downloaded","job":1,"version":4,"address":"127.0.0.1"' "$work/coord/audit.log"
+expect 0 'and holds' "$coordinator" audit verify --dir "$work/coord"
 check 'updates were counted' metric_is fedlora_updates_total 15
 check 'bytes too' test "$(metric fedlora_received_bytes_total)" -gt "$(metric fedlora_update_bytes_total)"
 check 'and the time of each phase' test "$(metric 'fedlora_round_phase_seconds_count{phase="train"}')" -ge 4

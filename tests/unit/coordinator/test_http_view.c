@@ -243,6 +243,85 @@ START_TEST(sites_are_seen_as_the_loop_has_them)
 }
 END_TEST
 
+static void page(const struct fl_view_job *job)
+{
+    fl_buf_free(&out);
+    fl_buf_init(&out, 8u << 20);
+    fl_view_page(view, job, &out);
+    fl_assert_ok(fl_buf_status(&out), &error);
+}
+
+static bool has(const char *text)
+{
+    return strstr(fl_buf_text(&out), text) != NULL;
+}
+
+START_TEST(the_page_is_whole_with_and_without_a_job)
+{
+    look();
+    page(NULL);
+    ck_assert(has("No job yet") && has("None is enrolled") && has("</html>"));
+    int64_t job = submit();
+    set_inventory(job);
+    for (uint32_t i = 1; i <= 60; i++)
+        put_version(job, i, 3.0 + 1.0 / i);
+    add_site("clinic");
+    look();
+    page(NULL);
+    ck_assert(has("Job 1: tiny") && has("clinic") && has("Sites: 0 of 1 online"));
+    ck_assert(has("aria-label=\"Held-out loss by round\""));
+    ck_assert(has("version 60, layer 0: rank 60") && has("/adapters/1/60/adapter_config.json"));
+    ck_assert(!has("/adapters/1/20/adapter_config.json")); /* 40 are listed */
+    page(view->jobs[0]);
+    ck_assert(has("fedlora: job tiny") && !has("Since the start"));
+}
+END_TEST
+
+START_TEST(what_sites_and_jobs_say_cannot_become_markup)
+{
+    static const char evil[] = "<script>alert(1)</script>\"'&\xff\x1b[31m";
+    struct fl_refusal_row row = {.code = FL_REFUSAL_POLICY, .permanent = true};
+    add_site("clinic");
+    int64_t job = submit();
+    row.site = fl_roster_by_name(desk->roster, "clinic")->id;
+    (void)snprintf(row.reason, sizeof row.reason, "%s", evil);
+    fl_assert_ok(fl_queue_refuse(desk->store, job, &row, 5, &error), &error);
+    fl_assert_ok(fl_queue_set_state(desk->store, job, FL_JOB_FAILED, evil, 9, &error), &error);
+    look();
+    page(NULL);
+    ck_assert(!has("<script>alert") && !has("\x1b") && !has("\xff"));
+    ck_assert(has("&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;&#38;"));
+    ck_assert(!has("style=") && !has(" onclick")); /* the policy would not let them work */
+}
+END_TEST
+
+START_TEST(the_same_is_told_as_json)
+{
+    json_t *root = NULL;
+    int64_t job = submit();
+    set_inventory(job);
+    put_version(job, 1, 3.25);
+    put_version(job, 2, (double)NAN);
+    add_site("clinic");
+    look();
+    fl_assert_ok(fl_view_json(view, &out), &error);
+    fl_assert_ok(fl_json_parse(fl_buf_text(&out), out.length, "status", &root, &error), &error);
+    const json_t *jobs = json_object_get(root, "jobs");
+    const json_t *versions = json_object_get(json_array_get(jobs, 0), "versions");
+    const json_t *first = json_array_get(versions, 0), *second = json_array_get(versions, 1);
+    ck_assert_uint_eq(json_array_size(versions), 2);
+    ck_assert_double_eq_tol(json_real_value(json_object_get(first, "eval_loss")), 3.25, 1e-9);
+    ck_assert(json_is_null(json_object_get(second, "eval_loss")));
+    ck_assert(json_is_true(json_object_get(second, "current")));
+    ck_assert_str_eq(json_string_value(json_object_get(second, "parent_sha256")),
+                     json_string_value(json_object_get(first, "sha256")));
+    ck_assert_uint_eq(json_array_size(json_object_get(second, "layer_ranks")), 2);
+    ck_assert_str_eq(json_string_value(json_object_get(root, "state")), "idle");
+    ck_assert_uint_eq(json_array_size(json_object_get(root, "workers")), 1);
+    json_decref(root);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -251,6 +330,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, only_the_newest_jobs_and_versions_are_kept);
     tcase_add_test(tc, what_cannot_change_is_shared_and_outlives_the_maker);
     tcase_add_test(tc, sites_are_seen_as_the_loop_has_them);
+    tcase_add_test(tc, the_page_is_whole_with_and_without_a_job);
+    tcase_add_test(tc, what_sites_and_jobs_say_cannot_become_markup);
+    tcase_add_test(tc, the_same_is_told_as_json);
 }
 
 FL_TEST_MAIN("coordinator.http_view", add_tests)
