@@ -183,7 +183,7 @@ static void print_jobs(const struct fl_view *self, struct fl_buf *out)
             double value = job_families[f].value(self->jobs[i]);
             (void)snprintf(id, sizeof id, "%lld", (long long)self->jobs[i]->row.id);
             if (!isnan(value))
-                fl_prom(out, job_families[f].name, "", value, "job", id, "name",
+                fl_prom(out, job_families[f].name, "", value, "job_id", id, "job_name",
                         self->jobs[i]->row.name, NULL);
         }
     }

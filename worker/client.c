@@ -11,6 +11,7 @@
 #include "crypto/entropy.h"
 #include "net/bulk.h"
 #include "worker/client_internal.h"
+#include "worker/http_site.h"
 
 #define BACKOFF_FIRST_MS  250
 #define BACKOFF_LAST_MS   10000
@@ -91,6 +92,7 @@ enum fl_status fl_client_send(struct fl_client *self, struct fl_wire *message)
         status = fl_link_send(self->c.link, self->frame.data, self->frame.length);
     if (status == FL_OK) {
         self->sent_at = fl_client_now(self);
+        fl_http_site_frame(self->c.http, self->frame.length, 0);
         fl_client_audit_said(self, message);
     } else if (status == FL_EBUSY)
         self->lost = self->lost || message->kind != FL_WIRE_CHUNK;
@@ -219,6 +221,7 @@ static void on_frame(struct fl_client *self, const uint8_t *frame, size_t length
 {
     struct fl_wire message;
     struct fl_error error;
+    fl_http_site_frame(self->c.http, 0, length);
     enum fl_status status = fl_wire_decode(frame, length, &message, &error);
     if (status != FL_OK) {
         fl_log(FL_LOG_WARN, "bad_frame", error.text);
@@ -301,6 +304,7 @@ static void tick(struct fl_client *self)
     if (self->version_in.fetch && now >= fl_fetch_due(self->version_in.fetch))
         fl_client_step_fetch(self, &self->version_in, FL_FETCH_TICK, NULL);
     fl_client_show_progress(self);
+    fl_http_site_tick(self->c.http, self);
     if (self->status_dirty && now >= self->status_at) {
         fl_client_write_status(self);
         self->status_at = now + STATUS_MS / 4;

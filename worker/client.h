@@ -19,6 +19,7 @@
 #include "worker/session.h"
 
 struct fl_client; /* opaque */
+struct fl_http_site;
 
 struct fl_client_config {
     const struct fl_siteconf *conf; /* borrowed, as all here */
@@ -26,8 +27,9 @@ struct fl_client_config {
     struct fl_compute *compute;
     struct fl_link *link; /* made with compute's descriptor as its wake_fd */
     const struct fl_clock *clock;
-    const atomic_int *stop; /* set by SIGTERM and SIGINT */
-    bool progress;          /* lines on stderr for a person */
+    const atomic_int *stop;    /* set by SIGTERM and SIGINT */
+    bool progress;             /* lines on stderr for a person */
+    struct fl_http_site *http; /* NULL: not served */
 };
 
 FL_CHECKED enum fl_status fl_client_create(const struct fl_client_config *config,

@@ -184,6 +184,8 @@ void fl_client_ask_again(struct fl_client *self);
 
 /* client_status.c */
 void fl_client_write_status(struct fl_client *self);
+/* Append what stands in status.json. FL_ENOMEM, FL_ERANGE. */
+FL_CHECKED enum fl_status fl_client_status_text(struct fl_client *self, struct fl_buf *out);
 void fl_client_show_progress(struct fl_client *self);
 
 #endif

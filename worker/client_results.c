@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "worker/client_internal.h"
+#include "worker/http_site.h"
 
 bool fl_client_is_current(const struct fl_client *self, const struct fl_attempt *key)
 {
@@ -114,14 +115,19 @@ static void log_training(struct fl_client *self, const struct fl_work_result *r)
                FL_U64("job", r->key.job), FL_U64("round", r->key.round),
                FL_U64("version", self->task.version), FL_NUM("eval_loss", self->eval_loss),
                FL_U64("eval_tokens", s->eval_tokens));
+        fl_http_site_evaluated(self->c.http, r->key.job, r->key.round, self->eval_loss);
     }
-    if (s->train_tokens > 0)
+    if (s->train_tokens > 0) {
+        fl_http_site_trained(self->c.http, r->key.job, r->key.round,
+                             s->train_loss_sum / (double)s->train_tokens, r->stats.seconds,
+                             r->reused);
         fl_log(FL_LOG_INFO, "trained", r->reused ? "the kept delta is used again" : "trained",
                FL_U64("job", r->key.job), FL_U64("round", r->key.round),
                FL_U64("steps", r->stats.steps),
                FL_NUM("loss", s->train_loss_sum / (double)s->train_tokens),
                FL_U64("scored_tokens", s->train_tokens), FL_NUM("seconds", r->stats.seconds),
                FL_U64("reused", r->reused));
+    }
 }
 
 static void train_result(struct fl_client *self, struct fl_work_result *r)

@@ -74,23 +74,31 @@ static json_t *status_json(struct fl_client *self)
     return root;
 }
 
+enum fl_status fl_client_status_text(struct fl_client *self, struct fl_buf *out)
+{
+    json_t *root = status_json(self);
+    enum fl_status status = root ? fl_json_append(out, root) : FL_ENOMEM;
+    fl_buf_append(out, "\n", 1);
+    json_decref(root);
+    return status == FL_OK ? fl_buf_status(out) : status;
+}
+
 void fl_client_write_status(struct fl_client *self)
 {
     char path[FL_PATH_BYTES];
     struct fl_error error;
     struct fl_buf text;
     fl_buf_init(&text, 1u << 20);
-    json_t *root = status_json(self);
-    enum fl_status status = root ? fl_json_append(&text, root) : fl_fail_memory(&error);
-    fl_buf_append(&text, "\n", 1);
-    if (status == FL_OK)
+    enum fl_status status = fl_client_status_text(self, &text);
+    if (status != FL_OK)
+        (void)fl_fail_memory(&error);
+    else
         status = fl_sitestore_path(self->c.store, "status.json", path, &error);
     if (status == FL_OK)
         status = fl_fs_write(path, text.data, text.length, 0600, &error);
     if (status != FL_OK)
         fl_log(FL_LOG_ERROR, "status_not_written", error.text);
     self->status_dirty = false;
-    json_decref(root);
     fl_buf_free(&text);
 }
 

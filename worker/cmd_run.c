@@ -10,6 +10,7 @@
 #include "worker/client.h"
 #include "worker/commands.h"
 #include "worker/daemon.h"
+#include "worker/http_site.h"
 
 static atomic_int stop;
 
@@ -51,6 +52,8 @@ static enum fl_status run(const char *site, struct fl_error *error)
     struct fl_compute *compute = NULL;
     struct fl_link *link = NULL;
     struct fl_client *client = NULL;
+    struct fl_http_site *http = NULL;
+    char trust[FL_TRUST_TEXT_BYTES];
     enum fl_status status = fl_daemon_open(site, true, &daemon, error);
     const bool started = status == FL_OK;
     if (!started)
@@ -63,18 +66,23 @@ static enum fl_status run(const char *site, struct fl_error *error)
     status = fl_compute_start(daemon.conf, &daemon.store, &trainer, &compute, error);
     if (status == FL_OK)
         status = fl_daemon_link(&daemon, fl_compute_fd(compute), &link, error);
+    (void)fl_trust_describe(daemon.trust, trust);
+    if (status == FL_OK)
+        status = fl_http_site_open(daemon.conf, &daemon.store, trust, &http, error);
     struct fl_client_config config = {.conf = daemon.conf,
                                       .store = &daemon.store,
                                       .compute = compute,
                                       .link = link,
                                       .clock = fl_clock_system(),
                                       .stop = &stop,
-                                      .progress = true};
+                                      .progress = true,
+                                      .http = http};
     if (status == FL_OK)
         status = fl_client_create(&config, &client, error);
     if (status == FL_OK)
         status = fl_client_run(client, error);
 out:
+    fl_http_site_close(&http);
     fl_client_destroy(&client);
     if (link)
         fl_link_close(&link);

@@ -34,6 +34,8 @@ fl_room(worker LINKS ${CMAKE_DL_LIBS} fl_engine fl_data fl_job fl_secagg fl_web 
   daemon.c
   download.c
   http_get.c
+  http_site.c
+  http_site_page.c
   hub.c
   labour.c
   ledger.c

@@ -83,6 +83,12 @@ static const struct fl_config_key keys[] = {
      "that do not fit even so are refused; 0: no limit"},
     {"adapters", "keep_versions", FL_CONFIG_U64, MEMBER(keep_versions), 1, 1e6, NULL, "3",
      "how many versions of the global adapter are kept at the site"},
+    {"http", "listen", FL_CONFIG_STRING, MEMBER(http_listen), 0, 0, NULL, "",
+     "HOST:PORT, such as 127.0.0.1:7481, of /metrics, /healthz, /readyz and a status page for the "
+     "site's own people; empty: no port is opened"},
+    {"http", "token_file", FL_CONFIG_STRING, MEMBER(http_token_file), 0, 0, NULL, "",
+     "a file with the token that HTTP asks for, mode 0600; must be set where listen is not this "
+     "machine's own"},
 };
 
 static enum fl_status set_path(char *to, const char *value, const char *key, struct fl_error *error)

@@ -15,6 +15,7 @@
 #include "base/limits.h"
 #include "base/status.h"
 #include "crypto/keys.h"
+#include "web/access.h"
 
 #define FL_SITE_MODELS_MAX 64
 #define FL_SITE_DATA_MAX   64
@@ -66,6 +67,9 @@ struct fl_siteconf {
     uint64_t memory_limit; /* bytes; 0: none */
     /* [adapters] */
     uint64_t keep_versions;
+    /* [http] */
+    char http_listen[FL_WEB_LISTEN_BYTES]; /* HOST:PORT; empty: HTTP is off */
+    char http_token_file[FL_PATH_BYTES];   /* empty: none; relative: in the site's directory */
 };
 
 /* Load SITE/worker.conf. FL_EFORMAT with file:line, FL_ENOTFOUND. *out is about 900 KB: heap. */

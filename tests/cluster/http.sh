@@ -83,6 +83,15 @@ sed -i "s|^listen = 0.0.0.0:$web|listen = 127.0.0.1:$web|; s|^token_file|# token
 sed -i "s|^# liveness = 30s|liveness = 3s|" "$conf" # and three heartbeats in it
 coordinator_start
 for name in bank clinic library; do site_join $name; done
+# a site shows itself where its own file says so
+coordinator_web=$web
+choose_web
+printf '[http]\nlisten = 127.0.0.1:%s\n' $web >>"$work/bank/worker.conf"
+site_web=$web web=$coordinator_web
+at_site() { # COMMAND...: with what a site answers
+    local web=$site_web
+    "$@"
+}
 site_start bank clinic library
 for name in bank clinic library; do within 60 online $name || fail "$name comes online"; done
 check 'it is healthy' answers 200 GET /healthz
@@ -103,16 +112,26 @@ check 'there is no other page' answers 404 GET /admin
 check 'nor a job that is not there' answers 404 GET /jobs/1
 check 'nor anything of the directory' answers 404 GET /adapters/../../coordinator.key
 
+check 'the site that serves HTTP is ready' soon at_site answers 200 GET /readyz
+check 'and its page waits for a job' at_site answers 200 GET /
+check 'in words' body_has 'No job yet'
+
 # --- during a job, and while it is attacked
 submit job.rounds=4 train.steps=3000 job.name=glossaries
 check 'the job is seen running' soon metric_is 'fedlora_jobs{state="running"}' 1
-check 'and its round' soon metric_is 'fedlora_job_round{job="1",name="glossaries"}' 1
+check 'and its round' soon metric_is 'fedlora_job_round{job_id="1",job_name="glossaries"}' 1
 check 'sites are seen training' soon some_train
 ask GET /
 check 'the page shows the job' body_has 'Job 1: glossaries'
 check 'and the phase' body_has 'aria-current="step"'
 check 'the same is there as JSON' answers 200 GET /status.json
 check 'with its state' same "$(head -n 1 "$work/body" | grep -o '"state":"running"' | head -n 1)" '"state":"running"'
+site_trains() { [ "$(metric 'fedlora_site_stage{stage="training"}')" = 1 ]; }
+check 'the site shows that it trains' within 60 at_site site_trains
+check 'on its page too' at_site answers 200 GET /
+check 'with the job' body_has 'Job 1: glossaries'
+check 'it has no pages of the coordinator' at_site answers 404 GET /jobs/1
+check 'POST is refused there too' at_site answers 405 POST /
 check 'POST is refused' answers 405 POST / 'Content-Length: 0'
 check 'DELETE is refused' answers 405 DELETE /metrics
 check 'a foreign host is refused' answers 421 GET / 'Host: evil.example'
@@ -137,11 +156,11 @@ check 'the job goes on and is done' job_ends "$job" done
 
 # --- after it
 check 'four rounds were committed' soon metric_is 'fedlora_rounds_total{result="committed"}' 4
-check 'and the last adapter evaluated' metric_is 'fedlora_rounds_total{result="evaluated"}' 1
-check 'version 4 is current' metric_is 'fedlora_job_version{job="1",name="glossaries"}' 4
+check 'and the last adapter evaluated' soon metric_is 'fedlora_rounds_total{result="evaluated"}' 1
+check 'version 4 is current' metric_is 'fedlora_job_version{job_id="1",job_name="glossaries"}' 4
 loss=$(version "$job" 4 | value eval_loss)
 check 'its held-out loss is told' same \
-    "$(printf %.6f "$(metric 'fedlora_held_out_loss{job="1",name="glossaries"}')")" "$(printf %.6f "$loss")"
+    "$(printf %.6f "$(metric 'fedlora_held_out_loss{job_id="1",job_name="glossaries"}')")" "$(printf %.6f "$loss")"
 ask GET /jobs/1
 check 'the page of the job has its curve' body_has 'aria-label="Held-out loss by round"'
 check 'and its versions' body_has "$(sha_of "$job" 4 | cut -c 1-12)"
@@ -153,11 +172,19 @@ check 'and its configuration, as export writes it' cmp "$work/body" "$work/peft/
 check 'but no other' answers 404 GET /adapters/1/5/adapter_model.safetensors
 check 'the audit log knows who had it' within 5 grep -q '"event":"version_downloaded","job":1,"version":4,"address":"127.0.0.1"' "$work/coord/audit.log"
 expect 0 'and holds' "$coordinator" audit verify --dir "$work/coord"
+check 'the site tells what left it' at_site soon metric_is fedlora_site_updates_total 5
+check 'and what it trained' at_site metric_is fedlora_site_rounds_trained_total 4
+check 'its text is well-formed' at_site well_formed
+at_site ask GET /
+check 'its page has its own held-out curve' body_has 'aria-label="Held-out loss here, by version"'
+sent=$(sed -n 's/.*"event":"update_sent".*"sha256":"\([0-9a-f]\{12\}\).*/\1/p' "$work/bank.log" | tail -n 1)
+check 'and the hash of what left last' body_has "$sent"
 check 'updates were counted' metric_is fedlora_updates_total 15
 check 'bytes too' test "$(metric fedlora_received_bytes_total)" -gt "$(metric fedlora_update_bytes_total)"
 check 'and the time of each phase' test "$(metric 'fedlora_round_phase_seconds_count{phase="train"}')" -ge 4
 check 'the text is still well-formed' well_formed
 stop bank
+check 'the site ends with 0' same "$code" 0
 check 'a site that went is down' soon metric_is 'fedlora_worker_up{worker="bank"}' 0
 
 # --- a loop that hangs is told by who still answers: the HTTP thread is stopped with it, so at once

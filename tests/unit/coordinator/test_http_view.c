@@ -165,9 +165,9 @@ START_TEST(a_job_has_its_versions_losses_and_ranks)
     ck_assert_uint_eq(fl_view_layer_rank(j, &j->versions[1], 2), 0);
     ck_assert_ptr_eq(fl_view_evaluated(j), &j->versions[0]);
     ck_assert_ptr_eq(fl_view_current_version(j), &j->versions[1]);
-    ck_assert(metrics_have("fedlora_held_out_loss{job=\"1\",name=\"tiny\"} 3.25\n"));
-    ck_assert(metrics_have("fedlora_job_rounds{job=\"1\",name=\"tiny\"} 9\n"));
-    ck_assert(metrics_have("fedlora_job_version{job=\"1\",name=\"tiny\"} 2\n"));
+    ck_assert(metrics_have("fedlora_held_out_loss{job_id=\"1\",job_name=\"tiny\"} 3.25\n"));
+    ck_assert(metrics_have("fedlora_job_rounds{job_id=\"1\",job_name=\"tiny\"} 9\n"));
+    ck_assert(metrics_have("fedlora_job_version{job_id=\"1\",job_name=\"tiny\"} 2\n"));
     ck_assert(metrics_have("fedlora_jobs{state=\"queued\"} 1\n"));
     ck_assert_ptr_null(fl_view_find_job(view, 2));
     ck_assert_ptr_eq(fl_view_find_job(view, 1), j);
