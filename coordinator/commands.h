@@ -14,6 +14,7 @@ int fl_cmd_roster(int argc, char **argv);
 int fl_cmd_job(int argc, char **argv);
 int fl_cmd_adapters(int argc, char **argv);
 int fl_cmd_status(int argc, char **argv);
+int fl_cmd_top(int argc, char **argv);
 int fl_cmd_health(int argc, char **argv);
 int fl_cmd_audit(int argc, char **argv);
 int fl_cmd_backup(int argc, char **argv);

@@ -343,7 +343,7 @@ static void print_job(struct fl_buf *out, const struct fl_view *view, const stru
 static void print_traffic(struct fl_buf *out, const struct fl_view *view)
 {
     const struct fl_tally *t = &view->tally;
-    fl_buf_printf(out, "<section><h2>Since the start</h2><div class=\"facts\">");
+    fl_buf_printf(out, "<section class=\"whole\"><h2>Since the start</h2><div class=\"facts\">");
     fact_bytes(out, "received", t->received_bytes);
     fact_bytes(out, "sent", t->sent_bytes);
     fact_bytes(out, "sealed updates", t->update_bytes);

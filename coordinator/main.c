@@ -12,6 +12,7 @@ static const struct fl_command commands[] = {
     {"job", "submit, list, show, cancel or resume jobs; print a template", fl_cmd_job},
     {"adapters", "list, export or roll back versions of the global adapter", fl_cmd_adapters},
     {"status", "what the coordinator is doing", fl_cmd_status},
+    {"top", "watch what the coordinator is doing", fl_cmd_top},
     {"health", "exit 0 if a coordinator runs and answers", fl_cmd_health},
     {"audit", "verify the audit log", fl_cmd_audit},
     {"backup", "copy the coordinator, running or not", fl_cmd_backup},

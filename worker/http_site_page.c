@@ -222,7 +222,7 @@ static void print_refusals(struct fl_buf *out, const struct fl_site_view *self)
 
 static void print_result(struct fl_buf *out, const struct fl_site_view *self)
 {
-    fl_buf_printf(out, "<section><h2>Newest global adapter</h2>");
+    fl_buf_printf(out, "<section class=\"whole\"><h2>Newest global adapter</h2>");
     if (self->newest_adapter[0]) {
         fl_buf_printf(out, "<p>version %u of job %" PRIu64 "</p><p class=\"name\"><code>",
                       self->newest_version, self->newest_job);

@@ -132,6 +132,18 @@ check 'on its page too' at_site answers 200 GET /
 check 'with the job' body_has 'Job 1: glossaries'
 check 'it has no pages of the coordinator' at_site answers 404 GET /jobs/1
 check 'POST is refused there too' at_site answers 405 POST /
+# --- the same on a terminal
+expect 0 'top prints once where there is no terminal' "$coordinator" top --dir "$work/coord"
+check 'job, round and phase' said '^job 1   round [0-9] of 4   '
+check 'and the sites' said '^bank +(online|training) '
+check 'without any control codes' test "$(tr -d '\n -~' <"$work/out" | wc -c)" = 0
+expect 0 'and when it is told to' "$coordinator" top --once --dir "$work/coord"
+(
+    export TERM=xterm
+    timeout -s INT 3 script -qec "$coordinator top --interval 200ms --dir $work/coord" "$work/typescript" </dev/null
+) >/dev/null 2>&1
+check 'on a terminal it draws again and again' test "$(grep -ac 'fedlora coordinator: running' "$work/typescript")" -ge 3
+expect 1 'top of no coordinator is an error' "$coordinator" top --dir "$work/none"
 check 'POST is refused' answers 405 POST / 'Content-Length: 0'
 check 'DELETE is refused' answers 405 DELETE /metrics
 check 'a foreign host is refused' answers 421 GET / 'Host: evil.example'
