@@ -20,6 +20,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "coordinator/desk.h"
 #include "coordinator/list.h"
 #include "coordinator/queue.h"
 #include "coordinator/registry.h"
@@ -366,6 +367,21 @@ static enum fl_status renumber(struct fl_store *copy, struct fl_error *error)
     return status;
 }
 
+/* Without the token that its configuration names the copy could not be served. One that lies
+   elsewhere is there for the copy too. */
+static enum fl_status copy_token(struct work *self, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_coordinator_conf conf;
+    enum fl_status status = fl_path_join(path, self->staging, "coordinator.conf", error);
+    if (status == FL_OK)
+        status = fl_config_load(fl_coordinator_conf_table(), path, &conf, NULL, error);
+    if (status != FL_OK || !conf.http_token_file[0] || strchr(conf.http_token_file, '/'))
+        return status;
+    status = copy_file(self, conf.http_token_file, NULL, error);
+    return status == FL_ENOTFOUND ? FL_OK : status;
+}
+
 static enum fl_status fill(struct work *self, struct fl_error *error)
 {
     static const char *const files[] = {"coordinator.conf", "coordinator.key"};
@@ -375,6 +391,8 @@ static enum fl_status fill(struct work *self, struct fl_error *error)
     enum fl_status status = copy_state(self, error);
     for (size_t i = 0; status == FL_OK && i < sizeof files / sizeof files[0]; i++)
         status = copy_file(self, files[i], NULL, error);
+    if (status == FL_OK)
+        status = copy_token(self, error);
     if (status == FL_OK)
         status = copy_audit(self, error);
     if (status == FL_OK)

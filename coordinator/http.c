@@ -206,7 +206,7 @@ void fl_http_tick(struct fl_http_desk *self, struct fl_server *server)
         struct fl_view *view;
         enum fl_status status = fl_view_make(&self->maker, server, &view, &error);
         if (status == FL_OK)
-            fl_web_publish(self->web, &view->base, now);
+            fl_web_publish(self->web, &view->base);
         else
             fl_log(FL_LOG_WARN, "http_stale", error.text);
         self->unready = status == FL_OK ? NULL : "the database cannot be read";

@@ -236,7 +236,7 @@ void fl_http_site_tick(struct fl_http_site *self, struct fl_client *client)
     if (fl_web_wants(self->web, now)) {
         struct fl_site_view *view = make_view(self, client, &progress);
         if (view)
-            fl_web_publish(self->web, &view->base, now);
+            fl_web_publish(self->web, &view->base);
     }
     fl_web_beat(self->web, now, client->welcomed ? NULL : "not connected to the coordinator");
 }

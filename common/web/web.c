@@ -74,7 +74,7 @@ struct fl_web {
     struct fl_web_note notes[NOTES_MAX];
     uint32_t note_count;
     /* the loop's */
-    int64_t published_ms;
+    int64_t wanted_ms; /* when a view was last asked for; 0: never */
     /* the HTTP thread's */
     struct visit *visits;
     uint32_t visit_count, files;
@@ -111,23 +111,25 @@ static struct fl_web_view *newest(struct fl_web *self)
     return view;
 }
 
-void fl_web_publish(struct fl_web *self, struct fl_web_view *view, int64_t now_ms)
+void fl_web_publish(struct fl_web *self, struct fl_web_view *view)
 {
     view->references = 1;
     (void)pthread_mutex_lock(&self->lock);
     struct fl_web_view *old = self->view;
     self->view = view;
     (void)pthread_mutex_unlock(&self->lock);
-    self->published_ms = now_ms;
     release(self, old);
 }
 
 bool fl_web_wants(struct fl_web *self, int64_t now_ms)
 {
-    int64_t age = now_ms - self->published_ms;
-    if (self->published_ms != 0 && age < FRESH_MS)
+    int64_t age = now_ms - self->wanted_ms;
+    bool first = self->wanted_ms == 0;
+    if (!first && (age < FRESH_MS || (age < STALE_MS && !atomic_load(&self->asked))))
         return false;
-    return atomic_exchange(&self->asked, false) || age >= STALE_MS;
+    atomic_store(&self->asked, false);
+    self->wanted_ms = now_ms;
+    return true;
 }
 
 void fl_web_beat(struct fl_web *self, int64_t now_ms, const char *unready)

@@ -77,10 +77,13 @@ void fl_web_close(struct fl_web **self);
 /* The port that it listens on (where the configuration says 0). */
 uint16_t fl_web_port(const struct fl_web *self);
 
-/* Is it time for a new view: somebody asked since the last, or it is a few seconds old? */
+/*
+ * Is it time for a new view: somebody asked since the last time, or that was a few seconds ago? At
+ * most twice a second, whatever comes of it.
+ */
 bool fl_web_wants(struct fl_web *self, int64_t now_ms);
 /* Takes the view over; the one before is released once nobody reads it. */
-void fl_web_publish(struct fl_web *self, struct fl_web_view *view, int64_t now_ms);
+void fl_web_publish(struct fl_web *self, struct fl_web_view *view);
 /* The loop is alive. unready: a constant text of why it is not ready, NULL when it is. */
 void fl_web_beat(struct fl_web *self, int64_t now_ms, const char *unready);
 /* The oldest note not yet taken; false: none. */

@@ -143,6 +143,29 @@ START_TEST(a_copy_is_private_and_whole)
 }
 END_TEST
 
+static void put_text(const char *name, const char *text)
+{
+    char path[FL_PATH_BYTES];
+    fl_assert_ok(fl_path_join(path, directory, name, &error), &error);
+    fl_assert_ok(fl_fs_write(path, text, strlen(text), 0600, &error), &error);
+}
+
+START_TEST(the_token_that_the_configuration_names_is_copied)
+{
+    struct fl_backup made;
+    char path[FL_PATH_BYTES];
+    struct fl_buf text;
+    fl_buf_init(&text, 4096);
+    put_text("own.token", "correct-horse-battery\n");
+    put_text("coordinator.conf", "[http]\ntoken_file = own.token\n");
+    fl_assert_ok(fl_backup_make(directory, out, &made, &error), &error);
+    fl_assert_ok(fl_path_join(path, out, "own.token", &error), &error);
+    fl_assert_ok(fl_fs_read(path, 4096, &text, &error), &error);
+    ck_assert_str_eq(fl_buf_text(&text), "correct-horse-battery\n");
+    fl_buf_free(&text);
+}
+END_TEST
+
 static void expect_refusal(enum fl_status expected)
 {
     struct fl_backup made;
@@ -202,6 +225,7 @@ static void add_tests(TCase *tc)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_copy_opens_by_itself_and_begins_its_attempts_and_jobs_in_the_next_hundred);
     tcase_add_test(tc, a_copy_is_private_and_whole);
+    tcase_add_test(tc, the_token_that_the_configuration_names_is_copied);
     tcase_add_test(tc, a_damaged_version_is_told_and_nothing_is_left);
     tcase_add_test(tc, a_missing_version_is_told_and_nothing_is_left);
     tcase_add_test(tc, a_backup_replaces_nothing);

@@ -65,7 +65,7 @@ static void publish(int number)
     view->number = number;
     view->sum = 3 * number;
     fl_assert_ok(fl_path_join(view->file, directory, "file", &error), &error);
-    fl_web_publish(web, &view->base, fl_clock_now(fl_clock_system()));
+    fl_web_publish(web, &view->base);
 }
 
 static void open_web(const char *token_path)
@@ -311,10 +311,23 @@ START_TEST(views_change_while_they_are_read)
             publish(20 * i + k);
         ck_assert_int_eq(hear(fd), 200);
     }
-    ck_assert(fl_web_wants(web, fl_clock_now(fl_clock_system()) + 600));
-    ck_assert(!fl_web_wants(web, fl_clock_now(fl_clock_system()) + 600));
     fl_web_close(&web);
     ck_assert_int_eq(destroyed, 1001);
+}
+END_TEST
+
+START_TEST(a_view_is_wanted_when_asked_for_and_not_too_often)
+{
+    ck_assert(fl_web_wants(web, 1000000));
+    ck_assert(!fl_web_wants(web, 1000499)); /* though none was made: a disk that fails is spared */
+    ck_assert(!fl_web_wants(web, 1000501)); /* nobody asks */
+    ck_assert_int_eq(get("/", ""), 503);
+    ck_assert(fl_web_wants(web, 1000501));
+    ck_assert_int_eq(get("/", ""), 503);
+    ck_assert(!fl_web_wants(web, 1000999));
+    ck_assert(fl_web_wants(web, 1001002));
+    ck_assert(!fl_web_wants(web, 1005000));
+    ck_assert(fl_web_wants(web, 1006003));
 }
 END_TEST
 
@@ -343,6 +356,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, one_address_cannot_take_all_connections);
     tcase_add_test(tc, a_file_leaves_only_when_the_loop_will_know);
     tcase_add_test(tc, views_change_while_they_are_read);
+    tcase_add_test(tc, a_view_is_wanted_when_asked_for_and_not_too_often);
     tcase_add_test(tc, an_address_that_is_taken_is_told);
 }
 
