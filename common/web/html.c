@@ -114,7 +114,7 @@ static const char script[] =
     "async function again(){\n"
     " try{\n"
     "  if(!document.hidden){\n"
-    "   const r=await fetch(location.pathname,{cache:'no-store',"
+    "   const r=await fetch(location.origin+location.pathname,{cache:'no-store',"
     "signal:AbortSignal.timeout(10000)});\n"
     "   if(!r.ok)throw 0;\n"
     "   const d=new DOMParser().parseFromString(await r.text(),'text/html');\n"
