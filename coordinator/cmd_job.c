@@ -33,6 +33,8 @@ static enum fl_status find_start(const struct fl_job_spec *spec, char *out, stru
     if (!spec->start[0] || (job > 0 && *end == '@'))
         return FL_OK;
     enum fl_status status = fl_adapter_load(spec->start, NULL, &adapter, error);
+    if (status == FL_OK)
+        status = fl_adapter_refuse_dora(adapter, "jobs of this coordinator", error);
     fl_adapter_destroy(&adapter);
     if (status == FL_OK && !realpath(spec->start, out))
         status = fl_fail_errno(error, errno, "%s", spec->start);

@@ -109,8 +109,12 @@ static enum fl_status load_given_start(const struct fl_start_work *self, struct 
     enum fl_status status = given_start(facts, path, error);
     if (status == FL_OK)
         status = fl_adapter_load(path, &facts->inventory, out, error);
-    if (status != FL_OK)
+    if (status == FL_OK)
+        status = fl_adapter_refuse_dora(*out, "jobs of this coordinator", error);
+    if (status != FL_OK) {
+        fl_adapter_destroy(out);
         return status;
+    }
     bool same = (*out)->count == facts->targets.count;
     for (uint32_t i = 0; same && i < (*out)->count; i++)
         same = strcmp((*out)->modules[i].module.name, facts->targets.modules[i].name) == 0;

@@ -185,6 +185,7 @@ static enum fl_status inspect_adapter(struct inspect *self, struct fl_error *err
     put(self, "alpha", json_real(config.lora_alpha));
     put(self, "dropout", json_real(config.lora_dropout));
     put(self, "rslora", json_boolean(config.use_rslora));
+    put(self, "dora", json_boolean(config.use_dora));
     put(self, "targets", json_incref(config.target_modules));
     put(self, "rank_pattern",
         config.rank_pattern ? json_incref(config.rank_pattern) : json_object());

@@ -10,6 +10,7 @@
 #include "base/fs.h"
 #include "worker/cmd_train.h"
 #include "worker/commands.h"
+#include "worker/engine/dora.h"
 
 #define PROGRAM     FL_TRAIN_PROGRAM
 #define COUNT_MAX   4294967295.0
@@ -43,6 +44,8 @@ static size_t adapter_options(struct fl_train *t, struct fl_option *out, size_t 
          "dropout on the adapter's input while training"},
         {"--rslora", NULL, FL_OPTION_FLAG, &t->rslora, 0, 0, NULL, false, &t->has_rslora,
          "scale: alpha / sqrt(rank)"},
+        {"--dora", NULL, FL_OPTION_FLAG, &t->dora, 0, 0, NULL, false, &t->has_dora,
+         "DoRA: also a magnitude for each row of the adapted linears"},
         {"--init-adapter", "PEFT_DIR", FL_OPTION_STRING, &t->init, 0, 0, NULL, false, NULL,
          "go on from this adapter, with its rank, alpha and targets"},
     };
@@ -191,6 +194,9 @@ static enum fl_status check_init(const struct fl_train *t, struct fl_error *erro
     if (t->has_rslora && t->rslora != a->use_rslora) {
         return fl_fail(error, FL_EUSAGE, "--rslora contradicts %s", t->init);
     }
+    if (t->has_dora && t->dora != a->use_dora) {
+        return fl_fail(error, FL_EUSAGE, "--dora contradicts %s, which has none", t->init);
+    }
     if (t->has_targets) {
         struct fl_inventory chosen = {0};
         enum fl_status status = fl_inventory_select(fl_model_inventory(t->local.model), t->targets,
@@ -238,6 +244,9 @@ static enum fl_status new_adapter(struct fl_train *t, struct fl_error *error)
         t->local.adapter->use_rslora = t->rslora;
         t->local.adapter->dropout = t->dropout;
         fl_adapter_init(t->local.adapter, t->seed);
+    }
+    if (status == FL_OK && t->dora) {
+        status = fl_dora_start(t->local.model, t->local.adapter, (uint32_t)t->threads, error);
     }
     return status;
 }

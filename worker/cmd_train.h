@@ -19,8 +19,8 @@ struct fl_train {
     uint64_t rank;
     double alpha, dropout;
     const char *targets;
-    bool rslora;
-    bool has_rank, has_alpha, has_targets, has_dropout, has_rslora;
+    bool rslora, dora;
+    bool has_rank, has_alpha, has_targets, has_dropout, has_rslora, has_dora;
     uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;
     bool has_steps, has_epochs;
     double lr, loraplus_ratio, weight_decay, grad_clip;

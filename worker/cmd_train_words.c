@@ -230,6 +230,9 @@ static enum fl_status set_adapter(json_t *settings, const struct fl_adapter *ada
     if (status == FL_OK) {
         status = set(settings, "--rslora", json_string(adapter->use_rslora ? "on" : "off"), error);
     }
+    if (status == FL_OK && adapter->use_dora) {
+        status = set(settings, "--dora", json_string("on"), error);
+    }
     return status == FL_OK ? set_modules(settings, adapter, error) : status;
 }
 
@@ -335,9 +338,10 @@ static enum fl_status describe(void *context, json_t *facts, struct fl_error *er
         {"rows", json_sprintf("%llu, with %llu tokens", (unsigned long long)rows->rows,
                               (unsigned long long)rows->tokens)},
         {"rows a step", json_sprintf("%llu", (unsigned long long)(t->batch_size * t->accumulate))},
-        {"adapter", json_sprintf("rank %u, alpha %.9g%s, %u modules, %llu parameters", a->rank,
-                                 a->alpha, a->use_rslora ? " (rsLoRA)" : "", a->count,
-                                 (unsigned long long)fl_adapter_parameters(a))},
+        {"adapter",
+         json_sprintf("rank %u, alpha %.9g%s%s, %u modules, %llu parameters", a->rank, a->alpha,
+                      a->use_rslora ? " (rsLoRA)" : "", a->use_dora ? " (DoRA)" : "", a->count,
+                      (unsigned long long)fl_adapter_parameters(a))},
         {"dropout", json_sprintf("%.9g", a->dropout)},
         {"learning rate",
          json_sprintf("%.9g, %s, warm-up %llu", o->lr, t->schedule, (unsigned long long)o->warmup)},
@@ -373,6 +377,9 @@ static void write_card(void *context, const struct fl_finetune_result *total,
     fl_buf_printf(card, "# LoRA adapter\n\nTrained by fedlora %s.\n\n", FL_VERSION);
     fl_buf_printf(card, "| setting | value |\n|---|---|\n| rank | %u |\n| alpha | %.9g |\n",
                   a->rank, a->alpha);
+    if (a->use_dora) {
+        fl_buf_printf(card, "| DoRA | magnitudes are trained too |\n");
+    }
     fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
                   (unsigned long long)fl_adapter_parameters(a));
     fl_buf_printf(card, "| steps | %llu of %llu |\n| rows a step | %llu |\n",

@@ -88,6 +88,9 @@ static void copy_values(const struct fl_adapter *from, struct fl_adapter *to)
         const struct fl_lora_module *m = &from->modules[i];
         memcpy(to->modules[i].a, m->a, (size_t)m->rank * m->module.in * sizeof *m->a);
         memcpy(to->modules[i].b, m->b, (size_t)m->rank * m->module.out * sizeof *m->b);
+        if (m->m) {
+            memcpy(to->modules[i].m, m->m, m->module.out * sizeof *m->m);
+        }
     }
 }
 

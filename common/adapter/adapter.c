@@ -259,6 +259,34 @@ enum fl_status fl_adapter_create(const struct fl_inventory *targets, uint32_t ra
     return status;
 }
 
+enum fl_status fl_adapter_add_magnitudes(struct fl_adapter *self)
+{
+    for (uint32_t i = 0; i < self->count; i++) {
+        struct fl_lora_module *m = &self->modules[i];
+        if (!m->m)
+            m->m = fl_calloc_aligned(m->module.out, sizeof(float));
+        if (m->m)
+            continue;
+        for (uint32_t k = 0; k < i && !self->use_dora; k++) {
+            fl_free(self->modules[k].m);
+            self->modules[k].m = NULL;
+        }
+        return FL_ENOMEM;
+    }
+    self->use_dora = true;
+    return FL_OK;
+}
+
+enum fl_status fl_adapter_refuse_dora(const struct fl_adapter *self, const char *what,
+                                      struct fl_error *error)
+{
+    return self->use_dora ? fl_fail(error, FL_EUSAGE,
+                                    "this is an adapter of DoRA, and %s have no magnitudes; merge "
+                                    "it into its base, or train without DoRA",
+                                    what)
+                          : FL_OK;
+}
+
 void fl_adapter_destroy(struct fl_adapter **self_pointer)
 {
     struct fl_adapter *self = *self_pointer;
@@ -267,6 +295,7 @@ void fl_adapter_destroy(struct fl_adapter **self_pointer)
     for (uint32_t i = 0; i < self->count; i++) {
         fl_free(self->modules[i].a);
         fl_free(self->modules[i].b);
+        fl_free(self->modules[i].m);
     }
     fl_free(self->modules);
     fl_free(self);
@@ -281,6 +310,7 @@ enum fl_status fl_adapter_copy(const struct fl_adapter *self, struct fl_adapter 
         return FL_ENOMEM;
     *copy = *self;
     copy->count = 0;
+    copy->use_dora = false;
     copy->modules = fl_calloc(self->count, sizeof(*copy->modules));
     enum fl_status status = copy->modules ? FL_OK : FL_ENOMEM;
     for (uint32_t i = 0; i < self->count && status == FL_OK; i++) {
@@ -293,6 +323,10 @@ enum fl_status fl_adapter_copy(const struct fl_adapter *self, struct fl_adapter 
         memcpy(to->a, from->a, (size_t)from->rank * from->module.in * sizeof(float));
         memcpy(to->b, from->b, (size_t)from->rank * from->module.out * sizeof(float));
     }
+    if (status == FL_OK && self->use_dora)
+        status = fl_adapter_add_magnitudes(copy);
+    for (uint32_t i = 0; i < self->count && status == FL_OK && self->use_dora; i++)
+        memcpy(copy->modules[i].m, self->modules[i].m, self->modules[i].module.out * sizeof(float));
     if (status == FL_OK)
         *out = copy;
     else
@@ -332,6 +366,7 @@ uint64_t fl_adapter_parameters(const struct fl_adapter *self)
     for (uint32_t i = 0; i < self->count; i++) {
         const struct fl_lora_module *m = &self->modules[i];
         sum += (uint64_t)m->rank * ((uint64_t)m->module.in + m->module.out);
+        sum += m->m ? m->module.out : 0;
     }
     return sum;
 }
@@ -350,7 +385,8 @@ bool fl_adapter_finite(const struct fl_adapter *self)
     for (uint32_t i = 0; i < self->count; i++) {
         const struct fl_lora_module *m = &self->modules[i];
         if (!all_finite(m->a, (size_t)m->rank * m->module.in) ||
-            !all_finite(m->b, (size_t)m->rank * m->module.out))
+            !all_finite(m->b, (size_t)m->rank * m->module.out) ||
+            (m->m && !all_finite(m->m, m->module.out)))
             return false;
     }
     return true;
@@ -363,6 +399,15 @@ static void view_of(const struct fl_lora_module *m, char factor, char *key,
 {
     bool a = factor == 'A';
     fl_peft_key(m->module.name, factor, key, KEY_BYTES);
+    if (factor == 'M') {
+        *out = (struct fl_tensor_view){.name = key,
+                                       .dtype = FL_DTYPE_F32,
+                                       .rank = 1,
+                                       .shape = {m->module.out},
+                                       .data = (const uint8_t *)m->m,
+                                       .bytes = m->module.out * sizeof(float)};
+        return;
+    }
     *out = (struct fl_tensor_view){.name = key, .dtype = FL_DTYPE_F32, .rank = 2};
     out->shape[0] = a ? m->rank : m->module.out;
     out->shape[1] = a ? m->module.in : m->rank;
@@ -373,13 +418,13 @@ static void view_of(const struct fl_lora_module *m, char factor, char *key,
 enum fl_status fl_adapter_encode(const struct fl_adapter *self, struct fl_buf *out,
                                  struct fl_error *error)
 {
-    size_t count = 2 * (size_t)self->count;
+    const size_t each = self->use_dora ? 3 : 2, count = each * self->count;
     struct fl_tensor_view *views = fl_calloc(count, sizeof(*views));
     char(*keys)[KEY_BYTES] = fl_calloc(count, sizeof(*keys));
     enum fl_status status = views && keys ? FL_OK : fl_fail_memory(error);
     for (uint32_t i = 0; i < self->count && status == FL_OK; i++) {
-        view_of(&self->modules[i], 'A', keys[2 * i], &views[2 * i]);
-        view_of(&self->modules[i], 'B', keys[2 * i + 1], &views[2 * i + 1]);
+        for (size_t k = 0; k < each; k++)
+            view_of(&self->modules[i], "ABM"[k], keys[each * i + k], &views[each * i + k]);
     }
     if (status == FL_OK)
         status = fl_safetensors_write(views, (uint32_t)count, out, error);
@@ -398,8 +443,9 @@ static enum fl_status decode_factor(const struct fl_safetensors *file,
     const struct fl_tensor_view *found = fl_safetensors_find(file, key);
     if (!found)
         return fl_fail(error, FL_EFORMAT, "the adapter has no tensor %s", key);
-    if (found->dtype != FL_DTYPE_F32 || found->rank != 2 || found->shape[0] != wanted.shape[0] ||
-        found->shape[1] != wanted.shape[1])
+    if (found->dtype != FL_DTYPE_F32 || found->rank != wanted.rank ||
+        found->shape[0] != wanted.shape[0] ||
+        (wanted.rank == 2 && found->shape[1] != wanted.shape[1]))
         return fl_fail(error, FL_EFORMAT, "the adapter's tensor %s has another type or shape", key);
     size_t values = found->bytes / sizeof(float);
     memcpy(out, found->data, found->bytes);
@@ -413,14 +459,17 @@ enum fl_status fl_adapter_decode(struct fl_adapter *self, const void *bytes, siz
 {
     struct fl_safetensors *file = NULL;
     enum fl_status status = fl_safetensors_open_memory(bytes, length, "the adapter", &file, error);
-    if (status == FL_OK && fl_safetensors_count(file) != 2 * self->count)
+    const uint32_t expected = (self->use_dora ? 3 : 2) * self->count;
+    if (status == FL_OK && fl_safetensors_count(file) != expected)
         status = fl_fail(error, FL_EFORMAT, "the adapter has %u tensors, %u were expected",
-                         fl_safetensors_count(file), 2 * self->count);
+                         fl_safetensors_count(file), expected);
     for (uint32_t i = 0; i < self->count && status == FL_OK; i++) {
         struct fl_lora_module *m = &self->modules[i];
         status = decode_factor(file, m, 'A', m->a, error);
         if (status == FL_OK)
             status = decode_factor(file, m, 'B', m->b, error);
+        if (status == FL_OK && self->use_dora)
+            status = decode_factor(file, m, 'M', m->m, error);
     }
     fl_safetensors_close(&file);
     return status;

@@ -52,6 +52,7 @@ struct fl_lora_module {
     double alpha;  /* finite, > 0 */
     float *a;      /* (rank, in), owned, 64-byte aligned */
     float *b;      /* (out, rank), owned, 64-byte aligned */
+    float *m;      /* (out), owned: DoRA's magnitudes; NULL without DoRA */
 };
 
 struct fl_adapter {
@@ -61,6 +62,7 @@ struct fl_adapter {
     uint32_t rank;   /* the config's r (a module may differ: rank_pattern) */
     double alpha;    /* the config's lora_alpha */
     bool use_rslora;
+    bool use_dora;        /* then every module has m */
     double dropout;       /* of the LoRA branch while training, 0 <= p < 1 */
     char base_model[256]; /* base_model_name_or_path; may be empty */
 };
@@ -76,19 +78,29 @@ FL_CHECKED enum fl_status fl_adapter_create(const struct fl_inventory *targets, 
 void fl_adapter_destroy(struct fl_adapter **self);
 FL_CHECKED enum fl_status fl_adapter_copy(const struct fl_adapter *self, struct fl_adapter **out);
 
+/* DoRA from here on, with m = 0 for every module. FL_ENOMEM: the adapter is as it was. */
+FL_CHECKED enum fl_status fl_adapter_add_magnitudes(struct fl_adapter *self);
+/*
+ * FL_EUSAGE for an adapter of DoRA, with why: `what` ("adapters for llama.cpp") knows A and B
+ * alone.
+ */
+FL_CHECKED enum fl_status fl_adapter_refuse_dora(const struct fl_adapter *self, const char *what,
+                                                 struct fl_error *error);
+
 /* PEFT's default start: A uniform in (-1/sqrt(in), 1/sqrt(in)) from the seed (ChaCha20), B = 0. */
 void fl_adapter_init(struct fl_adapter *self, uint64_t seed);
 
 /* s of one module: alpha / rank, or alpha / sqrt(rank) with rsLoRA. */
 double fl_adapter_scale(const struct fl_adapter *self, uint32_t index);
-/* Trainable parameters: sum of rank * (in + out). */
+/* Trainable parameters: sum of rank * (in + out), and of out with DoRA. */
 uint64_t fl_adapter_parameters(const struct fl_adapter *self);
-/* true when every A and B is finite. */
+/* true when every value is finite. */
 bool fl_adapter_finite(const struct fl_adapter *self);
 
 /*
  * The bytes of adapter_model.safetensors, deterministic (depends on names, shapes and values only):
- * keys base_model.model.NAME.lora_A.weight / .lora_B.weight, F32, metadata {"format":"pt"}.
+ * keys base_model.model.NAME.lora_A.weight / .lora_B.weight / .lora_magnitude_vector, F32, metadata
+ * {"format":"pt"}.
  */
 FL_CHECKED enum fl_status fl_adapter_encode(const struct fl_adapter *self, struct fl_buf *out,
                                             struct fl_error *error);

@@ -85,6 +85,7 @@ static enum fl_status fill_config(const struct fl_adapter *self, struct fl_peft_
     config->lora_alpha = self->alpha;
     config->lora_dropout = self->dropout;
     config->use_rslora = self->use_rslora;
+    config->use_dora = self->use_dora;
     snprintf(config->base_model, sizeof(config->base_model), "%s", self->base_model);
     config->target_modules = target_list(self);
     config->rank_pattern = json_object();
@@ -206,9 +207,9 @@ enum fl_status fl_adapter_save(const struct fl_adapter *self, const char *direct
 
 /* ---- loading ---- */
 
-struct pair { /* the two tensors of one module */
+struct pair { /* the tensors of one module; m: with DoRA */
     char name[FL_MODULE_NAME_BYTES];
-    const struct fl_tensor_view *a, *b;
+    const struct fl_tensor_view *a, *b, *m;
     struct fl_module module;
 };
 
@@ -232,11 +233,13 @@ static enum fl_status collect_pairs(const struct fl_safetensors *file, struct pa
         if (!fl_peft_parse_key(t->name, name, sizeof(name), &factor))
             return fl_fail(error, FL_EFORMAT, "%s: tensor %.120s is not a LoRA A or B of a linear",
                            path, t->name);
-        if (t->rank != 2 || t->dtype > FL_DTYPE_F64)
-            return fl_fail(error, FL_EFORMAT, "%s: tensor %.120s is no matrix of floats", path,
-                           t->name);
+        if (t->rank != (factor == 'M' ? 1 : 2) || t->dtype > FL_DTYPE_F64)
+            return fl_fail(error, FL_EFORMAT, "%s: tensor %.120s is no %s of floats", path, t->name,
+                           factor == 'M' ? "vector" : "matrix");
         struct pair *pair = pair_of(pairs, count, name);
-        const struct fl_tensor_view **slot = factor == 'A' ? &pair->a : &pair->b;
+        const struct fl_tensor_view **slot = factor == 'A'   ? &pair->a
+                                             : factor == 'B' ? &pair->b
+                                                             : &pair->m;
         if (*slot)
             return fl_fail(error, FL_EFORMAT, "%s: tensor %.120s is there twice", path, t->name);
         *slot = t;
@@ -261,13 +264,13 @@ static enum fl_status check_pair(struct pair *pair, const struct fl_inventory *i
                                  const char *path, struct fl_error *error)
 {
     if (!pair->a || !pair->b)
-        return fl_fail(error, FL_EFORMAT, "%s: module %s has lora_%c only", path, pair->name,
-                       pair->a ? 'A' : 'B');
+        return fl_fail(error, FL_EFORMAT, "%s: module %s has no lora_%c", path, pair->name,
+                       pair->a ? 'B' : 'A');
     struct fl_module *m = &pair->module;
     if (pair->a->shape[0] == 0 || pair->a->shape[0] != pair->b->shape[1] ||
         pair->a->shape[0] > FL_RANK_MAX || pair->a->shape[1] > FL_DIM_MAX ||
-        pair->b->shape[0] > FL_DIM_MAX)
-        return fl_fail(error, FL_EFORMAT, "%s: module %s: A and B do not fit together", path,
+        pair->b->shape[0] > FL_DIM_MAX || (pair->m && pair->m->shape[0] != pair->b->shape[0]))
+        return fl_fail(error, FL_EFORMAT, "%s: module %s: its tensors do not fit together", path,
                        pair->name);
     m->in = (uint32_t)pair->a->shape[1];
     m->out = (uint32_t)pair->b->shape[0];
@@ -355,7 +358,7 @@ static void order_pairs(struct pair *pairs, uint32_t count, const struct fl_inve
 static enum fl_status widen_tensor(const struct fl_tensor_view *t, float *out, const char *path,
                                    struct fl_error *error)
 {
-    size_t values = (size_t)(t->shape[0] * t->shape[1]);
+    size_t values = (size_t)(t->shape[0] * (t->rank == 2 ? t->shape[1] : 1));
     fl_dtype_widen(t->dtype, t->data, values, out);
     for (size_t i = 0; i < values; i++) {
         if (!isfinite(out[i]))
@@ -386,13 +389,23 @@ static enum fl_status build(const struct pair *pairs, uint32_t count,
         status = fl_adapter_create(&targets, config->r, config->lora_alpha, ranks, out, error);
     if (status == FL_EINVAL)
         status = FL_EFORMAT;
+    if (status == FL_OK && config->use_dora && fl_adapter_add_magnitudes(*out) != FL_OK)
+        status = fl_fail_memory(error);
     for (uint32_t i = 0; i < count && status == FL_OK; i++) {
         struct fl_lora_module *m = &(*out)->modules[i];
+        if (!pairs[i].m != !config->use_dora) {
+            status = fl_fail(
+                error, FL_EFORMAT, "%s: module %s has %s lora_magnitude_vector, and use_dora is %s",
+                path, pairs[i].name, pairs[i].m ? "a" : "no", config->use_dora ? "true" : "false");
+            break;
+        }
         status = fl_peft_module_alpha(config, pairs[i].name, &m->alpha, error);
         if (status == FL_OK)
             status = widen_tensor(pairs[i].a, m->a, path, error);
         if (status == FL_OK)
             status = widen_tensor(pairs[i].b, m->b, path, error);
+        if (status == FL_OK && m->m)
+            status = widen_tensor(pairs[i].m, m->m, path, error);
     }
     if (status != FL_OK)
         fl_adapter_destroy(out);
@@ -409,7 +422,7 @@ static enum fl_status load_weights(const char *path, const struct fl_inventory *
     struct pair *pairs = NULL;
     uint32_t count = 0;
     enum fl_status status = fl_safetensors_open(path, &file, error);
-    if (status == FL_OK && fl_safetensors_count(file) > 2 * FL_MODULES_MAX)
+    if (status == FL_OK && fl_safetensors_count(file) > 3 * FL_MODULES_MAX)
         status = fl_fail(error, FL_EFORMAT, "%s: more than %d modules", path, FL_MODULES_MAX);
     if (status != FL_OK)
         goto out;

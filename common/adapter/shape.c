@@ -20,6 +20,10 @@ static enum fl_status create_like(const struct fl_adapter *self, const uint16_t 
     struct fl_error error;
 
     *out = NULL;
+    if (self->use_dora) { /* magnitudes belong to the product of all ranks */
+        status = FL_EINVAL;
+        goto out;
+    }
     if (targets.modules == NULL || wide == NULL)
         goto out;
     for (uint32_t m = 0; m < self->count; m++) {

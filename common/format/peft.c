@@ -48,7 +48,6 @@ static const char *const unsupported[] = {"alora_invocation_tokens",
                                           "monteclora_config",
                                           "target_parameters",
                                           "use_bdlora",
-                                          "use_dora",
                                           "use_qalora",
                                           "velora_config",
                                           "trainable_token_indices"};
@@ -127,6 +126,8 @@ static enum fl_status read_fields(const json_t *root, struct fl_peft_config *out
         return fl_fail(error, FL_EFORMAT, "%s: 'lora_dropout' is not in [0, 1)", path);
     if (fl_json_bool(root, "use_rslora", false, &out->use_rslora) != FL_OK)
         return fl_fail(error, FL_EFORMAT, "%s: 'use_rslora' is neither true nor false", path);
+    if (fl_json_bool(root, "use_dora", false, &out->use_dora) != FL_OK)
+        return fl_fail(error, FL_EFORMAT, "%s: 'use_dora' is neither true nor false", path);
     if (fl_json_string(root, "base_model_name_or_path", "", &base) == FL_OK && base)
         copy_text(out->base_model, sizeof(out->base_model), base);
     return FL_OK;
@@ -238,15 +239,15 @@ static json_t *config_json(const struct fl_peft_config *self)
                                         "revision",
                                         "target_parameters",
                                         "trainable_token_indices"};
-    static const char *const falses[] = {"ensure_weight_tying", "lora_bias", "use_dora",
-                                         "use_qalora"};
+    static const char *const falses[] = {"ensure_weight_tying", "lora_bias", "use_qalora"};
     json_t *root = json_pack(
-        "{s:s,s:s,s:b,s:b,s:s,s:o,s:i,s:o,s:f,s:b,s:b,s:i,s:{},s:s}", "peft_type", "LORA",
+        "{s:s,s:s,s:b,s:b,s:s,s:o,s:i,s:o,s:f,s:b,s:b,s:b,s:i,s:{},s:s}", "peft_type", "LORA",
         "task_type", "CAUSAL_LM", "inference_mode", 1, "fan_in_fan_out", (int)self->fan_in_fan_out,
         "bias", "none", "base_model_name_or_path", name_or_null(self->base_model), "r",
         (int)self->r, "lora_alpha", fl_peft_number(self->lora_alpha), "lora_dropout",
-        self->lora_dropout, "init_lora_weights", 1, "use_rslora", (int)self->use_rslora,
-        "qalora_group_size", 16, "loftq_config", "megatron_core", "megatron.core");
+        self->lora_dropout, "init_lora_weights", 1, "use_rslora", (int)self->use_rslora, "use_dora",
+        (int)self->use_dora, "qalora_group_size", 16, "loftq_config", "megatron_core",
+        "megatron.core");
     for (size_t i = 0; root && i < sizeof(nulls) / sizeof(nulls[0]); i++)
         (void)!json_object_set_new(root, nulls[i], json_null());
     for (size_t i = 0; root && i < sizeof(falses) / sizeof(falses[0]); i++)
@@ -310,7 +311,10 @@ enum fl_status fl_peft_config_print(const struct fl_peft_config *self, struct fl
 
 void fl_peft_key(const char *module, char factor, char *key, size_t bytes)
 {
-    snprintf(key, bytes, PREFIX "%s.lora_%c.weight", module, factor);
+    if (factor == 'M')
+        snprintf(key, bytes, PREFIX "%s.lora_magnitude_vector", module);
+    else
+        snprintf(key, bytes, PREFIX "%s.lora_%c.weight", module, factor);
 }
 
 static bool cut_end(char *text, const char *end)
@@ -332,6 +336,9 @@ bool fl_peft_parse_key(const char *key, char *module, size_t bytes, char *factor
         *factor = 'A';
     else if (cut_end(module, ".lora_B.weight") || cut_end(module, ".lora_B.default.weight"))
         *factor = 'B';
+    else if (cut_end(module, ".lora_magnitude_vector") ||
+             cut_end(module, ".lora_magnitude_vector.default.weight"))
+        *factor = 'M';
     else
         return false;
     return true;

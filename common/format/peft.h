@@ -24,7 +24,7 @@
 struct fl_peft_config {
     uint32_t r;
     double lora_alpha, lora_dropout;
-    bool use_rslora;
+    bool use_rslora, use_dora;
     bool fan_in_fan_out; /* written only: the base itself says how its weights lie */
     char base_model[256];
     /* owned references; rank_pattern and alpha_pattern are objects or NULL; target_modules and
@@ -78,11 +78,12 @@ FL_CHECKED enum fl_status fl_peft_module_alpha(const struct fl_peft_config *self
 /* A number as PEFT writes it: without a point where it is whole. A new reference, or NULL. */
 json_t *fl_peft_number(double value);
 
-/* "base_model.model." + module + ".lora_A.weight" (factor 'A' or 'B') into key (bytes long). */
+/* "base_model.model." + module + ".lora_A.weight" (factor 'A' or 'B'), or ".lora_magnitude_vector"
+ * ('M'), into key (bytes long). */
 void fl_peft_key(const char *module, char factor, char *key, size_t bytes);
 /*
  * Take a key apart: module (bytes long) and factor. Also the older form with ".default" inside.
- * false: not the key of a LoRA A or B of a linear.
+ * false: not the key of a LoRA A or B, or of DoRA's magnitudes, of a linear.
  */
 bool fl_peft_parse_key(const char *key, char *module, size_t bytes, char *factor);
 

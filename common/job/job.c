@@ -71,6 +71,7 @@ static const struct fl_config_key keys[] = {
            "The adapter's scale is alpha / [ranks] default, for every site, layer and round."),
     NUMBER("lora", "dropout", dropout, 0, 0.95, "0",
            "Share of the adapter's input dropped while training."),
+    SWITCH("lora", "dora", dora, "off", "DoRA is for local training; a job with it on is refused."),
     TEXT("lora", "start", start, "",
          "Adapter to begin with: JOB@VERSION or a PEFT directory; empty: a fresh one."),
 
@@ -154,6 +155,11 @@ static enum fl_status check_names(struct fl_job_spec *spec, struct fl_error *err
     fl_hex(hash, sizeof hash, spec->model_sha256); /* lower case */
     if (spec->targets[0] == '\0')
         return fl_fail(error, FL_EFORMAT, "[lora] targets is empty");
+    if (spec->dora)
+        return fl_fail(
+            error, FL_EREFUSED,
+            "[lora] dora = on: magnitudes are not federated; leave it off, or train with "
+            "'fedlora-worker train --dora'");
     return FL_OK;
 }
 

@@ -40,6 +40,7 @@ struct fl_job_spec {
     char targets[FL_JOB_TARGETS_BYTES];
     double alpha;
     double dropout;
+    bool dora;                      /* always false in a job that was accepted */
     char start[FL_JOB_START_BYTES]; /* "", JOB@N or a PEFT directory */
     /* [ranks] */
     struct fl_rank_schedule ranks;

@@ -104,6 +104,34 @@ expect 0 "eval within a limit" "$worker" eval --model "$tiny" --data "$tiny/clin
 [ "$(cut -d, -f1-3 "$work/out")" = "$(cat "$work/free.loss")" ] || fail "a memory limit changes the loss"
 expect 1 "eval, limit too small" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --memory-limit 1M
 
+# --- DoRA: trained, stopped and resumed, merged; what can't carry magnitudes says so
+dora=("${train[@]}" --dora --steps 6 --lr 2e-2 --dropout 0.1 --targets all-linear)
+expect 0 "dora" "${dora[@]}" --out "$work/dora"
+says "dora" '"use_dora": true' "$work/dora/adapter_config.json"
+grep -q 'q_proj.lora_magnitude_vector' "$work/dora/adapter_model.safetensors" || fail "no magnitudes are saved"
+expect 0 "dora with checkpoints" "${dora[@]}" --out "$work/dora2" --checkpoint-every 4
+expect 0 "dora resumed" "${dora[@]}" --out "$work/dora2" --resume
+cmp -s "$work/dora/adapter_model.safetensors" "$work/dora2/adapter_model.safetensors" ||
+    fail "a resumed run of DoRA ends elsewhere"
+expect 0 "go on from dora" "${train[@]}" --init-adapter "$work/dora" --out "$work/dora3" --steps 1
+says "go on from dora" '"use_dora": true' "$work/dora3/adapter_config.json"
+expect 2 "dora on an adapter without" "${train[@]}" --init-adapter "$work/free" --dora --out "$work/none" --steps 1
+says "dora on an adapter without" 'dora contradicts' "$work/err"
+expect 0 "inspect dora" "$worker" inspect --json "$work/dora"
+says "inspect dora" '"dora":true' "$work/out"
+expect 0 "eval dora" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1 --adapter "$work/dora"
+adapted=$(sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out")
+expect 0 "merge dora" "$worker" merge --model "$tiny" --adapter "$work/dora" --dtype f32 --out "$work/doram"
+expect 0 "eval merged dora" "$worker" eval --model "$work/doram" --data "$tiny/clinic.jsonl" --threads 1
+merged=$(sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out")
+awk "BEGIN { d = $adapted - $merged; exit !(d < 1e-5 && d > -1e-5) }" || fail "dora: merged $merged, adapted $adapted"
+expect 0 "generate with dora" "$worker" generate --model "$tiny" --adapter "$work/dora" --prompt a --max-tokens 4
+expect 2 "export dora" "$worker" export --model "$tiny" --adapter "$work/dora" --out "$work/dora.gguf"
+says "export dora" 'GGUF adapters have no magnitudes' "$work/err"
+sed 's/"use_dora": true/"use_dora": false/' "$work/dora/adapter_config.json" >"$work/dora2/adapter_config.json"
+expect 3 "magnitudes that the configuration denies" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --adapter "$work/dora2"
+says "magnitudes that the configuration denies" 'lora_magnitude_vector, and use_dora is false' "$work/err"
+
 # --- what sites have: a table, a share held out, long prompts, records that are empty or broken
 {
     echo 'id,prompt,completion'

@@ -167,6 +167,26 @@ CASES = {
                     num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=4,
                     rms_norm_eps=1e-6),
         lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])),
+    # DoRA: a magnitude for each row of the adapted linears
+    "dora": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.float32, lengths=(2, 9, 17, 5),
+        config=dict(vocab_size=61, hidden_size=24, intermediate_size=36, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True),
+        lora=dict(r=4, lora_alpha=8, target_modules=ALL, use_dora=True)),
+    # the same with biases, which are not scaled, and weights stored (in, out)
+    "dora-gpt2": dict(
+        make=(GPT2Config, GPT2LMHeadModel), dtype=torch.float32, lengths=(11, 3, 7),
+        config=dict(vocab_size=47, n_embd=20, n_inner=28, n_layer=2, n_head=2, n_positions=24,
+                    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+        lora=dict(r=3, lora_alpha=6, target_modules=ALL, use_dora=True, use_rslora=True)),
+    # joined linears, of which some are adapted in the upper layer alone
+    "dora-phi3": dict(
+        make=(Phi3Config, Phi3ForCausalLM), dtype=torch.bfloat16, lengths=(12, 4, 9),
+        config=dict(vocab_size=43, hidden_size=24, intermediate_size=28, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, sliding_window=6,
+                    tie_word_embeddings=False, pad_token_id=0),
+        lora=dict(r=4, lora_alpha=8, use_dora=True,
+                  target_modules=["qkv_proj", "layers.1.mlp.gate_up_proj"])),
 }
 
 
@@ -237,7 +257,9 @@ def make_init(base, folder, case, name):
     model = get_peft_model(base, lora)
     with torch.no_grad():
         for key, p in model.named_parameters():
-            if "lora_" in key:
+            if "lora_magnitude_vector" in key:
+                p.mul_(1 + 0.2 * torch.randn_like(p))
+            elif "lora_" in key:
                 p.copy_(torch.randn_like(p) * 0.1)
     model.peft_config["default"].base_model_name_or_path = name
     model.save_pretrained(os.path.join(folder, "init"))

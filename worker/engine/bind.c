@@ -2,6 +2,7 @@
  * stop. */
 #include <string.h>
 
+#include "worker/engine/dora.h"
 #include "worker/engine/engine_internal.h"
 
 /* Position of a module in the model's inventory, or its count. */
@@ -51,7 +52,14 @@ static enum fl_status bind_module(struct fl_engine *self, uint32_t index, struct
     to->scale = (float)fl_adapter_scale(self->adapter, index);
     to->dropout = self->adapter->dropout;
     to->index = index;
+    if (from->m) {
+        to->m = from->m;
+        to->norm = self->dora[index];
+        to->factor = self->dora[index] + to->out;
+        to->z = self->blocks[at / model->kind_count].slot->z[kind];
+    }
     if (self->options.train) {
+        to->dm = self->gradients[index].m;
         to->da = self->gradients[index].a;
         to->db = self->gradients[index].b;
     }
@@ -72,11 +80,22 @@ enum fl_status fl_engine_check_adapter(struct fl_engine *self, struct fl_error *
             return fl_fail(error, FL_EINVAL,
                            "%s is (%u, %u) in the model but (%u, %u) in the adapter",
                            m->module.name, base->out, base->in, m->module.out, m->module.in);
+        const enum fl_linear_kind kind = self->model->kinds[at % self->model->kind_count];
+        if (m->m)
+            self->dora_out[kind] = m->module.out;
         self->max_rank = m->rank > self->max_rank ? m->rank : self->max_rank;
         if (self->options.train && m->module.layer < self->lowest)
             self->lowest = m->module.layer;
     }
     return FL_OK;
+}
+
+void fl_engine_refresh(struct fl_engine *self)
+{
+    for (uint32_t l = 0; self->adapter && self->adapter->use_dora && l < self->layers; l++)
+        for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++)
+            if (self->blocks[l].linears[i].m)
+                fl_dora_factors(&self->work, &self->blocks[l].linears[i]);
 }
 
 enum fl_status fl_engine_bind(struct fl_engine *self, struct fl_error *error)

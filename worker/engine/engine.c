@@ -335,6 +335,7 @@ static enum fl_status run_rows(struct fl_engine *self, const struct fl_row *rows
     *loss_sum = 0.0;
     *scored = 0;
     fl_engine_reset_cache(self);
+    fl_engine_refresh(self);
     uint64_t group = 0;
     for (uint32_t first = 0, taken; first < count; first += taken, group++) {
         enum fl_status status = fill_batch(self, rows + first, count - first, &taken, error);
@@ -375,6 +376,7 @@ enum fl_status fl_engine_forward_logits(struct fl_engine *self, const int32_t *i
     enum fl_status status = append_ids(self, ids, n, 0, error);
     if (status)
         return status;
+    fl_engine_refresh(self);
     const struct fl_pass pass = make_pass(self);
     forward(self, &pass, false);
     fl_head_logits(&self->work, &self->head, self->x, n, logits);
@@ -422,10 +424,20 @@ static enum fl_status check_room(const struct fl_engine *self, uint32_t row, uin
     return FL_OK;
 }
 
+/* Before the first tokens of a generation. */
+static void refresh_if_empty(struct fl_engine *self)
+{
+    for (uint32_t row = 0; row < cache_rows(self); row++)
+        if (self->cached[row])
+            return;
+    fl_engine_refresh(self);
+}
+
 enum fl_status fl_engine_extend_row(struct fl_engine *self, uint32_t row, const int32_t *ids,
                                     uint32_t n, float *logits, struct fl_error *error)
 {
     enum fl_status status = check_room(self, row, n, error);
+    refresh_if_empty(self);
     for (uint32_t first = 0, step; !status && first < n; first += step) {
         step = n - first < self->batch ? n - first : (uint32_t)self->batch;
         start_batch(self);
@@ -455,6 +467,7 @@ enum fl_status fl_engine_extend_rows(struct fl_engine *self, const uint32_t *row
 {
     enum fl_status status = FL_OK;
     assert(count > 0 && count <= cache_rows(self));
+    refresh_if_empty(self);
     start_batch(self);
     for (uint32_t i = 0; !status && i < count; i++) {
         status = check_room(self, rows[i], 1, error);

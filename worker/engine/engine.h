@@ -66,12 +66,14 @@ struct fl_engine_options {
 struct fl_gradient {
     float *a; /* (rank, in); NULL when A is not trained */
     float *b; /* (out, rank); NULL when B is not trained */
+    float *m; /* (out); NULL without DoRA. Magnitudes are trained whenever a factor is */
 };
 
 /*
  * model and adapter are borrowed and must outlive the engine. adapter may be NULL (the base
  * alone); its modules must be in the model's inventory with the same shapes (FL_EINVAL). The
- * adapter's values are read anew in every call, so an optimizer may change them in between.
+ * adapter's values are read anew in every call, so an optimizer may change them in between (DoRA's
+ * norms are those of the last call that was no generation, or found the cache empty).
  */
 FL_CHECKED enum fl_status fl_engine_create(const struct fl_model *model,
                                            const struct fl_adapter *adapter,

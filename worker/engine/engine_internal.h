@@ -30,6 +30,7 @@ struct fl_slot {
     float *lse;                 /* (T, H) log-sum-exp of the scores */
     float *inverse1, *inverse2; /* (T) of the two norms */
     float *u[FL_LINEAR_COUNT];  /* (T, rank) x A^T of the adapted linears */
+    float *z[FL_LINEAR_COUNT];  /* (T, out) of those with DoRA */
 };
 
 struct fl_engine_block {
@@ -50,10 +51,12 @@ struct fl_engine {
     struct fl_head head;
     uint32_t layers, lowest; /* gradients stop at block `lowest`; layers when there are none */
     uint32_t max_rank;
-    size_t batch;                   /* T: tokens of a micro-batch */
+    uint32_t dora_out[FL_LINEAR_COUNT]; /* out of the linears that have DoRA somewhere, else 0 */
+    size_t batch;                       /* T: tokens of a micro-batch */
     bool recompute;                 /* slots share all but x; backward runs a block forward first */
     struct fl_engine_block *blocks; /* (layers) */
     struct fl_slot *slots;
+    float **dora;                  /* (adapter modules): norms (out) and factors (out) */
     struct fl_gradient *gradients; /* (adapter modules) */
     float *gradient_data;
     size_t gradient_floats;
@@ -81,6 +84,8 @@ void fl_block_forward(struct fl_engine *self, uint32_t layer, const struct fl_pa
 /* self->dx: gradient of the block's output in, of its input out (unless layer is the lowest). */
 void fl_block_backward(struct fl_engine *self, uint32_t layer, const struct fl_pass *pass);
 
+/* DoRA's norms and factors from the adapter as it stands; nothing without DoRA. */
+void fl_engine_refresh(struct fl_engine *self);
 /* Every adapter module against the model's inventory; finds `lowest` and max_rank. */
 FL_CHECKED enum fl_status fl_engine_check_adapter(struct fl_engine *self, struct fl_error *error);
 /* Fill the blocks' linears from model and adapter; the arena is laid out. Nothing is copied. */

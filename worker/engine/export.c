@@ -135,7 +135,9 @@ enum fl_status fl_export_gguf(const struct fl_model *model, const struct fl_adap
 {
     struct export self = {.model = model, .adapter = adapter, .dtype = dtype};
     self.alpha = fl_adapter_scale(adapter, 0) * (double)adapter->modules[0].rank;
-    enum fl_status status = take_memory(&self, error);
+    enum fl_status status = fl_adapter_refuse_dora(adapter, "GGUF adapters", error);
+    if (status == FL_OK)
+        status = take_memory(&self, error);
     if (status == FL_OK)
         status = fl_fs_writer_open(&self.file, path, 0644, error);
     if (status == FL_OK) {

@@ -102,6 +102,14 @@ void fl_engine_sizes(struct fl_engine *self)
         self->head.chunk = scored;
 }
 
+static size_t widest_dora(const struct fl_engine *self)
+{
+    size_t widest = 0;
+    for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++)
+        widest = self->dora_out[i] > widest ? self->dora_out[i] : widest;
+    return widest;
+}
+
 /* All of a slot but x. */
 static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_slot *slot)
 {
@@ -132,6 +140,8 @@ static void layout_slot(struct fl_engine *self, struct arena *arena, struct fl_s
     };
     for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++)
         s.u[i] = floats(arena, t * self->max_rank);
+    for (uint32_t i = 0; i < FL_LINEAR_COUNT; i++)
+        s.z[i] = floats(arena, t * self->dora_out[i]);
     if (arena->base)
         *slot = s;
 }
@@ -149,6 +159,8 @@ static void layout_scratch(struct fl_engine *self, struct arena *arena)
     self->work.strips = floats(arena, self->work.strip_floats * self->work.threads);
     if (training && self->adapter->dropout > 0.0)
         self->work.dropped = floats(arena, t * widest_in(self));
+    if (training && self->adapter->use_dora)
+        self->work.scaled = floats(arena, t * widest_dora(self));
     self->head.logits = floats(arena, chunk * c->vocab);
     self->head.capped = floats(arena, training && c->logit_cap > 0.0 ? chunk * c->vocab : 0);
     self->head.z = floats(arena, chunk * d);
@@ -187,6 +199,18 @@ static void layout_cache(struct fl_engine *self, struct arena *arena)
     }
 }
 
+static void layout_dora(struct fl_engine *self, struct arena *arena)
+{
+    const struct fl_adapter *adapter = self->adapter;
+    const uint32_t count = adapter && adapter->use_dora ? adapter->count : 0;
+    self->dora = take(arena, count, sizeof *self->dora);
+    for (uint32_t i = 0; i < count; i++) {
+        float *both = floats(arena, 2 * (size_t)adapter->modules[i].module.out);
+        if (arena->base)
+            self->dora[i] = both;
+    }
+}
+
 static void layout_gradients(struct fl_engine *self, struct arena *arena)
 {
     const struct fl_adapter *adapter = self->adapter;
@@ -201,6 +225,8 @@ static void layout_gradients(struct fl_engine *self, struct arena *arena)
             g.a = floats(arena, (size_t)m->rank * m->module.in);
         if (self->options.train & FL_TRAIN_B)
             g.b = floats(arena, (size_t)m->rank * m->module.out);
+        if (m->m)
+            g.m = floats(arena, m->module.out);
         if (arena->base)
             self->gradients[i] = g;
     }
@@ -236,6 +262,7 @@ size_t fl_engine_layout(struct fl_engine *self, void *base)
     layout_slots(self, &arena);
     layout_scratch(self, &arena);
     layout_cache(self, &arena);
+    layout_dora(self, &arena);
     layout_gradients(self, &arena);
     return arena.used;
 }

@@ -72,9 +72,77 @@ static void small_forward(const struct fl_pass *pass, const struct fl_linear *li
                    rank);
 }
 
+/* y [+]= c z + bias */
+static void scale_rows(const struct fl_linear *linear, size_t low, size_t high, float *y, bool add)
+{
+    const size_t out = linear->out;
+    for (size_t t = low; t < high; t++) {
+        const float *z = linear->z + t * out;
+        float *to = y + t * out;
+        for (size_t j = 0; j < out; j++)
+            to[j] = (add ? to[j] : 0.0f) + linear->factor[j] * z[j];
+    }
+    if (linear->bias)
+        fl_add_rows(linear->bias, high - low, out, y + low * out);
+}
+
+/* y, which has x W^T, += (c - 1) x' W^T + c s U' B^T + bias; z has x' W^T and gets the branch. */
+static void finish_dropped(const struct fl_linear *linear, const float *u, size_t low, size_t high,
+                           float *y)
+{
+    const size_t out = linear->out, rank = linear->rank;
+    float *z = linear->z + low * out;
+    for (size_t i = 0; i < (high - low) * out; i++)
+        y[low * out + i] -= z[i];
+    if (low < high)
+        fl_gemm_nt(high - low, out, rank, linear->scale, u + low * rank, rank, linear->b, rank,
+                   1.0f, z, out);
+    scale_rows(linear, low, high, y, true);
+}
+
+/* The same linear without DoRA and bias, and with its branch or without. */
+static struct fl_linear undone(const struct fl_linear *linear, bool branch)
+{
+    struct fl_linear plain = *linear;
+    plain.m = NULL;
+    plain.bias = NULL;
+    plain.rank = branch ? linear->rank : 0;
+    return plain;
+}
+
+static void dora_forward(const struct fl_pass *pass, const struct fl_linear *linear, const float *x,
+                         float *u, float *y, bool add)
+{
+    const bool apart = drops(pass, linear);
+    const struct fl_linear plain = undone(linear, !apart);
+    if (apart) {
+        fl_linear_forward(pass, &plain, x, u, y, add);
+#pragma omp parallel num_threads((int)pass->work->threads)
+        {
+            size_t low, high;
+            fl_my_tokens(pass->tokens, &low, &high);
+            small_forward(pass, linear, x, u, low, high);
+        }
+    }
+    fl_linear_forward(pass, &plain, apart ? pass->work->dropped : x, u, linear->z, false);
+#pragma omp parallel num_threads((int)pass->work->threads)
+    {
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        if (apart)
+            finish_dropped(linear, u, low, high, y);
+        else
+            scale_rows(linear, low, high, y, add);
+    }
+}
+
 void fl_linear_forward(const struct fl_pass *pass, const struct fl_linear *linear, const float *x,
                        float *u, float *y, bool add)
 {
+    if (linear->m) {
+        dora_forward(pass, linear, x, u, y, add);
+        return;
+    }
     const struct fl_product product = product_forward(pass, linear, x, u, y, add);
     if (fl_work_is_narrow(pass->work, pass->tokens)) {
         small_forward(pass, linear, x, u, 0, pass->tokens);
@@ -158,9 +226,87 @@ static void branch_gradients(const struct fl_pass *pass, const struct fl_linear 
 #pragma omp barrier
 }
 
+/* This thread's share of dm += sum over tokens of g z / n. */
+static void magnitude_gradient(const struct fl_pass *pass, const struct fl_linear *linear,
+                               const float *g)
+{
+    double sums[ROW_GRAIN];
+    const size_t out = linear->out;
+    size_t low, high;
+    fl_my_share(out, ROW_GRAIN, &low, &high);
+    for (size_t j = low; linear->dm && j < high; j += ROW_GRAIN) {
+        const size_t n = high - j < ROW_GRAIN ? high - j : ROW_GRAIN;
+        memset(sums, 0, sizeof sums);
+        for (size_t t = 0; t < pass->tokens; t++)
+            for (size_t i = 0; i < n; i++)
+                sums[i] += (double)g[t * out + j + i] * (double)linear->z[t * out + j + i];
+        for (size_t i = 0; i < n; i++)
+            if (linear->norm[j + i] > 0.0f)
+                linear->dm[j + i] += (float)(sums[i] / (double)linear->norm[j + i]);
+    }
+}
+
+/* dx += mask((g' - g) W + s V A); g' is in the scratch, and is used up. */
+static void dropped_back(const struct fl_pass *pass, const struct fl_linear *linear, const float *g,
+                         const float *v, float *dx)
+{
+    const size_t in = linear->in, out = linear->out;
+    float *scaled = pass->work->scaled, *dropped = pass->work->dropped;
+    const struct fl_product product = {.weight = linear->weight,
+                                       .tokens = pass->tokens,
+                                       .x = scaled,
+                                       .ldx = out,
+                                       .y = dropped,
+                                       .ldy = in,
+                                       .branch = {.rank = linear->rank,
+                                                  .scale = linear->scale,
+                                                  .u = v,
+                                                  .factor = linear->a,
+                                                  .columns = in}};
+#pragma omp parallel num_threads((int)pass->work->threads)
+    {
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        for (size_t i = low * out; i < high * out; i++)
+            scaled[i] -= g[i];
+        fl_team_multiply_back(pass->work, &product);
+        fl_dropout(dropped + low * in, mask_key(pass, linear), low, high - low, in, linear->dropout,
+                   dropped + low * in);
+        fl_add(dropped + low * in, (high - low) * in, dx + low * in);
+    }
+}
+
+static void dora_backward(const struct fl_pass *pass, const struct fl_linear *linear,
+                          const float *g, const float *x, const float *u, float *v, float *dx,
+                          bool add)
+{
+    const bool apart = drops(pass, linear);
+    const struct fl_linear plain = undone(linear, true), bare = undone(linear, false);
+    const size_t out = linear->out;
+    float *scaled = pass->work->scaled;
+#pragma omp parallel num_threads((int)pass->work->threads)
+    {
+        size_t low, high;
+        fl_my_tokens(pass->tokens, &low, &high);
+        for (size_t t = low; t < high; t++)
+            for (size_t j = 0; j < out; j++)
+                scaled[t * out + j] = linear->factor[j] * g[t * out + j];
+        magnitude_gradient(pass, linear, g);
+    }
+    fl_linear_backward(pass, &plain, scaled, x, u, v, apart ? NULL : dx, add);
+    if (apart && dx) {
+        fl_linear_backward(pass, &bare, g, x, u, v, dx, add);
+        dropped_back(pass, linear, g, v, dx);
+    }
+}
+
 void fl_linear_backward(const struct fl_pass *pass, const struct fl_linear *linear, const float *g,
                         const float *x, const float *u, float *v, float *dx, bool add)
 {
+    if (linear->m) {
+        dora_backward(pass, linear, g, x, u, v, dx, add);
+        return;
+    }
     const bool apart = linear->rank && drops(pass, linear);
     const struct fl_product product = {.weight = linear->weight,
                                        .tokens = pass->tokens,

@@ -1,10 +1,16 @@
 /*
- * linear.h - one linear of the model: frozen W (out, in), optional bias, optional LoRA branch.
+ * linear.h - one linear of the model: frozen W (out, in), optional bias, optional LoRA branch, with
+ * DoRA's magnitudes or without.
  *
  *   forward:   U = x A^T;  y = x W^T + bias + s U B^T
  *   backward:  V = G B;  dB += s G^T U;  dA += s V^T x;  dx = G W + s V A
  * With dropout the branch reads x' = dropout(x) instead of x, and s V A passes the same mask.
  * Small products come first; B A is never formed.
+ *
+ * DoRA (dora.h), c = m / n of each row, z = x W^T + s U B^T:
+ *   forward:   y = c z + bias;  with dropout y = x W^T + (c - 1) x' W^T + c s U' B^T + bias
+ *   backward:  g' = c g takes the place of g;  dm += sum over tokens of g z / n
+ *              with dropout dx = g W + mask((g' - g) W + s V A), and z is made of x'
  */
 #ifndef FL_ENGINE_LINEAR_H
 #define FL_ENGINE_LINEAR_H
@@ -24,6 +30,11 @@ struct fl_linear {
     float *da;      /* (rank, in) gradient; NULL: A is not trained */
     float *db;      /* (out, rank) gradient; NULL: B is not trained */
     float scale;    /* s */
+    const float *m; /* (out) DoRA's magnitudes, the adapter's; NULL: LoRA */
+    float *dm;      /* (out) gradient; NULL: not trained */
+    float *norm;    /* (out) n */
+    float *factor;  /* (out) c */
+    float *z;       /* (tokens, out) kept for backward; belongs to the block's slot */
     double dropout; /* p of the branch's input */
     uint32_t index; /* of the adapter module: tells dropout masks apart */
 };

@@ -1,6 +1,7 @@
 /* merge.c - see merge.h. */
 #include "worker/engine/merge.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "format/nf4.h"
 #include "format/safetensors.h"
 #include "worker/engine/gguf_names.h"
+#include "worker/engine/kernels.h"
 #include "worker/engine/model_internal.h"
 
 enum {
@@ -76,6 +78,12 @@ static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t
     }
 }
 
+/* DoRA: what gives a row of W + s B A, of that sum of squares, the length of its magnitude. */
+static float length_factor(const struct fl_lora_module *m, size_t row, double squares)
+{
+    return squares > 0.0 ? m->m[row] / (float)sqrt(squares) : 0.0f;
+}
+
 /* The row that stands at `row` in the file, in Hugging Face's numbering. */
 static size_t source_row(const struct output *self, const struct fl_weight *w, size_t row)
 {
@@ -110,6 +118,10 @@ static void matrix_panel(const struct output *self, const struct fl_weight *w, i
         fl_weight_widen(w, (uint32_t)row, 1, out);
         if (module >= 0)
             add_product(self->merge->adapter, (uint32_t)module, row, 0, w->columns, out);
+        if (module >= 0 && self->merge->adapter->use_dora)
+            fl_scale(out, w->columns,
+                     length_factor(&self->merge->adapter->modules[module], row,
+                                   fl_sum_squares(out, w->columns)));
     }
 }
 
@@ -125,6 +137,21 @@ static bool turns(const struct output *self, const struct fl_weight *w)
     return false;
 }
 
+/* Of a whole row, of which a panel has a strip only. */
+static double row_squares(const struct output *self, const struct fl_weight *w, uint32_t module,
+                          size_t row)
+{
+    float strip[TURNED_ROWS];
+    double squares = 0.0;
+    for (size_t at = 0; at < w->columns; at += TURNED_ROWS) {
+        const size_t n = w->columns - at < TURNED_ROWS ? w->columns - at : TURNED_ROWS;
+        fl_weight_widen_part(w, (uint32_t)row, (uint32_t)at, (uint32_t)n, strip);
+        add_product(self->merge->adapter, module, row, at, n, strip);
+        squares += fl_sum_squares(strip, n);
+    }
+    return squares;
+}
+
 /* The same where the file's rows are our columns. A strip of one row at a time is turned. */
 static void turned_panel(const struct output *self, const struct fl_weight *w, int64_t module,
                          size_t first, size_t count)
@@ -135,6 +162,10 @@ static void turned_panel(const struct output *self, const struct fl_weight *w, i
         fl_weight_widen_part(w, (uint32_t)row, (uint32_t)first, (uint32_t)count, strip);
         if (module >= 0)
             add_product(self->merge->adapter, (uint32_t)module, row, first, count, strip);
+        if (module >= 0 && self->merge->adapter->use_dora)
+            fl_scale(strip, count,
+                     length_factor(&self->merge->adapter->modules[module], row,
+                                   row_squares(self, w, (uint32_t)module, row)));
         for (size_t i = 0; i < count; i++)
             self->panel[i * w->rows + row] = strip[i];
     }

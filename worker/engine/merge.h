@@ -1,6 +1,7 @@
 /*
- * merge.h - base + adapter as one model: W + s B A for each adapted linear, everything else as it
- * is, written as one safetensors or one GGUF file.
+ * merge.h - base + adapter as one model: W + s B A for each adapted linear (m / n times that with
+ * DoRA, n the norms of its rows), everything else as it is, written as one safetensors or one GGUF
+ * file.
  *
  * The sum is made in float32 and rounded once to the stored type. Biases and norms are copied; a
  * tied head stays tied, since no adapter of this project reaches the embedding. Weights go through

@@ -1,5 +1,5 @@
 /* optimizer.c - see optimizer.h. The state is one block: m and v of every trained tensor, in the
- * adapter's order, A before B. */
+ * adapter's order, A before B before DoRA's magnitudes. */
 #include "worker/engine/optimizer.h"
 
 #include <math.h>
@@ -40,20 +40,21 @@ struct tensor {
     double lr;
 };
 
-/* Tensor i of the adapter: A of module i / 2, or its B. */
+/* Tensors of a module: A, B, and DoRA's magnitudes. */
+enum { EACH = 3 };
+
+/* Tensor i of the adapter: A, B or m of module i / 3. */
 static struct tensor tensor_at(const struct fl_optimizer *self, const struct fl_adapter *adapter,
                                const struct fl_gradient *gradients, uint32_t i)
 {
-    const struct fl_lora_module *module = &adapter->modules[i / 2];
-    const unsigned factor = i % 2 ? FL_TRAIN_B : FL_TRAIN_A;
-    struct tensor t = {0};
-    if (!(self->options.train & factor))
-        return t;
-    t.p = factor == FL_TRAIN_A ? module->a : module->b;
-    t.n = (size_t)module->rank * (factor == FL_TRAIN_A ? module->module.in : module->module.out);
-    if (gradients)
-        t.g = factor == FL_TRAIN_A ? gradients[i / 2].a : gradients[i / 2].b;
-    return t;
+    static const unsigned factors[EACH] = {FL_TRAIN_A, FL_TRAIN_B, FL_TRAIN_BOTH};
+    const struct fl_lora_module *module = &adapter->modules[i / EACH];
+    const struct fl_gradient *g = gradients ? &gradients[i / EACH] : &(struct fl_gradient){0};
+    const struct tensor all[EACH] = {
+        {module->a, g->a, (size_t)module->rank * module->module.in, 0.0},
+        {module->b, g->b, (size_t)module->rank * module->module.out, 0.0},
+        {module->m, g->m, module->m ? module->module.out : 0, 0.0}};
+    return self->options.train & factors[i % EACH] ? all[i % EACH] : (struct tensor){0};
 }
 
 static bool options_make_sense(const struct fl_optimizer_options *o)
@@ -76,7 +77,7 @@ enum fl_status fl_optimizer_create(const struct fl_adapter *adapter,
     if (!self)
         return fl_fail_memory(error);
     self->options = *options;
-    for (uint32_t i = 0; i < 2 * adapter->count; i++)
+    for (uint32_t i = 0; i < EACH * adapter->count; i++)
         self->values += tensor_at(self, adapter, NULL, i).n;
     if (options->kind == FL_OPTIMIZER_ADAMW) {
         self->m = fl_calloc_aligned(self->values, 2 * sizeof *self->m);
@@ -108,7 +109,7 @@ static double global_norm(const struct fl_optimizer *self, const struct fl_adapt
                           const struct fl_gradient *gradients, double divisor)
 {
     double total = 0.0;
-    for (uint32_t i = 0; i < 2 * adapter->count; i++) {
+    for (uint32_t i = 0; i < EACH * adapter->count; i++) {
         const struct tensor t = tensor_at(self, adapter, gradients, i);
         if (t.p)
             total += fl_sum_squares(t.g, t.n);
@@ -154,9 +155,9 @@ enum fl_status fl_optimizer_step(struct fl_optimizer *self, struct fl_adapter *a
         factor *= self->options.grad_clip / (length + 1e-6);
     self->steps++;
     size_t at = 0;
-    for (uint32_t i = 0; i < 2 * adapter->count; i++) {
+    for (uint32_t i = 0; i < EACH * adapter->count; i++) {
         struct tensor t = tensor_at(self, adapter, gradients, i);
-        t.lr = i % 2 ? lr_b : lr_a;
+        t.lr = i % EACH ? lr_b : lr_a;
         if (t.p)
             update(self, &t, factor, self->m ? self->m + at : NULL, self->m ? self->v + at : NULL);
         at += t.n;
@@ -175,16 +176,18 @@ struct listing {
 static void list_moment(struct listing *self, const struct fl_adapter *adapter, uint32_t i,
                         const char *moment, float *values)
 {
-    const struct fl_lora_module *m = &adapter->modules[i / 2];
+    const struct fl_lora_module *m = &adapter->modules[i / EACH];
     char *name = self->names[self->count];
-    fl_peft_key(m->module.name, i % 2 ? 'B' : 'A', name, KEY_BYTES);
+    fl_peft_key(m->module.name, "ABM"[i % EACH], name, KEY_BYTES);
     const size_t length = strlen(name);
     (void)snprintf(name + length, KEY_BYTES - length, ".%s", moment);
     struct fl_tensor_view view = {.name = name, .dtype = FL_DTYPE_F32, .rank = 2};
-    view.shape[0] = i % 2 ? m->module.out : m->rank;
-    view.shape[1] = i % 2 ? m->rank : m->module.in;
+    view.rank = i % EACH == 2 ? 1 : 2;
+    view.shape[0] = i % EACH ? m->module.out : m->rank;
+    view.shape[1] = i % EACH ? m->rank : m->module.in;
     view.data = (const uint8_t *)values;
-    view.bytes = (size_t)(view.shape[0] * view.shape[1]) * sizeof *values;
+    view.bytes = (size_t)view.shape[0] * sizeof *values;
+    view.bytes *= view.rank == 2 ? (size_t)view.shape[1] : 1;
     self->views[self->count++] = view;
 }
 
@@ -198,7 +201,7 @@ static void listing_free(struct listing *self)
 static enum fl_status list_state(const struct fl_optimizer *self, const struct fl_adapter *adapter,
                                  struct listing *out)
 {
-    const size_t most = 1 + 4 * (size_t)adapter->count;
+    const size_t most = 1 + 2 * EACH * (size_t)adapter->count;
     *out = (struct listing){.views = fl_calloc(most, sizeof *out->views),
                             .names = fl_calloc(most, sizeof *out->names),
                             .steps = (double)self->steps};
@@ -213,7 +216,7 @@ static enum fl_status list_state(const struct fl_optimizer *self, const struct f
                                                        .data = (const uint8_t *)&out->steps,
                                                        .bytes = sizeof out->steps};
     size_t at = 0;
-    for (uint32_t i = 0; self->m && i < 2 * adapter->count; i++) {
+    for (uint32_t i = 0; self->m && i < EACH * adapter->count; i++) {
         const struct tensor t = tensor_at(self, adapter, NULL, i);
         if (!t.p)
             continue;

@@ -7,7 +7,8 @@
  *   AdamW: p -= lr wd p; m += (1 - b1)(g - m); v = b2 v + (1 - b2) g g;
  *          p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
  *   SGD:   g += wd p; p -= lr g
- * A and B have learning rates of their own (LoRA+; rounds that train one factor).
+ * A and B have learning rates of their own (LoRA+; rounds that train one factor); DoRA's magnitudes
+ * move with B's, as in PEFT's LoRA+.
  *
  * Source: Loshchilov and Hutter, ICLR 2019; torch.optim.AdamW, torch.nn.utils.clip_grad_norm_.
  * Threads: one thread at a time.

@@ -26,6 +26,7 @@ struct fl_work {
     float *narrow;       /* bf16: (batch tokens, widest k) as pairs of bfloat16 */
     float *strips;       /* (threads, strip_floats): attention scores of one block of queries */
     size_t strip_floats;
+    float *scaled;  /* (batch tokens, widest out): gradients times DoRA's factors, or NULL */
     float *dropped; /* (batch tokens, widest in): input of a LoRA branch after dropout, or NULL */
 };
 

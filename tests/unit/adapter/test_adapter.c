@@ -511,7 +511,7 @@ static const struct {
     const char *says, *config;
     struct given tensors[5];
 } wrong[] = {
-    {"lora_A only", CONFIG4, {{Q0A, FL_DTYPE_F32, 4, 12, 1}, {Q1A, FL_DTYPE_F32, 4, 12, 1}}},
+    {"has no lora_B", CONFIG4, {{Q0A, FL_DTYPE_F32, 4, 12, 1}, {Q1A, FL_DTYPE_F32, 4, 12, 1}}},
     {"which is not there", CONFIG4, {{Q0A, FL_DTYPE_F32, 4, 12, 1}, {Q0B, FL_DTYPE_F32, 16, 4, 1}}},
     {"not among the target_modules",
      "{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"v_proj\"]}",

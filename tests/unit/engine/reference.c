@@ -273,6 +273,60 @@ static void add_lora(const struct fl_adapter *adapter, uint32_t index, const dou
     }
 }
 
+/* The norm of each row of W + s B A, while it is held: DoRA's gradients take it for a constant. */
+static double *held[POOL_MAX];
+
+/* norms (out) of module `index`; by the caller's free() */
+static double *norms_of(const struct fl_weight *w, const struct fl_adapter *adapter, uint32_t index)
+{
+    const struct fl_lora_module *m = &adapter->modules[index];
+    const double s = fl_adapter_scale(adapter, index);
+    double *norms = need(w->rows, sizeof *norms);
+    float *row = need(w->columns, sizeof *row);
+    for (uint32_t o = 0; o < w->rows; o++) {
+        double sum = 0.0;
+        fl_weight_widen(w, o, 1, row);
+        for (uint32_t i = 0; i < w->columns; i++) {
+            double value = (double)row[i];
+            for (uint32_t k = 0; k < m->rank; k++)
+                value += s * (double)m->b[o * m->rank + k] * (double)m->a[k * w->columns + i];
+            sum += value * value;
+        }
+        norms[o] = sqrt(sum);
+    }
+    fl_free(row);
+    return norms;
+}
+
+/* y (n, out) = [y +] m / norm (x W^T + s (x A^T) B^T) */
+static void dora(const struct fl_weight *w, const struct fl_adapter *adapter, uint32_t index,
+                 const double *x, uint32_t n, double *y, bool add)
+{
+    const size_t out = w->rows;
+    double *norms = held[index] ? held[index] : norms_of(w, adapter, index);
+    double *z = need(n * out, sizeof *z);
+    multiply(w, x, n, z, false);
+    add_lora(adapter, index, x, n, z);
+    for (size_t i = 0; i < n * out; i++)
+        y[i] = (add ? y[i] : 0.0) +
+               (double)adapter->modules[index].m[i % out] / norms[i % out] * z[i];
+    fl_free(z);
+    if (!held[index])
+        fl_free(norms);
+}
+
+static void hold_norms(const struct fl_model *model, const struct fl_adapter *adapter, bool hold)
+{
+    for (uint32_t i = 0; adapter->use_dora && i < adapter->count; i++) {
+        const struct fl_weight *w = NULL;
+        for (uint32_t k = 0; k < model->inventory.count; k++)
+            if (strcmp(model->inventory.modules[k].name, adapter->modules[i].module.name) == 0)
+                w = fl_model_module_weight(model, k);
+        fl_free(held[i]);
+        held[i] = hold ? norms_of(w, adapter, i) : NULL;
+    }
+}
+
 static void linear(const struct fl_model *model, const struct fl_adapter *adapter, uint32_t layer,
                    enum fl_linear_kind kind, const double *x, uint32_t n, double *y, bool add)
 {
@@ -282,13 +336,20 @@ static void linear(const struct fl_model *model, const struct fl_adapter *adapte
     while (model->kinds[at] != kind)
         at++;
     const char *name = model->inventory.modules[layer * model->kind_count + at].name;
-    multiply(w, x, n, y, add);
+    uint32_t index = 0;
+    while (adapter && index < adapter->count &&
+           strcmp(adapter->modules[index].module.name, name) != 0)
+        index++;
+    const bool adapted = adapter && index < adapter->count;
+    if (adapted && adapter->use_dora)
+        dora(w, adapter, index, x, n, y, add);
+    else
+        multiply(w, x, n, y, add);
     for (uint32_t t = 0; block->bias[kind] && t < n; t++)
         for (uint32_t o = 0; o < w->rows; o++)
             y[t * w->rows + o] += (double)block->bias[kind][o];
-    for (uint32_t i = 0; adapter && i < adapter->count; i++)
-        if (strcmp(adapter->modules[i].module.name, name) == 0)
-            add_lora(adapter, i, x, n, y);
+    if (adapted && !adapter->use_dora)
+        add_lora(adapter, index, x, n, y);
 }
 
 static void norm(const double *x, const struct fl_norm *how, uint32_t n, uint32_t d, double *y)
@@ -475,10 +536,12 @@ double reference_gradient(const struct fl_model *model, struct fl_adapter *adapt
                           const struct fl_row *rows, uint32_t count, float *value)
 {
     const float kept = *value, step = 0x1p-11f;
+    hold_norms(model, adapter, true);
     *value = kept + step;
     const double up = *value, high = reference_loss(model, adapter, rows, count);
     *value = kept - step;
     const double down = *value, low = reference_loss(model, adapter, rows, count);
     *value = kept;
+    hold_norms(model, adapter, false);
     return (high - low) / (up - down);
 }

@@ -48,8 +48,8 @@ void reference_logits(const struct fl_model *model, const struct fl_adapter *ada
 double reference_loss(const struct fl_model *model, const struct fl_adapter *adapter,
                       const struct fl_row *rows, uint32_t count);
 /*
- * d loss / d value by central differences, value an element of the adapter's A or B (float32; it
- * is moved by exactly representable steps and put back).
+ * d loss / d value by central differences, value an element of the adapter's A, B or m (float32; it
+ * is moved by exactly representable steps and put back). DoRA's norms are held meanwhile.
  */
 double reference_gradient(const struct fl_model *model, struct fl_adapter *adapter,
                           const struct fl_row *rows, uint32_t count, float *value);

@@ -143,7 +143,10 @@ static const struct {
              {"gpt2/model.gguf", FL_DTYPE_F32, false},
              {"gemma2", FL_DTYPE_F32, true},
              {"gemma3", FL_DTYPE_F32, true},
-             {"gemma3-old", FL_DTYPE_BF16, true}};
+             {"gemma3-old", FL_DTYPE_BF16, true},
+             {"dora", FL_DTYPE_F32, false},
+             {"dora-gpt2", FL_DTYPE_F32, false},
+             {"dora-phi3", FL_DTYPE_BF16, false}};
 enum { CASES = sizeof cases / sizeof *cases, LLAMA3 = 2 };
 
 static void open_golden(int index)

@@ -86,7 +86,7 @@ static const struct {
     {CONFIG(",\"lora_dropout\":-0.1"), "lora_dropout"},
     {CONFIG(",\"use_rslora\":1"), "use_rslora"},
     {CONFIG(",\"bias\":\"all\""), "bias"},
-    {CONFIG(",\"use_dora\":true"), "use_dora"},
+    {CONFIG(",\"use_dora\":1"), "use_dora"},
     {CONFIG(",\"lora_bias\":true"), "lora_bias"},
     {CONFIG(",\"use_qalora\":true"), "use_qalora"},
     {CONFIG(",\"modules_to_save\":[\"lm_head\"]"), "modules_to_save"},
@@ -358,6 +358,11 @@ START_TEST(keys_are_put_together_and_taken_apart)
                                 sizeof(module), &factor));
     ck_assert_str_eq(module, Q0);
     ck_assert_int_eq(factor, 'B');
+    fl_peft_key(Q0, 'M', key, sizeof(key));
+    ck_assert_str_eq(key, "base_model.model." Q0 ".lora_magnitude_vector");
+    ck_assert(fl_peft_parse_key(key, module, sizeof(module), &factor));
+    ck_assert_str_eq(module, Q0);
+    ck_assert_int_eq(factor, 'M');
     static const char *const wrong[] = {
         "",
         "base_model.model.",
@@ -367,7 +372,7 @@ START_TEST(keys_are_put_together_and_taken_apart)
         "base_model.model." Q0 ".lora_A",
         "base_model.model." Q0 ".lora_C.weight",
         "base_model.model." Q0 ".lora_A.other.weight",
-        "base_model.model." Q0 ".lora_magnitude_vector",
+        "base_model.model." Q0 ".lora_magnitude_vector.weight",
         "base_model.model.lm_head.weight",
     };
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)

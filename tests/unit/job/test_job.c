@@ -148,6 +148,7 @@ START_TEST(what_privacy_or_strategy_forbid_is_refused)
         const char *text, *says;
     } cases[] = {
         {MINIMUM "[cohort]\nmin_workers = 2\n", "at least 3"},
+        {MINIMUM "[lora]\ndora = on\n", "magnitudes are not federated"},
         {MINIMUM "[ranks]\nworker.a = 4\nworker.b = 8\nworker.c = 16\n", "rank 16"},
         {MINIMUM "[job]\nstrategy = flexlora\n", "own matrices"},
         {MINIMUM PLAIN "[job]\nstrategy = flexlora\n", "not in this version"},
