@@ -103,7 +103,7 @@ static struct fl_wire version(const struct bench *self, uint32_t number)
 typedef struct fl_wire (*maker)(const struct bench *self);
 
 /* Send what a maker makes, so many times. */
-static void send(struct bench *self, maker make, int times)
+static void say(struct bench *self, maker make, int times)
 {
     struct fl_wire m = make(self);
     for (int i = 0; i < times; i++)
@@ -128,16 +128,16 @@ static bool exists(const struct bench *self, const char *name)
 static void train(struct bench *self)
 {
     fake_greet(&self->fake);
-    send(self, offer, 1);
+    say(self, offer, 1);
     const struct fl_wire *fit = fake_await(&self->fake, FL_WIRE_FIT);
     ck_assert_msg(fit->as.fit.verdict == FL_VERDICT_FIT, "%s", fit->as.fit.reason);
-    send(self, task, 1);
+    say(self, task, 1);
     (void)fake_await(&self->fake, FL_WIRE_TRAINED);
 }
 
 static struct fl_object_ref upload(struct bench *self)
 {
-    send(self, collect, 1);
+    say(self, collect, 1);
     return fake_await(&self->fake, FL_WIRE_UPLOAD)->as.upload.update;
 }
 
@@ -149,7 +149,7 @@ START_TEST(a_round_goes_from_hello_to_the_version)
     struct fl_error error;
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert(fit->job == 9 && fit->round == 1 && fit->attempt == 1);
     struct fl_object_ref ref = fit->as.fit.inventory;
@@ -158,7 +158,7 @@ START_TEST(a_round_goes_from_hello_to_the_version)
     ck_assert_uint_eq(inventory.count, stub_inventory.count);
     fl_inventory_free(&inventory);
     fl_buf_free(&bytes);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     const struct fl_wire *trained = fake_await(&bench.fake, FL_WIRE_TRAINED);
     ck_assert_uint_eq(trained->as.trained.steps, 2);
     ck_assert(!trained->as.trained.share_eval && trained->as.trained.eval_tokens == 0);
@@ -167,7 +167,7 @@ START_TEST(a_round_goes_from_hello_to_the_version)
     ck_assert_uint_eq(bytes.length, ref.size);
     ck_assert(memcmp(bytes.data, "FLSEAL01", 8) == 0);
     fl_buf_free(&bytes);
-    send(&bench, receipt, 1);
+    say(&bench, receipt, 1);
     send_version(&bench, 1);
     fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
     struct fl_wire end = fake_message(&bench.fake, FL_WIRE_JOB_END);
@@ -196,27 +196,27 @@ START_TEST(every_message_may_come_three_times)
     struct bench bench;
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
-    send(&bench, offer, 3);
+    say(&bench, offer, 3);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, offer, 2);
-    send(&bench, task, 3);
+    say(&bench, offer, 2);
+    say(&bench, task, 3);
     (void)fake_await(&bench.fake, FL_WIRE_TRAINED);
-    send(&bench, offer, 1);
-    send(&bench, task, 2);
-    send(&bench, collect, 3);
+    say(&bench, offer, 1);
+    say(&bench, task, 2);
+    say(&bench, collect, 3);
     struct fl_object_ref first = fake_await(&bench.fake, FL_WIRE_UPLOAD)->as.upload.update;
-    send(&bench, collect, 1);
+    say(&bench, collect, 1);
     struct fl_object_ref second = fake_await(&bench.fake, FL_WIRE_UPLOAD)->as.upload.update;
     ck_assert_int_eq(memcmp(first.root, second.root, FL_HASH_BYTES), 0);
-    send(&bench, receipt, 3);
-    send(&bench, collect, 1);
-    send(&bench, task, 1);
+    say(&bench, receipt, 3);
+    say(&bench, collect, 1);
+    say(&bench, task, 1);
     for (int i = 0; i < 3; i++)
         send_version(&bench, 1);
     fake_await_file(&bench.fake, "adapters/9/adapter_model.safetensors");
     send_version(&bench, 1);
-    send(&bench, receipt, 1);
-    send(&bench, task, 1);
+    say(&bench, receipt, 1);
+    say(&bench, task, 1);
     fake_nothing(&bench.fake, FL_WIRE_FAILED);
     ck_assert_int_eq(atomic_load(&bench.site.stub.fits), 1);
     ck_assert_int_eq(atomic_load(&bench.site.stub.runs), 1);
@@ -229,9 +229,9 @@ START_TEST(messages_before_their_time_do_nothing)
     struct bench bench;
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
-    send(&bench, task, 1);
-    send(&bench, collect, 1);
-    send(&bench, receipt, 1);
+    say(&bench, task, 1);
+    say(&bench, collect, 1);
+    say(&bench, receipt, 1);
     send_version(&bench, 1);
     struct fl_wire end = fake_message(&bench.fake, FL_WIRE_JOB_END);
     fake_send(&bench.fake, &end);
@@ -239,12 +239,12 @@ START_TEST(messages_before_their_time_do_nothing)
     ck_assert_uint_eq(bench.fake.seen[FL_WIRE_FIT], 0);
     ck_assert_uint_eq(bench.fake.seen[FL_WIRE_NEED], 0);
     /* of another round and attempt */
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     bench.fake.key.attempt = 2;
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     bench.fake.key = (struct fl_attempt){9, 2, 1};
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
     ck_assert_int_eq(atomic_load(&bench.site.stub.runs), 0);
     bench_close(&bench);
@@ -264,7 +264,7 @@ START_TEST(frames_of_another_session_are_dropped_unread)
     fake_send(&bench.fake, &goodbye);
     fake_nothing(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(atomic_load(&bench.site.stub.fits), 0);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     bench_close(&bench);
 }
@@ -276,12 +276,12 @@ START_TEST(a_link_lost_in_any_stage_costs_nothing)
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
     fake_reconnect(&bench.fake); /* idle */
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     fake_reconnect(&bench.fake);
     (void)fake_await(&bench.fake, FL_WIRE_FIT); /* ready: says so again */
     bench.fake.silent = true;
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     (void)fake_await(&bench.fake, FL_WIRE_NEED);
     fake_reconnect(&bench.fake);
     atomic_store(&bench.site.stub.hold, 1);
@@ -298,7 +298,7 @@ START_TEST(a_link_lost_in_any_stage_costs_nothing)
     fake_reconnect(&bench.fake);
     struct fl_object_ref second = fake_await(&bench.fake, FL_WIRE_UPLOAD)->as.upload.update;
     ck_assert_int_eq(memcmp(&first, &second, sizeof(first)), 0);
-    send(&bench, receipt, 1);
+    say(&bench, receipt, 1);
     fake_reconnect(&bench.fake);
     fake_nothing(&bench.fake, FL_WIRE_UPLOAD);
     ck_assert_int_eq(atomic_load(&bench.site.stub.runs), 1);
@@ -322,9 +322,9 @@ START_TEST(a_restarted_site_takes_up_its_delta_and_sends_the_same_bytes)
     ck_assert_uint_eq(bench.fake.last.as.hello.last_round, 1);
     /* it is told all at once, before it has looked at its model again */
     atomic_store(&bench.site.stub.hold_fit, 1);
-    send(&bench, offer, 1);
-    send(&bench, task, 1);
-    send(&bench, collect, 1);
+    say(&bench, offer, 1);
+    say(&bench, task, 1);
+    say(&bench, collect, 1);
     fake_nothing(&bench.fake, FL_WIRE_FIT);
     atomic_store(&bench.site.stub.hold_fit, 0);
     struct fl_object_ref second = fake_await(&bench.fake, FL_WIRE_UPLOAD)->as.upload.update;
@@ -341,9 +341,9 @@ START_TEST(another_attempt_seals_the_kept_delta_anew)
     train(&bench);
     struct fl_object_ref first = upload(&bench);
     bench.fake.key.attempt = 2;
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     (void)fake_await(&bench.fake, FL_WIRE_TRAINED);
     struct fl_object_ref second = upload(&bench);
     ck_assert_int_ne(memcmp(first.root, second.root, FL_HASH_BYTES), 0);
@@ -358,7 +358,7 @@ START_TEST(a_version_that_comes_before_the_check_has_ended_is_kept_after_it)
     bench_open(&bench, NULL);
     atomic_store(&bench.site.stub.hold_fit, 1);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     send_version(&bench, 1);
     fake_nothing(&bench.fake, FL_WIRE_FAILED);
     atomic_store(&bench.site.stub.hold_fit, 0);
@@ -411,9 +411,9 @@ START_TEST(a_version_that_is_being_written_is_not_denied)
     bench_open(&bench, NULL);
     atomic_store(&bench.site.stub.hold, 1);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
     send_version(&bench, 1); /* its file is written behind the training */
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
@@ -473,13 +473,13 @@ START_TEST(what_the_policy_refuses_is_never_begun)
     struct bench bench;
     bench_open(&bench, "max_rank = 2\n");
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_PERMANENT);
     ck_assert_int_eq(fit->as.fit.code, FL_REFUSAL_RANK);
     ck_assert(strstr(fit->as.fit.reason, "max_rank = 2") != NULL);
-    send(&bench, task, 2);
-    send(&bench, collect, 1);
+    say(&bench, task, 2);
+    say(&bench, collect, 1);
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
     ck_assert_int_eq(atomic_load(&bench.site.stub.fits), 0);
     ck_assert_int_eq(atomic_load(&bench.site.stub.runs), 0);
@@ -494,7 +494,7 @@ START_TEST(a_check_that_fails_is_told_with_its_reason)
     bench_open(&bench, NULL);
     bench.site.stub.fit_status = FL_EINVAL;
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_PERMANENT);
     ck_assert_int_eq(fit->as.fit.code, FL_REFUSAL_MODEL);
@@ -509,11 +509,11 @@ START_TEST(a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_aga
     bench_open(&bench, NULL);
     bench.site.stub.fit_status = FL_ENOMEM;
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_TEMPORARY);
     bench.site.stub.fit_status = FL_OK;
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_FIT);
     bench_close(&bench);
@@ -530,19 +530,19 @@ START_TEST(an_offer_that_cannot_be_kept_is_not_taken_until_it_can)
     fl_assert_ok(fl_sitestore_path(&bench.site.store, "state/offer.frame", path, &error), &error);
     ck_assert_int_eq(mkdir(path, 0700), 0);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     const struct fl_wire *fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_int_eq(fit->as.fit.verdict, FL_VERDICT_TEMPORARY);
     ck_assert_int_eq(fit->as.fit.code, FL_REFUSAL_DISK);
     ck_assert_uint_gt(fit->as.fit.retry_after_ms, 0);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
     ck_assert(!exists(&bench, "state/seen.json"));
     ck_assert_int_eq(rmdir(path), 0);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     fit = fake_await(&bench.fake, FL_WIRE_FIT);
     ck_assert_msg(fit->as.fit.verdict == FL_VERDICT_FIT, "%s", fit->as.fit.reason);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     (void)fake_await(&bench.fake, FL_WIRE_TRAINED);
     bench_restart(&bench); /* and what is kept is enough for the version */
     fake_greet(&bench.fake);
@@ -558,14 +558,14 @@ START_TEST(a_failed_training_is_told_and_told_again_but_not_tried_again)
     bench_open(&bench, NULL);
     bench.site.stub.run_status = FL_ERANGE;
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     const struct fl_wire *failed = fake_await(&bench.fake, FL_WIRE_FAILED);
     ck_assert_int_eq(failed->as.failed.code, FL_REFUSAL_TRAINING);
     ck_assert(!failed->as.failed.permanent);
     ck_assert_str_eq(failed->as.failed.reason, "the stub cannot train");
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FAILED);
     fake_reconnect(&bench.fake);
     (void)fake_await(&bench.fake, FL_WIRE_FAILED);
@@ -580,9 +580,9 @@ START_TEST(what_found_the_queue_full_is_said_again)
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
     atomic_store(&bench.site.stub.hold, 1);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     fake_await_run(&bench.fake);
     pthread_mutex_lock(&bench.fake.mutex);
     bench.fake.busy = true;
@@ -604,9 +604,9 @@ START_TEST(heartbeats_go_out_while_training_runs)
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
     atomic_store(&bench.site.stub.hold, 1);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
-    send(&bench, task, 1);
+    say(&bench, task, 1);
     fake_await_run(&bench.fake);
     fake_nothing(&bench.fake, FL_WIRE_HEARTBEAT); /* the clock stands still */
     for (int i = 0; i < 3; i++) {
@@ -657,7 +657,7 @@ START_TEST(a_second_copy_of_a_key_waits_for_a_minute)
     fake_pass(&bench.fake, 1001);
     fake_await_resets(&bench.fake, 1);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     bench_close(&bench);
 }
@@ -690,7 +690,7 @@ START_TEST(a_key_that_is_allowed_again_goes_on)
         fake_await_resets(&bench.fake, i + 1);
     }
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     fake_event(&bench.fake, FL_LINK_DENIED); /* counts from one again */
     fake_pass(&bench.fake, 100000);
@@ -717,7 +717,7 @@ START_TEST(rubbish_ends_the_session_not_the_daemon)
     fake_pass(fake, 10000);
     fake_await_resets(fake, 1);
     fake_greet(fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(fake, FL_WIRE_FIT);
     bench_close(&bench);
 }
@@ -728,7 +728,7 @@ START_TEST(a_start_with_the_wrong_bytes_is_asked_for_again)
     struct bench bench;
     bench_open(&bench, NULL);
     fake_greet(&bench.fake);
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     struct fl_wire lie = task(&bench); /* nobody has this object */
     lie.as.task.start.root[0] ^= 1;
@@ -737,7 +737,7 @@ START_TEST(a_start_with_the_wrong_bytes_is_asked_for_again)
     fake_nothing(&bench.fake, FL_WIRE_TRAINED);
     struct fl_wire huge = task(&bench); /* larger than any adapter of the job */
     bench.fake.key.attempt = 2;
-    send(&bench, offer, 1);
+    say(&bench, offer, 1);
     (void)fake_await(&bench.fake, FL_WIRE_FIT);
     unsigned needs = bench.fake.seen[FL_WIRE_NEED];
     huge.attempt = 2;
