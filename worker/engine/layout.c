@@ -57,14 +57,16 @@ static size_t keys_max(const struct fl_engine *self)
     return o->cache_tokens > o->max_row_tokens ? o->cache_tokens : o->max_row_tokens;
 }
 
-/* Most values of a token that a product reads at once: all of `in` forward, a panel's rows back. */
+/* Most values of a token that a product reads at once: all of `in` forward, of `out` back where
+ * there is a branch, else a panel's rows; and the branch's. */
 static size_t narrow_columns(const struct fl_engine *self)
 {
     const struct fl_model_config *c = &self->model->config;
     const size_t rows = self->work.panel_floats / c->hidden, widest = widest_in(self);
     const size_t joined = joined_columns(self), most = joined > c->vocab ? joined : c->vocab;
     const size_t back = rows < most ? rows : most;
-    return (back > widest ? back : widest) + 1;
+    const size_t whole = joined > widest ? joined : widest;
+    return (back > whole ? back : whole) + 1 + 2 * fl_branch_pairs(self->max_rank);
 }
 
 void fl_engine_sizes(struct fl_engine *self)

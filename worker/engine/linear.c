@@ -23,7 +23,7 @@ static uint64_t mask_key(const struct fl_pass *pass, const struct fl_linear *lin
 static const struct fl_gemm_bf16 *branch_bf16(const struct fl_pass *pass,
                                               const struct fl_linear *linear)
 {
-    return pass->work->bf16 && linear->in % 2 == 0 && linear->out % 2 == 0 ? fl_gemm_bf16() : NULL;
+    return linear->rank && fl_work_narrows(pass->work, linear->weight) ? fl_gemm_bf16() : NULL;
 }
 
 /* Rows [low, high) of the branch's input: x itself, or x' in the scratch. */
@@ -64,12 +64,26 @@ static void small_forward(const struct fl_pass *pass, const struct fl_linear *li
     if (!rank || low >= high)
         return;
     const float *branch = branch_input(pass, linear, x, low, high);
-    const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
-    if (bf16 && !fl_work_is_narrow(pass->work, pass->tokens))
-        fl_thin_project(bf16, high - low, in, rank, branch, in, linear->a, true, u + low * rank);
-    else
-        fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank,
-                   rank);
+    fl_gemm_nt(high - low, rank, in, 1.0f, branch, in, linear->a, in, 0.0f, u + low * rank, rank);
+}
+
+/* The same of this thread's tokens in bfloat16; x itself, which the product needs too, is narrowed
+ * once for both. */
+static void small_forward_bf16(const struct fl_pass *pass, const struct fl_linear *linear,
+                               const float *x, float *u, struct fl_product *product)
+{
+    const size_t in = linear->in;
+    size_t low, high;
+    fl_my_tokens(pass->tokens, &low, &high);
+    const size_t stride = fl_team_narrow(pass->work, product, in);
+    product->narrowed = true;
+    if (low >= high)
+        return;
+    struct fl_thin_rows rows = {pass->work->narrow + low * stride, stride, true};
+    if (drops(pass, linear))
+        rows = (struct fl_thin_rows){branch_input(pass, linear, x, low, high), in, false};
+    fl_thin_project(fl_gemm_bf16(), high - low, in, linear->rank, &rows, linear->a, true,
+                    u + low * linear->rank);
 }
 
 /* y [+]= c z + bias */
@@ -153,10 +167,14 @@ void fl_linear_forward(const struct fl_pass *pass, const struct fl_linear *linea
     }
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
+        struct fl_product own = product;
         size_t low, high;
         fl_my_tokens(pass->tokens, &low, &high);
-        small_forward(pass, linear, x, u, low, high);
-        fl_team_multiply(pass->work, &product);
+        if (branch_bf16(pass, linear))
+            small_forward_bf16(pass, linear, x, u, &own);
+        else
+            small_forward(pass, linear, x, u, low, high);
+        fl_team_multiply(pass->work, &own);
         if (linear->bias)
             fl_add_rows(linear->bias, high - low, linear->out, y + low * linear->out);
     }
@@ -180,49 +198,65 @@ static void branch_back_dropped(const struct fl_pass *pass, const struct fl_line
 static void add_gradients(const struct fl_pass *pass, const struct fl_linear *linear,
                           const float *g, const float *branch, const float *u, const float *v)
 {
-    const size_t in = linear->in, out = linear->out, rank = linear->rank, tokens = pass->tokens;
-    const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
+    const size_t in = linear->in, out = linear->out, rank = linear->rank;
     size_t low, high;
     if (linear->db) {
         fl_my_share(out, ROW_GRAIN, &low, &high);
-        float *db = linear->db + low * rank;
-        if (bf16)
-            fl_thin_gradient(bf16, tokens, high - low, rank, linear->scale, u, g + low, out,
-                             &(struct fl_thin_gradient){db, 1, rank});
-        else
-            fl_gemm_tn(high - low, rank, tokens, linear->scale, g + low, out, u, rank, 1.0f, db,
-                       rank);
+        fl_gemm_tn(high - low, rank, pass->tokens, linear->scale, g + low, out, u, rank, 1.0f,
+                   linear->db + low * rank, rank);
     }
     if (linear->da) {
         fl_my_share(in, ROW_GRAIN, &low, &high);
-        float *da = linear->da + low;
-        if (bf16)
-            fl_thin_gradient(bf16, tokens, high - low, rank, linear->scale, v, branch + low, in,
-                             &(struct fl_thin_gradient){da, in, 1});
-        else
-            fl_gemm_tn(rank, high - low, tokens, linear->scale, v, rank, branch + low, in, 1.0f, da,
-                       in);
+        fl_gemm_tn(rank, high - low, pass->tokens, linear->scale, v, rank, branch + low, in, 1.0f,
+                   linear->da + low, in);
+    }
+}
+
+/* The same in bfloat16, G from the scratch. */
+static void add_gradients_bf16(const struct fl_pass *pass, const struct fl_linear *linear,
+                               size_t stride, const float *branch, const float *u, const float *v)
+{
+    const size_t in = linear->in, rank = linear->rank;
+    const struct fl_thin_rows g = {pass->work->narrow, stride, true}, x = {branch, in, false};
+    size_t low, high;
+    if (linear->db) {
+        fl_my_share(linear->out, ROW_GRAIN, &low, &high);
+        fl_thin_gradient(fl_gemm_bf16(), pass->tokens, high - low, rank, linear->scale, u, &g, low,
+                         &(struct fl_thin_gradient){linear->db + low * rank, 1, rank});
+    }
+    if (linear->da) {
+        fl_my_share(in, ROW_GRAIN, &low, &high);
+        fl_thin_gradient(fl_gemm_bf16(), pass->tokens, high - low, rank, linear->scale, v, &x, low,
+                         &(struct fl_thin_gradient){linear->da + low, in, 1});
     }
 }
 
 /* V, dB and dA; ends with a barrier, after which nobody reads x. */
 static void branch_gradients(const struct fl_pass *pass, const struct fl_linear *linear,
-                             const float *g, const float *x, const float *u, float *v)
+                             const float *g, const float *x, const float *u, float *v,
+                             struct fl_product *product)
 {
     const size_t out = linear->out, rank = linear->rank;
-    size_t low, high;
-    fl_my_tokens(pass->tokens, &low, &high);
     const struct fl_gemm_bf16 *bf16 = branch_bf16(pass, linear);
-    if (bf16)
-        fl_thin_project(bf16, high - low, out, rank, g + low * out, out, linear->b, false,
-                        v + low * rank);
-    else
+    size_t low, high, stride = 0;
+    fl_my_tokens(pass->tokens, &low, &high);
+    if (bf16) {
+        stride = fl_team_narrow(pass->work, product, out);
+        product->narrowed = true;
+        const struct fl_thin_rows rows = {pass->work->narrow + low * stride, stride, true};
+        fl_thin_project(bf16, high - low, out, rank, &rows, linear->b, false, v + low * rank);
+    } else {
         fl_gemm_nn(high - low, rank, out, 1.0f, g + low * out, out, linear->b, rank, 0.0f,
                    v + low * rank, rank);
+    }
     if (linear->da)
         (void)branch_input(pass, linear, x, low, high);
 #pragma omp barrier
-    add_gradients(pass, linear, g, drops(pass, linear) ? pass->work->dropped : x, u, v);
+    const float *branch = drops(pass, linear) ? pass->work->dropped : x;
+    if (bf16)
+        add_gradients_bf16(pass, linear, stride, branch, u, v);
+    else
+        add_gradients(pass, linear, g, branch, u, v);
 #pragma omp barrier
 }
 
@@ -322,10 +356,11 @@ void fl_linear_backward(const struct fl_pass *pass, const struct fl_linear *line
                                                   .columns = linear->in}};
 #pragma omp parallel num_threads((int)pass->work->threads)
     {
+        struct fl_product own = product;
         if (linear->rank)
-            branch_gradients(pass, linear, g, x, u, v);
+            branch_gradients(pass, linear, g, x, u, v, &own);
         if (dx)
-            fl_team_multiply_back(pass->work, &product);
+            fl_team_multiply_back(pass->work, &own);
         if (dx && apart)
             branch_back_dropped(pass, linear, v, dx);
     }

@@ -1,6 +1,8 @@
 /* panel.c - see panel.h. */
 #include "worker/engine/panel.h"
 
+#include <string.h>
+
 #include "worker/engine/work.h"
 
 enum {
@@ -82,10 +84,23 @@ static void turned_strip(const struct fl_panel *panel, const struct fl_weight *w
     }
 }
 
+/* The branch's part of such a strip: (extra, width) into out. */
+static void turned_branch(const struct fl_panel *panel, size_t first, size_t n, float *out)
+{
+    FL_GEMM_ROOM room[FL_GEMM_COLUMNS_MAX * FL_PANEL_RANK_MOST / 2];
+    const size_t pairs = panel->rank / 2, width = fl_gemm_padded(panel->tiles, n);
+    for (size_t j = 0; j < n; j++)
+        panel->bf16->narrow(panel->factor + (first + j) * panel->rank, panel->rank,
+                            room + j * pairs);
+    panel->tiles->pack_turned(room, pairs, pairs, n, out, width);
+    memset(out + pairs * width, 0, (panel->extra - pairs) * width * sizeof *out);
+}
+
 void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                      size_t count)
 {
     const size_t columns = panel->tiles->columns, units = fl_panel_units(panel, weight->columns);
+    const size_t stride = units + panel->extra;
     size_t low, high;
     fl_my_share(count, columns, &low, &high);
     if (first) {
@@ -93,7 +108,10 @@ void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weigh
     }
     for (size_t j = low; j < high; j += columns) {
         const size_t n = high - j < columns ? high - j : columns;
-        turned_strip(panel, weight, first + j, n, panel->units + j * units);
+        turned_strip(panel, weight, first + j, n, panel->units + j * stride);
+        if (panel->extra)
+            turned_branch(panel, first + j, n,
+                          panel->units + j * stride + units * fl_gemm_padded(panel->tiles, n));
     }
 #pragma omp barrier
 }
@@ -102,7 +120,8 @@ void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weigh
 static float *place_of(const struct fl_panel *panel, size_t q, size_t width, size_t row,
                        size_t count)
 {
-    return panel->units + q * fl_panel_units(panel, count) + fl_panel_units(panel, row) * width;
+    return panel->units + q * (fl_panel_units(panel, count) + panel->extra) +
+           fl_panel_units(panel, row) * width;
 }
 
 /* Row `row` of the panel's k, `whole` columns from q, into its strips. */
@@ -136,6 +155,25 @@ static void scatter_pairs(const struct fl_panel *panel, const struct fl_weight *
     }
 }
 
+/* This thread's share of the branch's pairs of rows, behind all rows of the panel. */
+static void straight_branch(const struct fl_panel *panel, size_t in, size_t count)
+{
+    const size_t columns = panel->tiles->columns;
+    size_t low, high;
+    fl_my_share(panel->extra, 1, &low, &high);
+    for (size_t i = low; i < high; i++)
+        for (size_t j = 0; j < in; j += columns) {
+            const size_t n = in - j < columns ? in - j : columns;
+            const size_t width = fl_gemm_padded(panel->tiles, n);
+            const float *even = panel->factor + 2 * i * in + j;
+            float *to = place_of(panel, j, width, count + 2 * i, count);
+            if (2 * i < panel->rank)
+                panel->bf16->pair(even, even + in, n, width, to);
+            else
+                memset(to, 0, width * sizeof *to);
+        }
+}
+
 void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                        size_t count)
 {
@@ -153,5 +191,7 @@ void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *wei
             else
                 scatter(panel, weight, first, q, whole, row, count);
         }
+    if (panel->extra)
+        straight_branch(panel, in, count);
 #pragma omp barrier
 }

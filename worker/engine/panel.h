@@ -13,10 +13,16 @@
 #include "worker/engine/gemm.h"
 #include "worker/engine/model.h"
 
+enum { FL_PANEL_RANK_MOST = 64 }; /* of a branch inside a panel */
+
 struct fl_panel {
     const struct fl_gemm_kernel *tiles; /* that will read it */
     const struct fl_gemm_bf16 *bf16;    /* NULL: float32 */
     float *units;                       /* the panel: floats, or pairs of bfloat16 */
+    /* bf16: pairs of a LoRA factor that follow k in each strip, the rest of `extra` zeros; turned:
+     * factor (rows of W, rank), else (rank, columns of W), both even */
+    size_t extra, rank;
+    const float *factor;
 };
 
 /* The kernels for this weight: bfloat16 where it is wanted and both sides are even. */
@@ -32,12 +38,13 @@ static inline size_t fl_panel_units(const struct fl_panel *panel, size_t k)
 const float *fl_panel_in_place(const struct fl_weight *weight);
 
 /*
- * Rows [first, first + count) of W as strips of W^T: the strip of row j at units + j fl_panel_units
- * (columns). first > 0 means that the team still reads the panel before.
+ * Rows [first, first + count) of W as strips of W^T: the strip of row j at units + j
+ * (fl_panel_units (columns) + extra). first > 0 means that the team still reads the panel before.
  */
 void fl_panel_turned(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                      size_t count);
-/* The same rows as strips of W: the strip of column j at units + j fl_panel_units(count). */
+/* The same rows as strips of W: the strip of column j at units + j (fl_panel_units(count)
+ * + extra). */
 void fl_panel_straight(const struct fl_panel *panel, const struct fl_weight *weight, size_t first,
                        size_t count);
 

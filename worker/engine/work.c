@@ -1,7 +1,9 @@
 /* work.c - see work.h. */
 #include "worker/engine/work.h"
 
+#include <assert.h>
 #include <omp.h>
+#include <string.h>
 
 #include "worker/engine/gemm.h"
 #include "worker/engine/panel.h"
@@ -57,25 +59,85 @@ static void add_branch(const struct fl_gemm_kernel *kernel, const struct fl_bran
     }
 }
 
+bool fl_work_narrows(const struct fl_work *work, const struct fl_weight *weight)
+{
+    return fl_panel_for(weight, work->bf16, NULL).bf16 != NULL;
+}
+
+/* Pairs for the branch behind k, where it is part of the panels; 0: it is added apart. */
+static size_t extra_of(const struct fl_work *work, const struct fl_product *p)
+{
+    const size_t rank = p->branch.rank;
+    if (!rank || rank % 2 || rank > FL_PANEL_RANK_MOST || !fl_work_narrows(work, p->weight))
+        return 0;
+    return fl_branch_pairs(rank);
+}
+
+static struct fl_panel panel_of(const struct fl_work *work, const struct fl_product *p)
+{
+    struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
+    panel.rank = p->branch.rank;
+    panel.factor = p->branch.factor;
+    return panel;
+}
+
+/* Columns [first, first + count) of x of this thread's tokens, `stride` pairs a token. */
+static void narrow_rows(const struct fl_work *work, const struct fl_product *p, size_t first,
+                        size_t count, size_t stride)
+{
+    const struct fl_gemm_bf16 *bf16 = fl_gemm_bf16();
+    size_t low, high;
+    fl_my_tokens(p->tokens, &low, &high);
+    for (size_t t = low; t < high; t++)
+        bf16->narrow(p->x + t * p->ldx + first, count, work->narrow + t * stride);
+}
+
+size_t fl_team_narrow(const struct fl_work *work, const struct fl_product *product, size_t columns)
+{
+    const size_t stride = columns / 2 + extra_of(work, product);
+    narrow_rows(work, product, 0, columns, stride);
+    return stride;
+}
+
+/* s u of this thread's tokens, `at` pairs behind each token's first, and zeros up to whole tiles.
+ */
+static void narrow_branch(const struct fl_work *work, const struct fl_branch *branch, size_t tokens,
+                          size_t at, size_t stride)
+{
+    float scaled[FL_PANEL_RANK_MOST];
+    const size_t rank = branch->rank, extra = fl_branch_pairs(rank);
+    size_t low, high;
+    fl_my_tokens(tokens, &low, &high);
+    for (size_t t = low; t < high; t++) {
+        float *to = work->narrow + t * stride + at;
+        for (size_t r = 0; r < rank; r++)
+            scaled[r] = branch->scale * branch->u[t * rank + r];
+        fl_gemm_bf16()->narrow(scaled, rank, to);
+        memset(to + rank / 2, 0, (extra - rank / 2) * sizeof *to);
+    }
+}
+
 /*
  * A of this thread's tokens in the panel's units: columns [first, first + count) of x itself, or
- * narrowed into the scratch, a token every `stride` units there: the same for all panels of a
- * product, because threads are not at the same one. *rs: the row stride of the result.
+ * narrowed into the scratch, a token every *rs units there: the same for all panels of a product,
+ * because threads are not at the same one. `most`: the most that count is.
  */
 static const float *my_units(const struct fl_work *work, const struct fl_panel *panel,
-                             const struct fl_product *p, size_t first, size_t count, size_t stride,
+                             const struct fl_product *p, size_t first, size_t count, size_t most,
                              size_t *rs)
 {
     size_t low, high;
     fl_my_tokens(p->tokens, &low, &high);
-    const float *x = p->x + low * p->ldx + first;
-    *rs = panel->bf16 ? stride : p->ldx;
+    *rs = p->ldx;
     if (!panel->bf16)
-        return x;
-    float *narrow = work->narrow + low * *rs;
-    for (size_t t = 0; t < high - low; t++)
-        panel->bf16->narrow(x + t * p->ldx, count, narrow + t * *rs);
-    return narrow;
+        return p->x + low * p->ldx + first;
+    const size_t at = p->narrowed ? first / 2 : 0;
+    *rs = (p->narrowed ? p->ldx : most) / 2 + extra_of(work, p);
+    if (!p->narrowed)
+        narrow_rows(work, p, first, count, *rs);
+    if (panel->extra)
+        narrow_branch(work, &p->branch, p->tokens, at + count / 2, *rs);
+    return work->narrow + low * *rs + at;
 }
 
 /* y's columns [column, column + n) of this thread's tokens from one strip. */
@@ -99,11 +161,13 @@ static void strips_forward(const struct fl_work *work, const struct fl_gemm_kern
                            const struct fl_product *p)
 {
     const size_t in = p->weight->columns, rows = p->weight->rows, columns = kernel->columns;
-    const struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
-    const size_t step = packed_rows(work, rows, in, columns), units = fl_panel_units(&panel, in);
+    struct fl_panel panel = panel_of(work, p);
+    panel.extra = extra_of(work, p);
+    const size_t units = fl_panel_units(&panel, in) + panel.extra;
+    const size_t step = packed_rows(work, rows, units > in ? units : in, columns);
     size_t low, high, rs;
     fl_my_tokens(p->tokens, &low, &high);
-    const float *a = my_units(work, &panel, p, 0, in, units, &rs);
+    const float *a = my_units(work, &panel, p, 0, in, in, &rs);
     for (size_t first = 0; first < rows; first += step) {
         const size_t count = rows - first < step ? rows - first : step;
         fl_panel_turned(&panel, p->weight, first, count);
@@ -114,24 +178,36 @@ static void strips_forward(const struct fl_work *work, const struct fl_gemm_kern
             s.a = a;
             s.rs = rs;
             panel.tiles->strip(&s);
-            if (p->branch.rank)
+            if (p->branch.rank && !panel.extra)
                 add_branch(kernel, &p->branch, s, low, first + j);
         }
     }
+}
+
+/* Rows of W that fit the panel with the branch's. */
+static size_t back_rows(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
+                        const struct fl_product *p)
+{
+    const size_t width = fl_gemm_padded(kernel, p->weight->columns);
+    const size_t step = packed_rows(work, p->weight->rows, width, FL_ROW_GRAIN);
+    assert(step / 2 + extra_of(work, p) <= work->panel_floats / width);
+    return step;
 }
 
 static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel *kernel,
                         const struct fl_product *p)
 {
     const size_t in = p->weight->columns, rows = p->weight->rows, columns = kernel->columns;
-    const struct fl_panel panel = fl_panel_for(p->weight, work->bf16, work->panel);
-    const size_t step = packed_rows(work, rows, fl_gemm_padded(kernel, in), FL_ROW_GRAIN);
+    struct fl_panel panel = panel_of(work, p);
+    const size_t step = back_rows(work, kernel, p);
     size_t low, high, rs;
     fl_my_tokens(p->tokens, &low, &high);
     for (size_t first = 0; first < rows; first += step) {
         const size_t count = rows - first < step ? rows - first : step;
-        const size_t units = fl_panel_units(&panel, count);
-        const float *a = my_units(work, &panel, p, first, count, step / 2, &rs);
+        const bool last = first + count == rows;
+        panel.extra = last ? extra_of(work, p) : 0;
+        const size_t units = fl_panel_units(&panel, count) + panel.extra;
+        const float *a = my_units(work, &panel, p, first, count, step, &rs);
         fl_panel_straight(&panel, p->weight, first, count);
         for (size_t j = 0; j < in && low < high; j += columns) {
             const size_t n = in - j < columns ? in - j : columns;
@@ -141,7 +217,7 @@ static void strips_back(const struct fl_work *work, const struct fl_gemm_kernel 
             s.rs = rs;
             s.add = p->add || first;
             panel.tiles->strip(&s);
-            if (p->branch.rank && first + count == rows)
+            if (p->branch.rank && !panel.extra && last)
                 add_branch(kernel, &p->branch, s, low, j);
         }
     }

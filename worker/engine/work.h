@@ -23,7 +23,7 @@ struct fl_work {
     float *panel;        /* (panel_floats): rows of a widened weight, shared by the team */
     size_t panel_floats; /* room for FL_PANEL_ROWS of the widest weight's rows a thread */
     bool bf16;           /* products with frozen weights in bfloat16, sums in float32 */
-    float *narrow;       /* bf16: (batch tokens, widest k) as pairs of bfloat16 */
+    float *narrow;       /* bf16: (batch tokens, widest k and a branch's rank) as pairs */
     float *strips;       /* (threads, strip_floats): attention scores of one block of queries */
     size_t strip_floats;
     float *scaled;  /* (batch tokens, widest out): gradients times DoRA's factors, or NULL */
@@ -63,6 +63,7 @@ struct fl_product {
     float *y;
     size_t ldy;
     bool add;
+    bool narrowed; /* fl_team_narrow() was called for it in this parallel region */
     struct fl_branch branch;
 };
 
@@ -77,6 +78,18 @@ void fl_weight_multiply_back(const struct fl_work *work, const struct fl_product
  */
 void fl_team_multiply(const struct fl_work *work, const struct fl_product *product);
 void fl_team_multiply_back(const struct fl_work *work, const struct fl_product *product);
+/*
+ * bf16 products only (fl_work_narrows): this thread's tokens of x, which has `columns`, into the
+ * scratch. Pairs of token t begin at narrow + t times the result.
+ */
+size_t fl_team_narrow(const struct fl_work *work, const struct fl_product *product, size_t columns);
+/* Are this weight's products, and those of a branch beside it, in bfloat16? */
+bool fl_work_narrows(const struct fl_work *work, const struct fl_weight *weight);
+/* Pairs that a token of the scratch has for a branch of `rank`, whole tiles of them. */
+static inline size_t fl_branch_pairs(size_t rank)
+{
+    return (rank + 31) / 32 * 16;
+}
 /* The calling thread's share [*low, *high) of [0, total) in a parallel region, and of the tokens.
  */
 void fl_my_share(size_t total, size_t grain, size_t *low, size_t *high);

@@ -8,7 +8,7 @@
 
 #include "worker/engine/work.h"
 
-enum { OUT = 100, IN = 24, TOKENS = 37, RANK = 5, ROWS_LEAST = 64 };
+enum { OUT = 100, IN = 24, TOKENS = 37, RANK = 6, ROWS_LEAST = 64 };
 
 static uint16_t stored[OUT * IN]; /* bfloat16 */
 static float wide[OUT * IN], x[TOKENS * OUT], y[TOKENS * OUT], panel[3 * 200 * IN];
@@ -123,17 +123,25 @@ START_TEST(products_are_right_for_any_panel_and_any_team)
 }
 END_TEST
 
+static void round_all(float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t rounded = fl_f32_to_bf16(values[i]);
+        fl_dtype_widen(FL_DTYPE_BF16, &rounded, 1, &values[i]);
+    }
+}
+
 /* W is stored in bfloat16 already; with x rounded too, every product is exact. */
 START_TEST(bfloat16_products_are_those_of_the_rounded_values)
 {
-    static float narrow[TOKENS * OUT];
+    static float narrow[TOKENS * (OUT + 32)];
     const struct fl_weight weight = make_weight(0);
     if (!fl_gemm_bf16())
         return;
-    for (int i = 0; i < TOKENS * OUT; i++) {
-        const uint16_t rounded = fl_f32_to_bf16(x[i]);
-        fl_dtype_widen(FL_DTYPE_BF16, &rounded, 1, &x[i]);
-    }
+    round_all(x, TOKENS * OUT);
+    round_all(u, TOKENS * RANK);
+    round_all(factor_a, RANK * IN);
+    round_all(factor_b, OUT * RANK);
     for (uint32_t threads = 1; threads <= 3; threads++) {
         const struct fl_work work = {.threads = threads,
                                      .bf16 = true,
