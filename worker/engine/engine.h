@@ -27,7 +27,8 @@
 struct fl_engine;
 
 enum fl_compute {
-    FL_COMPUTE_AUTO, /* f32: as exact as the peers, and on many processors as fast as bf16 */
+    FL_COMPUTE_AUTO, /* f32: as exact as the peers, and the same but for the order of sums at every
+                        site; bf16 with AMX is several times faster and has to be asked for */
     FL_COMPUTE_F32,
     FL_COMPUTE_BF16 /* both sides of the products with frozen weights, of LoRA branches and of
                        attention rounded to bfloat16; sums, softmax, norms, parameters and gradients
