@@ -179,6 +179,15 @@ CASES = {
         config=dict(vocab_size=47, n_embd=20, n_inner=28, n_layer=2, n_head=2, n_positions=24,
                     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
         lora=dict(r=3, lora_alpha=6, target_modules=ALL, use_dora=True, use_rslora=True)),
+    # modules chosen by layer and by exclusion, ranks and alphas by pattern
+    "chosen": dict(
+        make=(LlamaConfig, LlamaForCausalLM), dtype=torch.bfloat16, lengths=(9, 3, 12),
+        config=dict(vocab_size=41, hidden_size=16, intermediate_size=20, num_hidden_layers=3,
+                    num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True),
+        lora=dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"],
+                  exclude_modules="model\\.layers\\.2\\..*down_proj", layers_to_transform=[0, 2],
+                  layers_pattern="layers", rank_pattern={"layers.0.*q_proj": 2},
+                  alpha_pattern={"^model.layers.2.self_attn.v_proj": 3})),
     # joined linears, of which some are adapted in the upper layer alone
     "dora-phi3": dict(
         make=(Phi3Config, Phi3ForCausalLM), dtype=torch.bfloat16, lengths=(12, 4, 9),

@@ -53,6 +53,7 @@ static const struct golden tiny[] = {
     {"cases/gemma2", NULL},
     {"cases/gemma3", NULL},
     {"cases/gemma3-old", NULL},
+    {"cases/chosen", NULL},
     {"cases/dora", NULL},
     {"cases/dora-gpt2", NULL},
     {"cases/dora-phi3", NULL},
