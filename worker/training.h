@@ -10,8 +10,8 @@
  *
  * OUT appears, whole, with the first save (a checkpoint or the end) and replaces an older adapter
  * then; until then nothing is written. A run that is resumed ends with the bytes of one that was
- * never stopped, on the same machine, build and thread count. A checkpoint that can't be written
- * (a full disk) is told and does not end the run; the last save must succeed.
+ * never stopped, on the same machine, build, thread count and memory limit. A checkpoint that can't
+ * be written (a full disk) is told and does not end the run; the last save must succeed.
  * Threads: one run at a time an OUT; *stop may be set from a signal handler.
  */
 #ifndef FL_WORKER_TRAINING_H
