@@ -303,10 +303,11 @@ END_TEST
 
 START_TEST(views_change_while_they_are_read)
 {
+    static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     publish(0);
     for (int i = 1; i <= 50; i++) {
         int fd = dial();
-        say(fd, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 38);
+        say(fd, request, strlen(request));
         for (int k = 0; k < 20; k++)
             publish(20 * i + k);
         ck_assert_int_eq(hear(fd), 200);
