@@ -15,7 +15,7 @@
 #include "coordinator/store.h"
 #include "crypto/keys.h"
 #include "crypto/token.h"
-#include "web/access.h"
+#include "web/limits.h"
 
 #define FL_DESK_KEYS "coordinator.key" /* within the directory */
 

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "job/attempt.h"
+
 #define E(event) (1u << FL_EVENT_##event)
 
 /* The events that change who may still finish. */
@@ -236,14 +238,16 @@ static bool begins_anew(const struct fl_round *self, int64_t now_ms)
            self->retraining < FL_RETRAININGS_MAX;
 }
 
-/* The sites helped once with a sum of this work that the database does not know, being a copy made
-   before it: they will help with none over other sites. */
+/* In a later life of a restored job: the sites helped once with a sum of this work that the copy
+   does not know, and will help with none over other sites. Elsewhere their refusal stands: whoever
+   asks for the same work over fewer sites may not have it by training again. */
 static bool sum_is_refused(const struct fl_round *self, int64_t now_ms)
 {
     bool refused = false;
     for (uint32_t i = 0; i < self->count; i++)
         refused = refused || (self->members[i].cohort && self->members[i].differs);
-    return refused && unmask_hopeless(self, now_ms) && begins_anew(self, now_ms);
+    return refused && fl_attempt_life(self->attempt) > 0 && unmask_hopeless(self, now_ms) &&
+           begins_anew(self, now_ms);
 }
 
 static bool train_ends_it(const struct fl_round *self, int64_t now_ms)

@@ -15,7 +15,7 @@
 #include "base/limits.h"
 #include "base/status.h"
 #include "crypto/keys.h"
-#include "web/access.h"
+#include "web/limits.h"
 
 #define FL_SITE_MODELS_MAX 64
 #define FL_SITE_DATA_MAX   64

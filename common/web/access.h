@@ -19,8 +19,8 @@
 
 #include "base/hash.h"
 #include "base/status.h"
+#include "web/limits.h"
 
-#define FL_WEB_LISTEN_BYTES    80 /* of HOST:PORT, with its NUL */
 #define FL_WEB_TOKEN_BYTES_MIN 16
 #define FL_WEB_TOKEN_BYTES_MAX 160
 

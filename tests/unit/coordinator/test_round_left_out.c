@@ -269,6 +269,7 @@ static void refuse_sum(uint32_t site, bool differs)
 /* What a coordinator meets that was restored from a copy made before a sum was opened. */
 START_TEST(work_that_sites_summed_before_over_others_is_made_anew)
 {
+    fl_round_restore(round_, FL_ROUND_SELECT, 1, 101, 0, now);
     up_to(4, 5);
     ck_assert_int_eq(round_->state, FL_ROUND_UNMASK);
     refuse_sum(1, true);
@@ -287,9 +288,22 @@ END_TEST
 
 START_TEST(other_refusals_of_a_sum_break_the_attempt_only)
 {
+    fl_round_restore(round_, FL_ROUND_SELECT, 1, 101, 0, now);
     up_to(4, 5);
     refuse_sum(1, false);
     refuse_sum(2, false);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(round_->retraining, 0);
+    ck_assert_uint_eq(round_->breaks, 1);
+}
+END_TEST
+
+/* The same work over fewer sites is what their refusal is there for. */
+START_TEST(a_job_that_was_not_restored_is_not_made_anew_for_that)
+{
+    up_to(4, 5);
+    refuse_sum(1, true);
+    refuse_sum(2, true);
     ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
     ck_assert_uint_eq(round_->retraining, 0);
     ck_assert_uint_eq(round_->breaks, 1);
@@ -307,6 +321,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, who_is_blamed_for_a_sum_is_left_out_and_nobody_is_suspect);
     tcase_add_test(tc, suspects_are_asked_when_too_few_others_are_there);
     tcase_add_test(tc, work_that_sites_summed_before_over_others_is_made_anew);
+    tcase_add_test(tc, a_job_that_was_not_restored_is_not_made_anew_for_that);
     tcase_add_test(tc, other_refusals_of_a_sum_break_the_attempt_only);
     tcase_add_test(tc, suspicion_outlives_a_new_session_a_new_enrolment_and_a_restart);
 }
