@@ -82,7 +82,11 @@ the_end() {
         kill -TERM "${pids[$name]}" 2>/dev/null
         kill -CONT "${pids[$name]}" 2>/dev/null
     done
-    for name in "${!pids[@]}"; do await_end "$name" 20 || fail "$name does not end"; done
+    for name in "${!pids[@]}"; do
+        await_end "$name" 20 && continue
+        grep -H . "/proc/${pids[$name]}/task"/*/{comm,wchan,stat} 2>/dev/null # what its threads wait for
+        fail "$name does not end"
+    done
     for log in "$work"/*.log; do
         if grep -q 'ERROR: AddressSanitizer\|ERROR: LeakSanitizer\|runtime error:' "$log" 2>/dev/null; then
             grep -A 12 'Sanitizer\|runtime error:' "$log" | head -n 40
