@@ -192,6 +192,12 @@ FL_INLINE float gelu_gate(float x)
     return sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
 }
 
+/* The derivative of what gelu_gate() gives to the sigmoid. */
+FL_INLINE float gelu_slope(float x)
+{
+    return 1.5957691216f * (1.0f + 0.134145f * x * x);
+}
+
 FL_SIMD void fl_gelu(const float *x, size_t n, float *h)
 {
 #pragma omp simd
@@ -204,8 +210,7 @@ FL_SIMD void fl_gelu_backward(const float *dh, size_t n, float *x)
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         float s = gelu_gate(x[i]);
-        float slope = 1.5957691216f * (1.0f + 0.134145f * x[i] * x[i]);
-        x[i] = dh[i] * (s + x[i] * s * (1.0f - s) * slope);
+        x[i] = dh[i] * (s + x[i] * s * (1.0f - s) * gelu_slope(x[i]));
     }
 }
 
@@ -241,9 +246,8 @@ FL_SIMD void fl_geglu_backward(const float *dh, size_t n, float *gate, float *up
     for (size_t i = 0; i < n; i++) {
         float a = gate[i];
         float s = gelu_gate(a);
-        float slope = 1.5957691216f * (1.0f + 0.134145f * a * a);
         float du = dh[i] * (a * s);
-        gate[i] = dh[i] * up[i] * (s + a * s * (1.0f - s) * slope);
+        gate[i] = dh[i] * up[i] * (s + a * s * (1.0f - s) * gelu_slope(a));
         up[i] = du;
     }
 }

@@ -27,6 +27,7 @@ struct output {
     struct fl_fs_writer file;
     float *panel;   /* (rows, columns) of one weight, owned */
     uint8_t *bytes; /* the same as stored, owned */
+    float *factors; /* (rows) of one weight with DoRA, owned; else NULL */
 };
 
 static enum fl_dtype own_dtype(const struct fl_merge *self, const struct fl_weight *w)
@@ -78,10 +79,42 @@ static void add_product(const struct fl_adapter *adapter, uint32_t index, size_t
     }
 }
 
-/* DoRA: what gives a row of W + s B A, of that sum of squares, the length of its magnitude. */
-static float length_factor(const struct fl_lora_module *m, size_t row, double squares)
+/* Row `row` of W + s B A, or of W where no module is on it. */
+static void whole_row(const struct output *self, const struct fl_weight *w, int64_t module,
+                      size_t row, float *out)
 {
-    return squares > 0.0 ? m->m[row] / (float)sqrt(squares) : 0.0f;
+    fl_weight_widen(w, (uint32_t)row, 1, out);
+    if (module >= 0)
+        add_product(self->merge->adapter, (uint32_t)module, row, 0, w->columns, out);
+}
+
+static bool has_factors(const struct output *self, int64_t module)
+{
+    return module >= 0 && self->merge->adapter->use_dora;
+}
+
+static size_t rows_at_once(size_t columns)
+{
+    return columns < PANEL_FLOATS ? PANEL_FLOATS / columns : 1;
+}
+
+/* DoRA: what gives each row of W + s B A the length of its magnitude, into self->factors. Once a
+   weight: a turned panel has a strip of every row. */
+static void find_factors(const struct output *self, const struct fl_weight *w, uint32_t module)
+{
+    const struct fl_lora_module *m = &self->merge->adapter->modules[module];
+    const size_t most = rows_at_once(w->columns);
+    for (size_t first = 0; first < w->rows; first += most) {
+        const size_t count = w->rows - first < most ? w->rows - first : most;
+#pragma omp parallel for schedule(static)
+        for (size_t i = 0; i < count; i++) {
+            float *row = self->panel + i * w->columns;
+            whole_row(self, w, module, first + i, row);
+            const double squares = fl_sum_squares(row, w->columns);
+            self->factors[first + i] = squares > 0.0 ? m->m[first + i] / (float)sqrt(squares)
+                                                     : 0.0f;
+        }
+    }
 }
 
 /* The row that stands at `row` in the file, in Hugging Face's numbering. */
@@ -115,13 +148,9 @@ static void matrix_panel(const struct output *self, const struct fl_weight *w, i
     for (size_t i = 0; i < count; i++) {
         const size_t row = source_row(self, w, first + i);
         float *out = self->panel + i * w->columns;
-        fl_weight_widen(w, (uint32_t)row, 1, out);
-        if (module >= 0)
-            add_product(self->merge->adapter, (uint32_t)module, row, 0, w->columns, out);
-        if (module >= 0 && self->merge->adapter->use_dora)
-            fl_scale(out, w->columns,
-                     length_factor(&self->merge->adapter->modules[module], row,
-                                   fl_sum_squares(out, w->columns)));
+        whole_row(self, w, module, row, out);
+        if (has_factors(self, module))
+            fl_scale(out, w->columns, self->factors[row]);
     }
 }
 
@@ -137,21 +166,6 @@ static bool turns(const struct output *self, const struct fl_weight *w)
     return false;
 }
 
-/* Of a whole row, of which a panel has a strip only. */
-static double row_squares(const struct output *self, const struct fl_weight *w, uint32_t module,
-                          size_t row)
-{
-    float strip[TURNED_ROWS];
-    double squares = 0.0;
-    for (size_t at = 0; at < w->columns; at += TURNED_ROWS) {
-        const size_t n = w->columns - at < TURNED_ROWS ? w->columns - at : TURNED_ROWS;
-        fl_weight_widen_part(w, (uint32_t)row, (uint32_t)at, (uint32_t)n, strip);
-        add_product(self->merge->adapter, module, row, at, n, strip);
-        squares += fl_sum_squares(strip, n);
-    }
-    return squares;
-}
-
 /* The same where the file's rows are our columns. A strip of one row at a time is turned. */
 static void turned_panel(const struct output *self, const struct fl_weight *w, int64_t module,
                          size_t first, size_t count)
@@ -162,10 +176,8 @@ static void turned_panel(const struct output *self, const struct fl_weight *w, i
         fl_weight_widen_part(w, (uint32_t)row, (uint32_t)first, (uint32_t)count, strip);
         if (module >= 0)
             add_product(self->merge->adapter, (uint32_t)module, row, first, count, strip);
-        if (module >= 0 && self->merge->adapter->use_dora)
-            fl_scale(strip, count,
-                     length_factor(&self->merge->adapter->modules[module], row,
-                                   row_squares(self, w, (uint32_t)module, row)));
+        if (has_factors(self, module))
+            fl_scale(strip, count, self->factors[row]);
         for (size_t i = 0; i < count; i++)
             self->panel[i * w->rows + row] = strip[i];
     }
@@ -192,8 +204,10 @@ static enum fl_status put_weight(struct output *self, const struct fl_weight *w,
     const int64_t module = module_of(self->merge->adapter, w);
     const bool turned = turns(self, w);
     const size_t rows = turned ? w->columns : w->rows, columns = turned ? w->rows : w->columns;
-    const size_t most = turned ? TURNED_ROWS : columns < PANEL_FLOATS ? PANEL_FLOATS / columns : 1;
+    const size_t most = turned ? TURNED_ROWS : rows_at_once(columns);
     enum fl_status status = FL_OK;
+    if (has_factors(self, module))
+        find_factors(self, w, (uint32_t)module);
     for (size_t first = 0, count; status == FL_OK && first < rows; first += count) {
         count = rows - first < most ? rows - first : most;
         (turned ? turned_panel : matrix_panel)(self, w, module, first, count);
@@ -207,14 +221,20 @@ static enum fl_status put_weight(struct output *self, const struct fl_weight *w,
 static enum fl_status output_open(struct output *self, const struct fl_merge *merge,
                                   const char *path, struct fl_error *error)
 {
-    size_t widest = PANEL_FLOATS;
+    size_t widest = PANEL_FLOATS, longest = 1;
     self->merge = merge;
     for (uint32_t i = 0; i < fl_model_weight_count(merge->model); i++) {
         const struct fl_weight *w = fl_model_weight(merge->model, i);
-        const size_t need = w->vector        ? 2 * (size_t)w->rows * w->columns
-                            : turns(self, w) ? (size_t)TURNED_ROWS * w->rows
-                                             : w->columns;
+        size_t need = w->vector ? 2 * (size_t)w->rows * w->columns : w->columns;
+        if (turns(self, w) && (size_t)TURNED_ROWS * w->rows > need)
+            need = (size_t)TURNED_ROWS * w->rows;
         widest = need > widest ? need : widest;
+        longest = w->rows > longest ? w->rows : longest;
+    }
+    if (merge->adapter && merge->adapter->use_dora) {
+        self->factors = fl_calloc(longest, sizeof *self->factors);
+        if (!self->factors)
+            return fl_fail_memory(error);
     }
     self->panel = fl_calloc(widest, sizeof *self->panel);
     self->bytes = fl_calloc(widest, sizeof(float));
@@ -227,6 +247,7 @@ static void output_close(struct output *self)
 {
     fl_free(self->panel);
     fl_free(self->bytes);
+    fl_free(self->factors);
 }
 
 /* Shape and type of a weight as it is written; data stays NULL. */
