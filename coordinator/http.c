@@ -146,21 +146,9 @@ static void audit_downloads(struct fl_http_desk *self, struct fl_server *server)
     }
 }
 
-/* A relative name is one in the directory. */
-static enum fl_status token_path(const struct fl_desk *desk, char *out, struct fl_error *error)
-{
-    const char *name = desk->conf.http_token_file;
-    out[0] = '\0';
-    if (name[0] != '/')
-        return name[0] ? fl_path_join(out, desk->directory, name, error) : FL_OK;
-    (void)snprintf(out, FL_PATH_BYTES, "%s", name);
-    return FL_OK;
-}
-
 enum fl_status fl_http_open(const struct fl_desk *desk, struct fl_http_desk **out,
                             struct fl_error *error)
 {
-    char token[FL_PATH_BYTES];
     *out = NULL;
     if (!desk->conf.http_listen[0])
         return FL_OK;
@@ -169,17 +157,14 @@ enum fl_status fl_http_open(const struct fl_desk *desk, struct fl_http_desk **ou
         return fl_fail_memory(error);
     self->maker.changes = -1;
     self->maker.started_ms = fl_clock_wall(desk->clock);
-    const struct fl_web_config config = {
-        .listen = desk->conf.http_listen, .token_path = token, .answer = answer, .context = self};
-    enum fl_status status = token_path(desk, token, error);
-    if (status == FL_OK)
-        status = fl_web_open(&config, &self->web, error);
+    const struct fl_web_config config = {.listen = desk->conf.http_listen,
+                                         .token_file = desk->conf.http_token_file,
+                                         .directory = desk->directory,
+                                         .answer = answer,
+                                         .context = self};
+    enum fl_status status = fl_web_open(&config, &self->web, error);
     if (status != FL_OK)
         fl_http_close(&self);
-    else
-        fl_log(FL_LOG_INFO, "http_serving", "metrics and a status page are served by HTTP",
-               FL_STR("listen", desk->conf.http_listen), FL_U64("port", fl_web_port(self->web)),
-               FL_STR("token", token[0] ? "needed" : "none"));
     *out = self;
     return status;
 }

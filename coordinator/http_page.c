@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "coordinator/http_view.h"
 #include "job/strategy.h"
@@ -22,26 +21,7 @@ static void fact(struct fl_buf *out, const char *label, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fl_buf_printf(out, "<div><b>");
-    fl_html_text(out, text);
-    fl_buf_printf(out, "</b><span>%s</span></div>", label);
-}
-
-static void fact_bytes(struct fl_buf *out, const char *label, uint64_t bytes)
-{
-    fl_buf_printf(out, "<div><b>");
-    fl_html_bytes(out, bytes);
-    fl_buf_printf(out, "</b><span>%s</span></div>", label);
-}
-
-static void print_time(struct fl_buf *out, int64_t wall_ms)
-{
-    char text[40];
-    struct tm parts;
-    time_t seconds = (time_t)(wall_ms / 1000);
-    if (wall_ms != 0 && gmtime_r(&seconds, &parts) &&
-        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts) > 0)
-        fl_buf_printf(out, "%s", text);
+    fl_html_fact(out, label, text);
 }
 
 static void print_loss(struct fl_buf *out, double loss)
@@ -228,7 +208,7 @@ static void print_version(struct fl_buf *out, const struct fl_view_job *job,
                   "</td><td class=\"wide\"><code title=\"%s\">%.12s</code></td><td class=\"wide\">"
                   "<code title=\"%s\">%.12s</code></td><td class=\"wide\">",
                   hex, hex, parent, parent);
-    print_time(out, v->created_ms);
+    fl_html_time(out, v->created_ms);
     fl_buf_printf(out,
                   "</td><td><a href=\"/adapters/%lld/%u/adapter_model.safetensors\">weights</a> "
                   "<a href=\"/adapters/%lld/%u/adapter_config.json\">config</a></td></tr>",
@@ -344,9 +324,9 @@ static void print_traffic(struct fl_buf *out, const struct fl_view *view)
 {
     const struct fl_tally *t = &view->tally;
     fl_buf_printf(out, "<section class=\"whole\"><h2>Since the start</h2><div class=\"facts\">");
-    fact_bytes(out, "received", t->received_bytes);
-    fact_bytes(out, "sent", t->sent_bytes);
-    fact_bytes(out, "sealed updates", t->update_bytes);
+    fl_html_fact_bytes(out, "received", t->received_bytes);
+    fl_html_fact_bytes(out, "sent", t->sent_bytes);
+    fl_html_fact_bytes(out, "sealed updates", t->update_bytes);
     fact(out, "rounds committed", "%" PRIu64, t->rounds[FL_TALLY_COMMITTED]);
     fact(out, "attempts tried again", "%" PRIu64, t->rounds[FL_TALLY_RETRIED]);
     fact(out, "offers refused", "%" PRIu64, t->refusals);
@@ -377,7 +357,7 @@ static void print_jobs(struct fl_buf *out, const struct fl_view *view)
                       job->spec->rounds);
         print_loss(out, v ? v->eval_loss : job->row.base_loss);
         fl_buf_printf(out, "<td class=\"wide\">");
-        print_time(out, job->row.created_ms);
+        fl_html_time(out, job->row.created_ms);
         fl_buf_printf(out, "</td><td class=\"wide name\">");
         fl_html_text(out, job->row.reason);
         fl_buf_printf(out, "</td></tr>");
@@ -396,7 +376,7 @@ void fl_view_page(const struct fl_view *self, const struct fl_view_job *job, str
     fl_html_begin(out, title, true);
     fl_buf_printf(out, "<header><h1>%s</h1><span class=\"mute\">%s, ",
                   home ? "Coordinator" : "<a href=\"/\">Coordinator</a>", fl_view_state(self));
-    print_time(out, self->wall_ms);
+    fl_html_time(out, self->wall_ms);
     fl_buf_printf(out, "</span></header><div class=\"grid\">\n");
     if (job)
         print_job(out, self, job, home);

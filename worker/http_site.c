@@ -47,24 +47,10 @@ static void answer(void *context, const struct fl_web_view *base, const char *pa
         reply->code = 404;
 }
 
-/* A relative name is one in the site's directory. */
-static enum fl_status token_path(const struct fl_siteconf *conf, const struct fl_sitestore *store,
-                                 char *out, struct fl_error *error)
-{
-    out[0] = '\0';
-    if (conf->http_token_file[0] != '/')
-        return conf->http_token_file[0]
-                   ? fl_path_join(out, store->site, conf->http_token_file, error)
-                   : FL_OK;
-    (void)snprintf(out, FL_PATH_BYTES, "%s", conf->http_token_file);
-    return FL_OK;
-}
-
 enum fl_status fl_http_site_open(const struct fl_siteconf *conf, const struct fl_sitestore *store,
                                  const char *trust, struct fl_http_site **out,
                                  struct fl_error *error)
 {
-    char token[FL_PATH_BYTES];
     *out = NULL;
     if (!conf->http_listen[0])
         return FL_OK;
@@ -73,17 +59,14 @@ enum fl_status fl_http_site_open(const struct fl_siteconf *conf, const struct fl
         return fl_fail_memory(error);
     self->started_ms = fl_clock_wall(fl_clock_system());
     (void)snprintf(self->trust, sizeof self->trust, "%s", trust);
-    const struct fl_web_config config = {
-        .listen = conf->http_listen, .token_path = token, .answer = answer, .context = self};
-    enum fl_status status = token_path(conf, store, token, error);
-    if (status == FL_OK)
-        status = fl_web_open(&config, &self->web, error);
+    const struct fl_web_config config = {.listen = conf->http_listen,
+                                         .token_file = conf->http_token_file,
+                                         .directory = store->site,
+                                         .answer = answer,
+                                         .context = self};
+    enum fl_status status = fl_web_open(&config, &self->web, error);
     if (status != FL_OK)
         fl_http_site_close(&self);
-    else
-        fl_log(FL_LOG_INFO, "http_serving", "metrics and a status page are served by HTTP",
-               FL_STR("listen", conf->http_listen), FL_U64("port", fl_web_port(self->web)),
-               FL_STR("token", token[0] ? "needed" : "none"));
     *out = self;
     return status;
 }

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "web/html.h"
 #include "web/prom.h"
@@ -78,34 +77,10 @@ void fl_site_view_metrics(const struct fl_site_view *self, struct fl_buf *out)
 
 /* ---- the page ---- */
 
-static void print_time(struct fl_buf *out, int64_t wall_ms)
-{
-    char text[40];
-    struct tm parts;
-    time_t seconds = (time_t)(wall_ms / 1000);
-    if (gmtime_r(&seconds, &parts) &&
-        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts) > 0)
-        fl_buf_printf(out, "%s", text);
-}
-
-static void fact_text(struct fl_buf *out, const char *label, const char *text)
-{
-    fl_buf_printf(out, "<div><b>");
-    fl_html_text(out, text);
-    fl_buf_printf(out, "</b><span>%s</span></div>", label);
-}
-
 static void fact_number(struct fl_buf *out, const char *label, double value, int digits)
 {
     if (isfinite(value))
         fl_buf_printf(out, "<div><b>%.*f</b><span>%s</span></div>", digits, value, label);
-}
-
-static void fact_bytes(struct fl_buf *out, const char *label, uint64_t bytes)
-{
-    fl_buf_printf(out, "<div><b>");
-    fl_html_bytes(out, bytes);
-    fl_buf_printf(out, "</b><span>%s</span></div>", label);
 }
 
 static void print_now(struct fl_buf *out, const struct fl_site_view *self)
@@ -129,8 +104,8 @@ static void print_now(struct fl_buf *out, const struct fl_site_view *self)
     else
         fl_buf_printf(out, "%u of %u", self->key.round, self->rounds);
     fl_buf_printf(out, "</b><span>round</span></div>");
-    fact_text(out, "stage", fl_stage_name(self->stage));
-    fact_text(out, "does", fl_activity_name(p->activity));
+    fl_html_fact(out, "stage", fl_stage_name(self->stage));
+    fl_html_fact(out, "does", fl_activity_name(p->activity));
     if (p->activity == FL_ACTIVITY_TRAINING) {
         fl_buf_printf(out, "<div><b>%u of %u</b><span>step</span></div>", p->step, p->steps);
         fact_number(out, "loss", p->loss, 4);
@@ -177,8 +152,8 @@ static void print_sent(struct fl_buf *out, const struct fl_site_view *self)
 {
     fl_buf_printf(out, "<section class=\"whole\"><h2>What left this site</h2>"
                        "<div class=\"facts\">");
-    fact_bytes(out, "sent since the start", self->tally.sent_bytes);
-    fact_bytes(out, "received", self->tally.received_bytes);
+    fl_html_fact_bytes(out, "sent since the start", self->tally.sent_bytes);
+    fl_html_fact_bytes(out, "received", self->tally.received_bytes);
     fact_number(out, "updates", self->sent_total, 0);
     fl_buf_printf(out, "</div>");
     if (self->sent_count > 0)
@@ -195,7 +170,7 @@ static void print_sent(struct fl_buf *out, const struct fl_site_view *self)
         fl_html_bytes(out, s->bytes);
         fl_buf_printf(out, "</td><td><code title=\"%s\">%.12s</code></td><td>", s->sha256,
                       s->sha256);
-        print_time(out, s->wall_ms);
+        fl_html_time(out, s->wall_ms);
         fl_buf_printf(out, "</td></tr>");
     }
     if (self->sent_count > 0)
@@ -246,7 +221,7 @@ void fl_site_view_page(const struct fl_site_view *self, struct fl_buf *out)
                   self->online ? "good" : "bad", self->online ? "connected" : "not connected");
     fl_html_text(out, self->coordinator);
     fl_buf_printf(out, ", ");
-    print_time(out, self->wall_ms);
+    fl_html_time(out, self->wall_ms);
     fl_buf_printf(out, "</span></header><div class=\"grid\">\n");
     print_now(out, self);
     print_losses(out, self);

@@ -138,10 +138,7 @@ static void print_valid(struct fl_buf *out, const struct fl_report *report,
 {
     const struct fl_course *metrics = report->metrics;
     fl_chart_curve(out, "b", chart->valid.points, chart->valid.count, x, y);
-    for (size_t i = 0; chart->valid.count <= 60 && i < chart->valid.count; i++) {
-        fl_chart_dot(out, "dot", fl_axis_place(x, chart->valid.points[i].x),
-                     fl_axis_place(y, chart->valid.points[i].y), 2.5);
-    }
+    fl_chart_dots(out, "dot", chart->valid.points, chart->valid.count, x, y);
     for (size_t i = 0; i < metrics->count; i++) {
         const struct fl_metric *m = &metrics->points[i];
         if (m->step == report->best_step && fabs(m->valid_loss) < VALUE_MAX) {

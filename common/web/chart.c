@@ -98,8 +98,8 @@ static void widen(const struct fl_point *points, size_t count, struct fl_point *
     }
 }
 
-static void dots(struct fl_buf *out, const char *class, const struct fl_point *points, size_t count,
-                 const struct fl_axis *x, const struct fl_axis *y)
+void fl_chart_dots(struct fl_buf *out, const char *class, const struct fl_point *points,
+                   size_t count, const struct fl_axis *x, const struct fl_axis *y)
 {
     for (size_t i = 0; count <= 60 && i < count; i++)
         fl_chart_dot(out, class, fl_axis_place(x, points[i].x), fl_axis_place(y, points[i].y), 2.5);
@@ -122,9 +122,9 @@ void fl_chart_lines(struct fl_buf *out, const char *label, const struct fl_point
     fl_chart_axes(out, &x, &y);
     if (b_count > 0)
         fl_chart_curve(out, "b", b, b_count, &x, &y);
-    dots(out, "dot", b, b_count, &x, &y);
+    fl_chart_dots(out, "dot", b, b_count, &x, &y);
     if (a_count > 0)
         fl_chart_curve(out, "a", a, a_count, &x, &y);
-    dots(out, "dota", a, a_count, &x, &y);
+    fl_chart_dots(out, "dota", a, a_count, &x, &y);
     fl_buf_printf(out, "</svg>");
 }

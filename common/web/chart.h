@@ -34,6 +34,9 @@ void fl_chart_axes(struct fl_buf *out, const struct fl_axis *x, const struct fl_
 void fl_chart_dot(struct fl_buf *out, const char *class, double x, double y, double radius);
 void fl_chart_curve(struct fl_buf *out, const char *class, const struct fl_point *points,
                     size_t count, const struct fl_axis *x, const struct fl_axis *y);
+/* The points themselves, where there are so few that each is seen. */
+void fl_chart_dots(struct fl_buf *out, const char *class, const struct fl_point *points,
+                   size_t count, const struct fl_axis *x, const struct fl_axis *y);
 /*
  * A whole chart of two curves, either of which may be empty (nothing is drawn if both are); each
  * point is a dot. label: what it is, for who cannot see it; a constant.

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/escape.h"
 #include "web/web.h"
@@ -65,6 +66,30 @@ void fl_html_seconds(struct fl_buf *out, double seconds)
     while (i < 3 && seconds < 2 * units[i].size)
         i++;
     fl_buf_printf(out, "%.0f %s", floor(fmax(seconds, 0.0) / units[i].size), units[i].name);
+}
+
+void fl_html_time(struct fl_buf *out, int64_t wall_ms)
+{
+    char text[40];
+    struct tm parts;
+    time_t seconds = (time_t)(wall_ms / 1000);
+    if (wall_ms != 0 && gmtime_r(&seconds, &parts) &&
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts) > 0)
+        fl_buf_printf(out, "%s", text);
+}
+
+void fl_html_fact(struct fl_buf *out, const char *label, const char *text)
+{
+    fl_buf_printf(out, "<div><b>");
+    fl_html_text(out, text);
+    fl_buf_printf(out, "</b><span>%s</span></div>", label);
+}
+
+void fl_html_fact_bytes(struct fl_buf *out, const char *label, uint64_t bytes)
+{
+    fl_buf_printf(out, "<div><b>");
+    fl_html_bytes(out, bytes);
+    fl_buf_printf(out, "</b><span>%s</span></div>", label);
 }
 
 /* ---- the frame ---- */

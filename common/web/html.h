@@ -24,6 +24,11 @@ void fl_html_text(struct fl_buf *out, const char *text);
 void fl_html_bytes(struct fl_buf *out, uint64_t bytes);
 /* "12 s", "3 min", "2 h", "5 d" */
 void fl_html_seconds(struct fl_buf *out, double seconds);
+/* "2026-05-01 09:30:00 UTC"; nothing for 0 */
+void fl_html_time(struct fl_buf *out, int64_t wall_ms);
+/* One of class "facts": a value, escaped, over its label, which is a constant. */
+void fl_html_fact(struct fl_buf *out, const char *label, const char *text);
+void fl_html_fact_bytes(struct fl_buf *out, const char *label, uint64_t bytes);
 
 /* All in front of the page's own sections; title is escaped. live: it changes by itself. */
 void fl_html_begin(struct fl_buf *out, const char *title, bool live);

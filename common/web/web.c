@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/fs.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "web/prom.h"
@@ -516,6 +517,20 @@ static enum fl_status start_thread(struct fl_web *self, struct fl_error *error)
     return code == 0 ? FL_OK : fl_fail_errno(error, code, "the HTTP thread cannot start");
 }
 
+static enum fl_status open_access(struct fl_web *self, const struct fl_web_config *config,
+                                  struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    const char *token = config->token_file;
+    if (token[0] && token[0] != '/') {
+        enum fl_status status = fl_path_join(path, config->directory, token, error);
+        if (status != FL_OK)
+            return status;
+        token = path;
+    }
+    return fl_web_access_open(config->listen, token, &self->access, error);
+}
+
 enum fl_status fl_web_open(const struct fl_web_config *config, struct fl_web **out,
                            struct fl_error *error)
 {
@@ -532,7 +547,7 @@ enum fl_status fl_web_open(const struct fl_web_config *config, struct fl_web **o
     if (self->wake < 0)
         status = fl_fail_errno(error, errno, "eventfd");
     if (status == FL_OK)
-        status = fl_web_access_open(config->listen, config->token_path, &self->access, error);
+        status = open_access(self, config, error);
     if (status == FL_OK)
         status = bind_socket(self, config->listen, error);
     if (status == FL_OK)
@@ -541,6 +556,10 @@ enum fl_status fl_web_open(const struct fl_web_config *config, struct fl_web **o
         status = start_thread(self, error);
     if (status != FL_OK)
         fl_web_close(&self);
+    else
+        fl_log(FL_LOG_INFO, "http_serving", "metrics and a status page are served by HTTP",
+               FL_STR("listen", config->listen), FL_U64("port", fl_web_port(self)),
+               FL_STR("token", config->token_file[0] ? "needed" : "none"));
     *out = self;
     return status;
 }

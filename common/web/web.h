@@ -64,12 +64,14 @@ typedef void (*fl_web_answer)(void *context, const struct fl_web_view *view, con
 
 struct fl_web_config {
     const char *listen;     /* HOST:PORT */
-    const char *token_path; /* "": none */
+    const char *token_file; /* "": none; a relative name is one in the directory */
+    const char *directory;  /* the daemon's */
     fl_web_answer answer;
     void *context;
 };
 
-/* FL_EFORMAT, FL_EREFUSED, FL_ERANGE as fl_web_access_open(); FL_EBUSY: the address is taken. */
+/* Says in the log what is served. FL_EFORMAT, FL_EREFUSED, FL_ERANGE as fl_web_access_open();
+   FL_EBUSY: the address is taken. */
 FL_CHECKED enum fl_status fl_web_open(const struct fl_web_config *config, struct fl_web **out,
                                       struct fl_error *error);
 /* Ends the thread and all connections at once; releases the view. */

@@ -68,10 +68,10 @@ static void publish(int number)
     fl_web_publish(web, &view->base);
 }
 
-static void open_web(const char *token_path)
+static void open_web(const char *token_file)
 {
     const struct fl_web_config config = {
-        .listen = "127.0.0.1:0", .token_path = token_path, .answer = respond};
+        .listen = "127.0.0.1:0", .token_file = token_file, .answer = respond};
     fl_assert_ok(fl_web_open(&config, &web, &error), &error);
 }
 
@@ -337,7 +337,7 @@ START_TEST(an_address_that_is_taken_is_told)
     char listen_[64];
     struct fl_web *second;
     (void)snprintf(listen_, sizeof listen_, "127.0.0.1:%u", fl_web_port(web));
-    const struct fl_web_config config = {.listen = listen_, .token_path = "", .answer = respond};
+    const struct fl_web_config config = {.listen = listen_, .token_file = "", .answer = respond};
     ck_assert_int_ne(fl_web_open(&config, &second, &error), FL_OK);
     ck_assert_ptr_null(second);
     ck_assert_ptr_nonnull(strstr(error.text, listen_));
