@@ -403,6 +403,16 @@ static enum fl_status compare_settings(const char *directory, const json_t *now,
                            directory, name, value, old);
         }
     }
+    for (void *i = json_object_iter((json_t *)(uintptr_t)then); i;
+         i = json_object_iter_next((json_t *)(uintptr_t)then, i)) {
+        const char *name = json_object_iter_key(i);
+        if (!json_object_get(now, name)) {
+            return fl_fail(error, FL_EUSAGE,
+                           "%s was made with %.60s; resume with the same, or begin anew with "
+                           "another --out",
+                           directory, name);
+        }
+    }
     return FL_OK;
 }
 

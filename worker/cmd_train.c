@@ -36,10 +36,19 @@ static size_t adapter_options(struct fl_train *t, struct fl_option *out, size_t 
          "the adapter directory to write"},
         {"--rank", "R", FL_OPTION_U64, &t->rank, 1, FL_RANK_MAX, NULL, false, &t->has_rank,
          "rank of the adapter"},
-        {"--alpha", "ALPHA", FL_OPTION_DOUBLE, &t->alpha, 1e-6, 1e6, NULL, false, &t->has_alpha,
-         "scale: alpha / rank"},
-        {"--targets", "NAMES", FL_OPTION_STRING, &t->targets, 0, 0, NULL, false, &t->has_targets,
+        {"--alpha", "ALPHA", FL_OPTION_DOUBLE, &t->choice.alpha, 1e-6, 1e6, NULL, false,
+         &t->has_alpha, "scale: alpha / rank"},
+        {"--targets", "NAMES", FL_OPTION_STRING, &t->choice.targets, 0, 0, NULL, false,
+         &t->has_targets,
          "linears to adapt, or all-linear; default: q_proj,v_proj (c_attn of GPT-2)"},
+        {"--exclude", "NAMES", FL_OPTION_STRING, &t->choice.exclude, 0, 0, NULL, false, NULL,
+         "of these targets, linears to leave alone"},
+        {"--layers", "LIST", FL_OPTION_STRING, &t->choice.layers, 0, 0, NULL, false, NULL,
+         "blocks to adapt, as 0,4-7; default: all"},
+        {"--rank-pattern", "NAME=R,...", FL_OPTION_STRING, &t->choice.rank_pattern, 0, 0, NULL,
+         false, NULL, "other ranks, by name, end of a name, or regular expression"},
+        {"--alpha-pattern", "NAME=ALPHA,...", FL_OPTION_STRING, &t->choice.alpha_pattern, 0, 0,
+         NULL, false, NULL, "the same for alpha"},
         {"--dropout", "P", FL_OPTION_DOUBLE, &t->dropout, 0, 0.99, NULL, false, &t->has_dropout,
          "dropout on the adapter's input while training"},
         {"--rslora", NULL, FL_OPTION_FLAG, &t->rslora, 0, 0, NULL, false, &t->has_rslora,
@@ -158,6 +167,12 @@ static bool parse(struct fl_train *t, int argc, char **argv, int *exit_code)
     return fl_cli_begin(&usage, argc, argv, exit_code);
 }
 
+static enum fl_status as_usage(struct fl_error *error)
+{
+    error->status = FL_EUSAGE;
+    return FL_EUSAGE;
+}
+
 static bool same_modules(const struct fl_adapter *adapter, const struct fl_inventory *chosen)
 {
     if (adapter->count != chosen->count) {
@@ -178,6 +193,35 @@ static enum fl_status contradiction(const struct fl_train *t, const char *option
                    t->init, own);
 }
 
+/* What an adapter that is there has decided already. */
+static enum fl_status check_init_modules(const struct fl_train *t, struct fl_error *error)
+{
+    const struct fl_choice *c = &t->choice;
+    struct fl_inventory chosen = {0};
+    if (c->rank_pattern || c->alpha_pattern) {
+        return fl_fail(error, FL_EUSAGE, "%s: the ranks and alphas of %s stay as they are",
+                       c->rank_pattern ? "--rank-pattern" : "--alpha-pattern", t->init);
+    }
+    if (!t->has_targets && !c->exclude && !c->layers) {
+        return FL_OK;
+    }
+    enum fl_status status = fl_choose_modules(fl_model_inventory(t->local.model), c, &chosen,
+                                              error);
+    if (status == FL_ENOMEM) {
+        return status;
+    }
+    if (status != FL_OK) {
+        return as_usage(error);
+    }
+    bool same = same_modules(t->local.adapter, &chosen);
+    fl_inventory_free(&chosen);
+    return same ? FL_OK
+                : fl_fail(error, FL_EUSAGE,
+                          "--targets, --exclude or --layers contradict %s: it has "
+                          "other linears",
+                          t->init);
+}
+
 /* An explicit option may repeat what --init-adapter says, never contradict it. */
 static enum fl_status check_init(const struct fl_train *t, struct fl_error *error)
 {
@@ -185,8 +229,8 @@ static enum fl_status check_init(const struct fl_train *t, struct fl_error *erro
     if (t->has_rank && t->rank != a->rank) {
         return contradiction(t, "--rank", a->rank, (double)t->rank, error);
     }
-    if (t->has_alpha && t->alpha != a->alpha) {
-        return contradiction(t, "--alpha", a->alpha, t->alpha, error);
+    if (t->has_alpha && t->choice.alpha != a->alpha) {
+        return contradiction(t, "--alpha", a->alpha, t->choice.alpha, error);
     }
     if (t->has_dropout && t->dropout != a->dropout) {
         return contradiction(t, "--dropout", a->dropout, t->dropout, error);
@@ -197,24 +241,7 @@ static enum fl_status check_init(const struct fl_train *t, struct fl_error *erro
     if (t->has_dora && t->dora != a->use_dora) {
         return fl_fail(error, FL_EUSAGE, "--dora contradicts %s, which has none", t->init);
     }
-    if (t->has_targets) {
-        struct fl_inventory chosen = {0};
-        enum fl_status status = fl_inventory_select(fl_model_inventory(t->local.model), t->targets,
-                                                    &chosen, error);
-        if (status == FL_ENOMEM) {
-            return status;
-        }
-        if (status != FL_OK) {
-            return fl_fail(error, FL_EUSAGE, "--targets %s: no such linear in this model",
-                           t->targets);
-        }
-        bool same = same_modules(a, &chosen);
-        fl_inventory_free(&chosen);
-        if (!same) {
-            return fl_fail(error, FL_EUSAGE, "--targets %s contradicts %s", t->targets, t->init);
-        }
-    }
-    return FL_OK;
+    return check_init_modules(t, error);
 }
 
 static void name_base(struct fl_adapter *adapter, const char *path)
@@ -227,19 +254,12 @@ static void name_base(struct fl_adapter *adapter, const char *path)
 
 static enum fl_status new_adapter(struct fl_train *t, struct fl_error *error)
 {
-    struct fl_inventory chosen = {0};
-    enum fl_status status = fl_inventory_select(fl_model_inventory(t->local.model), t->targets,
-                                                &chosen, error);
+    t->choice.rank = (uint32_t)t->rank;
+    enum fl_status status = fl_choose_adapter(fl_model_inventory(t->local.model), &t->choice,
+                                              &t->local.adapter, error);
     if (status == FL_EINVAL) {
-        error->status = FL_EUSAGE; /* the option names something that the model lacks */
-        fl_error_prefix(error, "--targets");
-        return FL_EUSAGE;
+        return as_usage(error); /* an option names something that the model lacks */
     }
-    if (status == FL_OK) {
-        status = fl_adapter_create(&chosen, (uint32_t)t->rank, t->alpha, NULL, &t->local.adapter,
-                                   error);
-    }
-    fl_inventory_free(&chosen);
     if (status == FL_OK) {
         t->local.adapter->use_rslora = t->rslora;
         t->local.adapter->dropout = t->dropout;
@@ -387,8 +407,7 @@ int fl_cmd_train(int argc, char **argv)
 {
     struct fl_train t = {
         .rank = 8,
-        .alpha = 16,
-        .targets = "default",
+        .choice = {.targets = "default", .alpha = 16},
         .epochs = 1,
         .batch_size = 4,
         .accumulate = 1,

@@ -6,6 +6,7 @@
 #ifndef FL_WORKER_CMD_TRAIN_H
 #define FL_WORKER_CMD_TRAIN_H
 
+#include "adapter/choose.h"
 #include "worker/local.h"
 #include "worker/progress.h"
 #include "worker/training.h"
@@ -17,8 +18,8 @@ struct fl_train {
     const char *model, *out, *init;
     struct fl_local_data data;
     uint64_t rank;
-    double alpha, dropout;
-    const char *targets;
+    double dropout;
+    struct fl_choice choice; /* its rank is the one above, once options were read */
     bool rslora, dora;
     bool has_rank, has_alpha, has_targets, has_dropout, has_rslora, has_dora;
     uint64_t steps, epochs, batch_size, accumulate, warmup, seed, threads;

@@ -104,12 +104,32 @@ expect 0 "eval within a limit" "$worker" eval --model "$tiny" --data "$tiny/clin
 [ "$(cut -d, -f1-3 "$work/out")" = "$(cat "$work/free.loss")" ] || fail "a memory limit changes the loss"
 expect 1 "eval, limit too small" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --memory-limit 1M
 
+# --- which linears, and their ranks: what PEFT's config says of them, and what is refused
+chosen=("${train[@]}" --targets all-linear --exclude down_proj --layers 1 --rank 4 --rank-pattern 'q_proj=2'
+    --alpha-pattern '.*_proj=12,')
+expect 0 "chosen linears" "${chosen[@]}" --steps 3 --out "$work/chosen" --checkpoint-every 2
+expect 0 "inspect them" "$worker" inspect --json "$work/chosen"
+grep -q 'layers\.0\|down_proj' "$work/chosen/adapter_config.json" && fail "a linear is adapted that was left out"
+grep -A1 '"rank_pattern"' "$work/chosen/adapter_config.json" | grep -q 'q_proj": 2' || fail "no rank_pattern is written"
+grep -q '"model.layers.1.mlp.up_proj": 12' "$work/chosen/adapter_config.json" || fail "no alpha_pattern is written"
+expect 0 "eval them" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1 --adapter "$work/chosen"
+expect 2 "resume with others" "${train[@]}" --targets all-linear --rank 4 --steps 3 --out "$work/chosen" --resume
+expect 2 "exclude what is not there" "${train[@]}" --exclude conv --out "$work/none" --steps 1
+says "exclude what is not there" "exclude: 'conv' matches no linear" "$work/err"
+expect 2 "layers beyond the model" "${train[@]}" --layers 2-9 --out "$work/none" --steps 1
+says "layers beyond the model" "layers: 2-9, but the model's blocks are 0 to 1" "$work/err"
+expect 2 "other ranks for an adapter" "${train[@]}" --init-adapter "$work/chosen" --rank-pattern q_proj=3 --out "$work/none" --steps 1
+expect 2 "other layers for an adapter" "${train[@]}" --init-adapter "$work/chosen" --layers 0 --out "$work/none" --steps 1
+
 # --- DoRA: trained, stopped and resumed, merged; what can't carry magnitudes says so
 dora=("${train[@]}" --dora --steps 6 --lr 2e-2 --dropout 0.1 --targets all-linear)
 expect 0 "dora" "${dora[@]}" --out "$work/dora"
 says "dora" '"use_dora": true' "$work/dora/adapter_config.json"
 grep -q 'q_proj.lora_magnitude_vector' "$work/dora/adapter_model.safetensors" || fail "no magnitudes are saved"
 expect 0 "dora with checkpoints" "${dora[@]}" --out "$work/dora2" --checkpoint-every 4
+expect 2 "dora resumed without it" "${train[@]}" --steps 6 --lr 2e-2 --dropout 0.1 --targets all-linear \
+    --out "$work/dora2" --resume
+says "dora resumed without it" 'made with --dora' "$work/err"
 expect 0 "dora resumed" "${dora[@]}" --out "$work/dora2" --resume
 cmp -s "$work/dora/adapter_model.safetensors" "$work/dora2/adapter_model.safetensors" ||
     fail "a resumed run of DoRA ends elsewhere"
