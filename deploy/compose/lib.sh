@@ -7,6 +7,7 @@ dir=${FEDLORA_DIR:-$root/.demo} # downloads and runs, as deploy/demo keeps them
 project=${FEDLORA_PROJECT:-fedlora}
 run=$dir/compose-$project
 base=${FEDLORA_BASE:-debian:bookworm-slim}
+images=${FEDLORA_IMAGES:-fedlora}
 sites=(foldoc jargon devil vera)
 home=/var/lib/fedlora # in the containers
 export FEDLORA_RUN=$run FEDLORA_BASE=$base COMPOSE_PROJECT_NAME=$project
@@ -53,7 +54,11 @@ need_docker() {
         cannot 'neither `docker compose` nor docker-compose is there'
     fi
 }
-compose() { "${compose_program[@]}" -f "$root/deploy/compose/docker-compose.yml" "$@" </dev/null; }
+compose() {
+    local files=(-f "$root/deploy/compose/docker-compose.yml")
+    [ ! -f "$run/monitor" ] || files+=(-f "$root/deploy/compose/monitor.yml")
+    "${compose_program[@]}" "${files[@]}" "$@" </dev/null
+}
 container() { # SERVICE: its id, empty if there is none
     docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$project" \
         --filter "label=com.docker.compose.service=$1" | head -n 1
@@ -63,7 +68,7 @@ healthy() { [ "$(at "$1" '{{.State.Health.Status}}')" = healthy ]; }
 
 # A program out of its image, without network, in a container that leaves nothing.
 once() { # IMAGE [docker options --] ARGUMENTS...
-    local image=${FEDLORA_IMAGES:-fedlora}-$1 options=()
+    local image=$images-$1 options=()
     shift
     while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1") && shift; done
     shift
@@ -75,7 +80,7 @@ once() { # IMAGE [docker options --] ARGUMENTS...
 in_run() { # SCRIPT ARGUMENTS...: in the run's directory
     docker run --rm --network none --log-driver none --user 0:0 --cap-drop ALL --cap-add CHOWN \
         --cap-add DAC_OVERRIDE --cap-add FOWNER -v "$run:/srv/run" -w /srv/run --entrypoint sh \
-        "${FEDLORA_IMAGES:-fedlora}-worker" -c "$1" sh "${@:2}"
+        "$images-worker" -c "$1" sh "${@:2}"
 }
 coordinator() { # COMMAND...: at the coordinator that runs
     docker exec "$(container coordinator)" fedlora-coordinator "$@" --dir $home
