@@ -80,8 +80,9 @@ static size_t data_options(struct fl_train *t, struct fl_option *out, size_t cou
 static size_t step_options(struct fl_train *t, struct fl_option *out, size_t count)
 {
     const struct fl_option options[] = {
-        {"--steps", "N", FL_OPTION_U64, &t->steps, 1, COUNT_MAX, NULL, false, &t->has_steps,
-         "optimizer steps, instead of --epochs"},
+        {"--steps", "N", FL_OPTION_U64, &t->steps, 0, COUNT_MAX, NULL, false, &t->has_steps,
+         "optimizer steps, instead of --epochs; --steps 0 needs no data and writes the adapter as "
+         "training would begin with it"},
         {"--epochs", "N", FL_OPTION_U64, &t->epochs, 1, 1e6, NULL, false, &t->has_epochs,
          "passes over the data"},
         {"--batch-size", "ROWS", FL_OPTION_U64, &t->batch_size, 1, 65536, NULL, false, NULL,
@@ -149,10 +150,23 @@ static size_t validation_options(struct fl_train *t, struct fl_option *out, size
     return APPEND(out, count, options);
 }
 
+/* What is trained on need not be there for --steps 0: see check_together(). */
+static void free_of_data(struct fl_option *options, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(options[i].name, "--data") == 0) {
+            options[i].required = false;
+            options[i].doc = "JSONL, JSON, CSV or .txt file, or a directory of them (required, "
+                             "but with --steps 0)";
+        }
+    }
+}
+
 static bool parse(struct fl_train *t, int argc, char **argv, int *exit_code)
 {
     struct fl_option options[OPTIONS_MAX];
     size_t count = adapter_options(t, options, 0);
+    free_of_data(options, count);
     count = step_options(t, options, count);
     count = data_options(t, options, count);
     count = validation_options(t, options, count);
@@ -288,9 +302,22 @@ static enum fl_status open_adapter(struct fl_train *t, struct fl_error *error)
     return status;
 }
 
+/* --steps 0 (not its default, which is 0 too): the start alone is wanted. */
+static bool only_starts(const struct fl_train *t)
+{
+    return t->has_steps && t->steps == 0;
+}
+
 /* Options that make sense together, before anything is read. */
 static enum fl_status check_together(struct fl_train *t, struct fl_error *error)
 {
+    if (!t->data.path && !only_starts(t)) {
+        return fl_fail(error, FL_EUSAGE, "--data is required");
+    }
+    if (only_starts(t) && (t->resume || t->valid)) {
+        return fl_fail(error, FL_EUSAGE, "--steps 0 trains nothing: leave out %s",
+                       t->resume ? "--resume" : "--valid");
+    }
     if (t->valid && t->data.valid_split > 0.0) {
         return fl_fail(error, FL_EUSAGE, "--valid and --valid-split exclude each other");
     }
@@ -352,6 +379,9 @@ static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
     if (status == FL_OK) {
         status = open_adapter(t, error);
     }
+    if (only_starts(t)) {
+        return status;
+    }
     if (status == FL_OK) {
         t->data.split_seed = t->seed;
         status = fl_local_open_data(&t->local, t->model, &t->data, error);
@@ -371,12 +401,25 @@ static enum fl_status open_all(struct fl_train *t, struct fl_error *error)
     return status;
 }
 
+static enum fl_status write_start(const struct fl_train *t, struct fl_error *error)
+{
+    struct fl_buf card;
+    fl_buf_init(&card, 65536);
+    fl_train_start_card(t, &card);
+    enum fl_status status = fl_adapter_save(t->local.adapter, t->out, fl_buf_text(&card), error);
+    fl_buf_free(&card);
+    return status == FL_OK ? fl_train_tell_done(t, error) : status;
+}
+
 static enum fl_status train(struct fl_train *t, struct fl_error *error)
 {
     struct fl_training training = {.stop = fl_local_stop_on_signals()};
     enum fl_status status = open_all(t, error);
     if (status != FL_OK) {
         return status;
+    }
+    if (only_starts(t)) {
+        return write_start(t, error);
     }
     training.model = t->local.model;
     training.adapter = t->local.adapter;

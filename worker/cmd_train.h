@@ -45,6 +45,8 @@ struct fl_train {
 void fl_train_tell_start(struct fl_train *self);
 /* Fill watch with the calls of this file; each takes self as its context. */
 void fl_train_listen(struct fl_train *self, struct fl_training_watch *watch);
+/* README.md of an adapter that is written before any step. */
+void fl_train_start_card(const struct fl_train *self, struct fl_buf *card);
 /* The end: one JSON event, or words on stderr. */
 FL_CHECKED enum fl_status fl_train_tell_done(const struct fl_train *self, struct fl_error *error);
 /* stderr: the command line that goes on from the checkpoint, argv with --resume. */

@@ -304,8 +304,15 @@ enum fl_status fl_train_tell_done(const struct fl_train *t, struct fl_error *err
 {
     const struct fl_finetune_result *r = &t->result.total;
     const struct fl_validation *v = &t->result.validation;
+    if (t->json && t->options.steps == 0) {
+        return fl_local_print(json_pack("{s:s, s:i}", "event", "done", "steps", 0), error);
+    }
     if (t->json) {
         return print_done(t, error);
+    }
+    if (t->options.steps == 0) {
+        fprintf(stderr, "adapter, not trained yet: %s\n", t->out);
+        return FL_OK;
     }
     if (t->result.early) {
         fprintf(stderr, "stopped early: no improvement in %llu evaluations\n",
@@ -364,17 +371,14 @@ static enum fl_status describe(void *context, json_t *facts, struct fl_error *er
 }
 
 /* README.md of the adapter: how it came about, without a word about the data. */
-static void write_card(void *context, const struct fl_finetune_result *total,
-                       const struct fl_validation *validation, bool best, struct fl_buf *card)
+static void card_head(const struct fl_train *t, const char *what, struct fl_buf *card)
 {
-    const struct fl_train *t = context;
     const struct fl_adapter *a = t->local.adapter;
-    const struct fl_finetune_options *o = &t->options;
     fl_buf_printf(card,
                   "---\nbase_model: %s\nlibrary_name: peft\n"
                   "pipeline_tag: text-generation\ntags:\n- lora\n- fedlora\n---\n\n",
                   a->base_model);
-    fl_buf_printf(card, "# LoRA adapter\n\nTrained by fedlora %s.\n\n", FL_VERSION);
+    fl_buf_printf(card, "# LoRA adapter\n\n%s by fedlora %s.\n\n", what, FL_VERSION);
     fl_buf_printf(card, "| setting | value |\n|---|---|\n| rank | %u |\n| alpha | %.9g |\n",
                   a->rank, a->alpha);
     if (a->use_dora) {
@@ -382,6 +386,20 @@ static void write_card(void *context, const struct fl_finetune_result *total,
     }
     fl_buf_printf(card, "| modules | %u |\n| trainable parameters | %llu |\n", a->count,
                   (unsigned long long)fl_adapter_parameters(a));
+}
+
+void fl_train_start_card(const struct fl_train *self, struct fl_buf *card)
+{
+    card_head(self, "Made, not trained yet,", card);
+    fl_buf_printf(card, "| steps | 0 |\n| seed | %llu |\n", (unsigned long long)self->seed);
+}
+
+static void write_card(void *context, const struct fl_finetune_result *total,
+                       const struct fl_validation *validation, bool best, struct fl_buf *card)
+{
+    const struct fl_train *t = context;
+    const struct fl_finetune_options *o = &t->options;
+    card_head(t, "Trained", card);
     fl_buf_printf(card, "| steps | %llu of %llu |\n| rows a step | %llu |\n",
                   (unsigned long long)(best ? validation->best_step : total->steps),
                   (unsigned long long)o->steps,

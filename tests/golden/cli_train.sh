@@ -137,6 +137,31 @@ expect 0 "go on from dora" "${train[@]}" --init-adapter "$work/dora" --out "$wor
 says "go on from dora" '"use_dora": true' "$work/dora3/adapter_config.json"
 expect 2 "dora on an adapter without" "${train[@]}" --init-adapter "$work/free" --dora --out "$work/none" --steps 1
 says "dora on an adapter without" 'dora contradicts' "$work/err"
+# the start of a run, which needs no data: what PEFT computes with it is the base alone
+start=("$worker" train --model "$tiny" --threads 1 --steps 0 --targets all-linear)
+expect 0 "start" "${start[@]}" --dora --out "$work/start" --json
+says "start" '^{"event":"done","steps":0}$' "$work/out"
+says "start" '"use_dora": true' "$work/start/adapter_config.json"
+says "start" 'not trained yet' "$work/start/README.md"
+expect 0 "start again" "${start[@]}" --dora --out "$work/start2"
+says "start again" 'not trained yet' "$work/err"
+cmp -s "$work/start/adapter_model.safetensors" "$work/start2/adapter_model.safetensors" ||
+    fail "two starts with one seed differ"
+for given in "" "$work/start"; do
+    expect 0 "eval ${given:-base}" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1 \
+        ${given:+--adapter "$given"}
+    sed 's/.*"loss":\([0-9.]*\).*/\1/' "$work/out"
+done >"$work/losses"
+awk 'NR == 1 { base = $1 } END { d = $1 - base; exit !(NR == 2 && d < 1e-5 && d > -1e-5) }' "$work/losses" ||
+    fail "the start is not the base: $(tr '\n' ' ' <"$work/losses")"
+expect 0 "go on from the start" "${train[@]}" --init-adapter "$work/start" --out "$work/dora4" --steps 6 --lr 2e-2 --dora
+expect 0 "start without dora" "${start[@]}" --out "$work/start3"
+expect 2 "no data" "$worker" train --model "$tiny" --out "$work/none" --steps 1
+says "no data" 'data is required' "$work/err"
+expect 2 "start and resume" "${start[@]}" --out "$work/none" --resume
+[ ! -e "$work/none" ] || fail "a refused start wrote an adapter"
+mkdir "$work/other" && touch "$work/other/file"
+expect 1 "start over something else" "${start[@]}" --out "$work/other"
 expect 0 "inspect dora" "$worker" inspect --json "$work/dora"
 says "inspect dora" '"dora":true' "$work/out"
 expect 0 "eval dora" "$worker" eval --model "$tiny" --data "$tiny/clinic.jsonl" --threads 1 --adapter "$work/dora"
