@@ -182,9 +182,7 @@ static enum fl_status check_start(const struct fl_layout *layout, const struct f
     for (uint32_t s = 0; s < layout->segment_count; s++) {
         const struct fl_segment *segment = &layout->segments[s];
         const struct fl_lora_module *module = &start->modules[segment->module];
-        bool is_a = segment->factor == FL_FACTOR_A;
-        if (module->rank != segment->rank ||
-            (is_a ? module->module.in != segment->columns : module->module.out != segment->rows))
+        if (module->rank != segment->rank || !fl_segment_fits(segment, module))
             return fl_fail(error, FL_EINVAL, "%s: the adapter has another shape than the layout",
                            module->module.name);
     }
@@ -203,7 +201,7 @@ static double apply_segment(const struct fl_aggregate *self, const struct fl_seg
     for (uint32_t row = 0; row < segment->rows; row++) {
         for (uint32_t column = 0; column < segment->columns; column++) {
             size_t i = (size_t)row * segment->columns + column;
-            uint32_t tier = tier_of[segment->factor == FL_FACTOR_A ? row : column];
+            uint32_t tier = tier_of[fl_segment_direction(segment, row, column)];
             uint64_t weights = tier == FL_SITE_UNKNOWN ? 0 : self->scalars[tier];
             double mean = fl_grid_mean(self->grid, sum[i], segment->range, weights);
             values[i] = (float)((double)values[i] + mean);
@@ -227,8 +225,7 @@ static enum fl_status apply(const struct fl_aggregate *self, const struct fl_ada
     for (uint32_t s = 0; s < self->layout->segment_count; s++) {
         const struct fl_segment *segment = &self->layout->segments[s];
         struct fl_lora_module *module = &(*out)->modules[segment->module];
-        squares += apply_segment(self, segment,
-                                 segment->factor == FL_FACTOR_A ? module->a : module->b);
+        squares += apply_segment(self, segment, fl_segment_part(segment, module).values);
     }
     *norm = sqrt(squares);
     return FL_OK;

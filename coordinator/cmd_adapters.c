@@ -123,6 +123,8 @@ static void write_card(const json_t *answer, const struct fl_job_spec *spec, str
                   "%lld, %g |\n",
                   (long long)json_integer_value(json_object_get(v, "workers")), spec->targets,
                   (long long)json_integer_value(json_object_get(v, "rank")), spec->alpha);
+    if (spec->dora)
+        fl_buf_printf(card, "| DoRA | magnitudes are averaged apart from A and B: not exact |\n");
     if (json_is_real(loss))
         fl_buf_printf(card, "| held-out loss over all sites | %.4f |\n", json_real_value(loss));
     fl_buf_printf(card, "| sha256 of adapter_model.safetensors | `%s` |\n| made | %s |\n",

@@ -34,13 +34,14 @@ static enum fl_status find_start(const struct fl_job_spec *spec, char *out, stru
         return FL_OK;
     enum fl_status status = fl_adapter_load(spec->start, NULL, &adapter, error);
     if (status == FL_OK)
-        status = fl_adapter_refuse_dora(adapter, "jobs of this coordinator", error);
+        status = fl_job_check_start(spec, adapter, spec->start, error);
     fl_adapter_destroy(&adapter);
     if (status == FL_OK && !realpath(spec->start, out))
         status = fl_fail_errno(error, errno, "%s", spec->start);
-    if (status != FL_OK)
-        fl_error_prefix(error, "[lora] start");
-    return status == FL_OK ? FL_OK : (error->status = FL_EFORMAT);
+    if (status == FL_OK || status == FL_EREFUSED)
+        return status;
+    fl_error_prefix(error, "[lora] start");
+    return error->status = FL_EFORMAT;
 }
 
 static json_t *submission(const char *path, struct fl_error *error)

@@ -214,12 +214,11 @@ static enum fl_status make_layout(struct fl_server *self, struct fl_stage *stage
     }
     enum fl_factors factors = fl_round_only_evaluates(self->round)
                                   ? FL_FACTORS_NONE
-                                  : fl_strategy_factors((enum fl_strategy)spec->strategy,
-                                                        stage->round);
+                                  : fl_job_trains(spec, stage->round);
     enum fl_status status = fl_rank_plan_select(&self->attempt.plan, rows, stage->count, &plan);
     if (status == FL_OK)
-        status = fl_layout_create(&self->facts->targets, &plan, factors, self->attempt.range_a,
-                                  self->attempt.range_b, &stage->layout, error);
+        status = fl_layout_create(&self->facts->targets, &plan, factors, self->attempt.ranges,
+                                  &stage->layout, error);
     else
         (void)fl_fail(error, status, "the rank plan does not fit the cohort");
     if (status == FL_OK)

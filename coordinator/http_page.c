@@ -86,7 +86,8 @@ static void print_job_head(struct fl_buf *out, const struct fl_view *view,
         fl_buf_printf(out, "</b><span>in this phase</span></div>");
         fact(out, "tokens a second", "%.0f", fl_view_tokens_per_second(view));
     }
-    fact(out, "strategy", "%s", fl_strategy_info((enum fl_strategy)job->spec->strategy)->name);
+    fact(out, "strategy", "%s%s", fl_strategy_info((enum fl_strategy)job->spec->strategy)->name,
+         job->spec->dora ? ", DoRA" : "");
     fact(out, "secure aggregation", "%s", job->spec->secure_aggregation ? "on" : "off");
     fact(out, "base model", "%s", job->spec->model);
     fl_buf_printf(out, "</div>");

@@ -137,7 +137,7 @@ static enum fl_status fill_context(const struct fl_server *server, struct fl_sec
                                       .attempt = server->round->attempt,
                                       .elements = fl_layout_elements(&server->facts->targets,
                                                                      plan->global,
-                                                                     fl_job_factors(&task))};
+                                                                     fl_job_factors(offer, &task))};
     fl_job_binding(offer, &task, out->job_hash);
     memcpy(out->manifest, offer->manifest, FL_HASH_BYTES);
     memcpy(out->start, task.start.root, FL_HASH_BYTES);

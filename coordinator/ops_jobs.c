@@ -63,6 +63,8 @@ static enum fl_status resolve_start(const struct fl_op *op, struct fl_job_spec *
     if (status == FL_OK)
         status = fl_registry_read(path, &targets, other, row->ranks, row->sha256, &adapter, error);
     if (status == FL_OK)
+        status = fl_job_check_start(spec, adapter, spec->start, error);
+    if (status == FL_OK)
         status = fl_store_path(op->desk->store, path, error, "starts/%lld-%lld", job, version);
     if (status == FL_OK)
         status = fl_store_make_parent(path, error);

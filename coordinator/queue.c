@@ -339,10 +339,11 @@ enum fl_status fl_queue_set_attempt(struct fl_store *store, int64_t id, uint32_t
         status = fl_store_run(
             store, error,
             "INSERT OR REPLACE INTO attempts(job, round, attempt, plan, start_root, start_bytes, "
-            "version_hash, range_a, range_b) VALUES(?,?,?,?,?,?,?,?,?)",
-            "iiibbibdd", id, (int64_t)round, (int64_t)attempt, plan.data, plan.length,
+            "version_hash, range_a, range_b, range_m) VALUES(?,?,?,?,?,?,?,?,?,?)",
+            "iiibbibddd", id, (int64_t)round, (int64_t)attempt, plan.data, plan.length,
             value->start_root, (size_t)FL_HASH_BYTES, (int64_t)value->start_bytes,
-            value->version_hash, (size_t)FL_HASH_BYTES, value->range_a, value->range_b);
+            value->version_hash, (size_t)FL_HASH_BYTES, value->ranges.a, value->ranges.b,
+            value->ranges.m);
     fl_buf_free(&plan);
     return status;
 }
@@ -353,8 +354,8 @@ static enum fl_status read_attempt(void *context, const struct fl_row *row)
     size_t length;
     const void *plan = fl_row_blob(row, 0, &length);
     out->start_bytes = (uint64_t)fl_row_i64(row, 2);
-    out->range_a = fl_row_double(row, 4);
-    out->range_b = fl_row_double(row, 5);
+    out->ranges = (struct fl_ranges){
+        .a = fl_row_double(row, 4), .b = fl_row_double(row, 5), .m = fl_row_double(row, 6)};
     enum fl_status status = fl_row_copy_blob(row, 1, out->start_root, FL_HASH_BYTES);
     if (status == FL_OK)
         status = fl_row_copy_blob(row, 3, out->version_hash, FL_HASH_BYTES);
@@ -369,8 +370,8 @@ enum fl_status fl_queue_attempt(struct fl_store *store, int64_t id, uint32_t rou
     memset(out, 0, sizeof *out);
     enum fl_status status =
         fl_store_select(store, error, read_attempt, out, &rows,
-                        "SELECT plan, start_root, start_bytes, version_hash, range_a, range_b "
-                        "FROM attempts WHERE job = ? AND round = ? AND attempt = ?",
+                        "SELECT plan, start_root, start_bytes, version_hash, range_a, range_b, "
+                        "range_m FROM attempts WHERE job = ? AND round = ? AND attempt = ?",
                         "iii", id, (int64_t)round, (int64_t)attempt);
     if (status == FL_OK && rows == 0)
         return fl_fail(error, FL_ENOTFOUND, "attempt %u of round %u is not configured", attempt,

@@ -128,7 +128,7 @@ struct fl_attempt_row {                /* what CONFIGURE fixed */
     uint8_t start_root[FL_HASH_BYTES]; /* of the start adapter as a bulk object */
     uint64_t start_bytes;
     uint8_t version_hash[FL_HASH_BYTES]; /* SHA-256 of the version it was made from */
-    double range_a, range_b;             /* of the update; NaN: not trained */
+    struct fl_ranges ranges;             /* of the update; 1 where a factor is not trained */
     struct fl_rank_plan plan;            /* owned; rows in the order of the cohort's site ids */
 };
 void fl_attempt_row_free(struct fl_attempt_row *self);

@@ -25,6 +25,7 @@ static enum fl_status set_bounds(struct fl_recall_work *self, struct fl_store *s
     for (uint32_t i = 0; i < self->targets.count; i++) {
         const struct fl_module *m = &self->targets.modules[i];
         self->bytes_max += 1024 + 4 * ((uint64_t)m->in + m->out) * self->rank_max;
+        self->bytes_max += self->spec->dora ? 1024 + 4 * (uint64_t)m->out : 0;
     }
     return status == FL_ENOTFOUND ? FL_OK : status;
 }

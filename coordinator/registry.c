@@ -191,7 +191,10 @@ enum fl_status fl_registry_shape(const struct fl_inventory *targets, const struc
         return status;
     (*out)->dropout = spec->dropout;
     (void)snprintf((*out)->base_model, sizeof(*out)->base_model, "%s", spec->model);
-    return FL_OK;
+    if (!spec->dora || fl_adapter_add_magnitudes(*out) == FL_OK)
+        return FL_OK;
+    fl_adapter_destroy(out);
+    return fl_fail_memory(error);
 }
 
 enum fl_status fl_registry_read(const char *path, const struct fl_inventory *targets,

@@ -61,7 +61,7 @@ static const char schema[] =
     " job INTEGER NOT NULL REFERENCES jobs(id), round INTEGER NOT NULL,"
     " attempt INTEGER NOT NULL, plan BLOB NOT NULL, start_root BLOB NOT NULL,"
     " start_bytes INTEGER NOT NULL, version_hash BLOB NOT NULL, range_a REAL, range_b REAL,"
-    " PRIMARY KEY(job, round, attempt)) STRICT, WITHOUT ROWID;"
+    " range_m REAL, PRIMARY KEY(job, round, attempt)) STRICT, WITHOUT ROWID;"
     "CREATE TABLE members("
     " job INTEGER NOT NULL REFERENCES jobs(id), round INTEGER NOT NULL,"
     " attempt INTEGER NOT NULL, site INTEGER NOT NULL REFERENCES sites(id),"
@@ -180,6 +180,36 @@ static enum fl_status execute(struct fl_store *self, const char *sql, const char
     return FL_OK;
 }
 
+static enum fl_status has_later_column(struct fl_store *self, bool *out, struct fl_error *error)
+{
+    uint64_t there = 0;
+    enum fl_status status =
+        fl_store_select(self, error, NULL, NULL, &there,
+                        "SELECT 1 FROM pragma_table_info('attempts') WHERE name = 'range_m'", "");
+    *out = there > 0;
+    return status;
+}
+
+/* Another process may do the same at this moment. */
+static enum fl_status make_later_column(struct fl_store *self, struct fl_error *error)
+{
+    bool there;
+    enum fl_status status = has_later_column(self, &there, error);
+    if (status != FL_OK || there)
+        return status;
+    status = fl_store_begin(self, error);
+    if (status != FL_OK)
+        return status;
+    status = has_later_column(self, &there, error);
+    if (status == FL_OK && !there)
+        status = execute(self, "ALTER TABLE attempts ADD COLUMN range_m REAL",
+                         "the tables cannot be made", error);
+    if (status == FL_OK)
+        return fl_store_commit(self, error);
+    fl_store_rollback(self);
+    return status;
+}
+
 /* A database that an earlier program made has none of them. */
 static enum fl_status make_later_tables(struct fl_store *self, struct fl_error *error)
 {
@@ -187,7 +217,7 @@ static enum fl_status make_later_tables(struct fl_store *self, struct fl_error *
     enum fl_status status = FL_OK;
     for (size_t i = 0; i < sizeof schemas / sizeof schemas[0] && status == FL_OK; i++)
         status = execute(self, schemas[i], "the tables cannot be made", error);
-    return status;
+    return status == FL_OK ? make_later_column(self, error) : status;
 }
 
 static enum fl_status connect(const char *directory, int flags, struct fl_store **out,

@@ -110,7 +110,7 @@ static enum fl_status load_given_start(const struct fl_start_work *self, struct 
     if (status == FL_OK)
         status = fl_adapter_load(path, &facts->inventory, out, error);
     if (status == FL_OK)
-        status = fl_adapter_refuse_dora(*out, "jobs of this coordinator", error);
+        status = fl_job_check_start(facts->spec, *out, facts->spec->start, error);
     if (status != FL_OK) {
         fl_adapter_destroy(out);
         return status;
@@ -224,15 +224,18 @@ static enum fl_status set_ranges(struct fl_start_work *self, const struct fl_ada
                                  struct fl_error *error)
 {
     const struct fl_job_spec *spec = self->facts->spec;
-    enum fl_factors factors = fl_strategy_factors((enum fl_strategy)spec->strategy, self->round);
+    const enum fl_factors factors = fl_job_trains(spec, self->round);
+    struct fl_ranges *ranges = &self->attempt_row.ranges;
     enum fl_status status = FL_OK;
-    self->attempt_row.range_a = self->attempt_row.range_b = 1.0;
+    *ranges = (struct fl_ranges){.a = 1.0, .b = 1.0, .m = 1.0};
     if (self->round > spec->rounds)
         return FL_OK;
     if (factors & FL_FACTOR_A)
-        status = fl_job_range(spec, FL_FACTOR_A, start, &self->attempt_row.range_a, error);
+        status = fl_job_range(spec, FL_FACTOR_A, start, &ranges->a, error);
     if (status == FL_OK && factors & FL_FACTOR_B)
-        status = fl_job_range(spec, FL_FACTOR_B, start, &self->attempt_row.range_b, error);
+        status = fl_job_range(spec, FL_FACTOR_B, start, &ranges->b, error);
+    if (status == FL_OK && factors & FL_FACTOR_M)
+        status = fl_job_range(spec, FL_FACTOR_M, start, &ranges->m, error);
     return status;
 }
 

@@ -200,6 +200,7 @@ static void pack_offer(struct packer *p, const struct fl_wire *m)
     to->job_hash = bytes_of(from->job_hash, FL_HASH_BYTES);
     to->liveness_ms = from->liveness_ms;
     to->retraining = from->retraining;
+    to->dora = from->dora;
     p->envelope.offer = to;
     p->envelope.body_case = FEDLORA__PB__ENVELOPE__BODY_OFFER;
 }

@@ -199,6 +199,7 @@ struct fl_wire_offer {
     uint8_t job_hash[FL_HASH_BYTES];
     uint32_t liveness_ms;
     uint32_t retraining; /* 0..FL_RETRAININGS_MAX */
+    bool dora;           /* adapters have magnitudes, trained beside A or B */
 };
 struct fl_wire_fit {
     enum fl_verdict verdict;

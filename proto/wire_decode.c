@@ -269,6 +269,7 @@ static void read_offer(struct reader *r, const Fedlora__Pb__Envelope *e, struct 
     get_exact(r, &from->job_hash, to->job_hash, FL_HASH_BYTES, "job_hash");
     to->liveness_ms = get_u32(r, from->liveness_ms, 10, MS_MAX, "liveness_ms");
     to->retraining = get_u32(r, from->retraining, 0, FL_RETRAININGS_MAX, "retraining");
+    to->dora = from->dora;
 }
 
 static void read_fit(struct reader *r, const Fedlora__Pb__Envelope *e, struct fl_wire *m)

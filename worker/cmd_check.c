@@ -173,6 +173,8 @@ static void check_speed(struct check *self, struct fl_trainer *trainer, struct f
     if (status == FL_OK)
         status = fl_adapter_create(&targets, offer->rank_default, offer->alpha, NULL, &start,
                                    &error);
+    if (status == FL_OK && offer->dora && fl_adapter_add_magnitudes(start) != FL_OK)
+        status = fl_fail_memory(&error);
     if (status == FL_OK) {
         fl_adapter_init(start, 1);
         ranks = fl_calloc(start->count, sizeof(*ranks));

@@ -37,7 +37,7 @@ void fl_labour_free(struct fl_labour *self)
 
 /* ---- fit ---- */
 
-/* A and B at the largest rank that can be, and the header of safetensors. */
+/* A, B and m at the largest rank that can be, and the header of safetensors. */
 static uint64_t adapter_bytes_max(const struct fl_inventory *targets)
 {
     uint64_t bytes = 4096;
@@ -46,7 +46,7 @@ static uint64_t adapter_bytes_max(const struct fl_inventory *targets)
         uint64_t rank = m->in < m->out ? m->in : m->out;
         if (rank > FL_RANK_MAX)
             rank = FL_RANK_MAX;
-        bytes += 4 * rank * ((uint64_t)m->in + m->out) + 1024;
+        bytes += 4 * rank * ((uint64_t)m->in + m->out) + 4 * (uint64_t)m->out + 1536;
     }
     return bytes < FL_ADAPTER_BYTES_MAX ? bytes : FL_ADAPTER_BYTES_MAX;
 }
@@ -103,6 +103,10 @@ static enum fl_status check_ranks(const struct fl_labour *self, const struct fl_
         if (global == 0 || global > least || own == 0 || own > global)
             return fl_fail(error, FL_EFORMAT, "%s: the task gives rank %u of %u", m->name, own,
                            global);
+        if (offer->dora && own != global)
+            return fl_fail(error, FL_EFORMAT,
+                           "%s: the task gives rank %u of %u, and magnitudes belong to all of them",
+                           m->name, own, global);
         result->code = FL_REFUSAL_RANK;
         if (own > offer->rank_max || own > self->conf->max_rank)
             return fl_fail(error, FL_EREFUSED, "%s: rank %u is above what was offered", m->name,
@@ -123,10 +127,14 @@ enum fl_status fl_labour_shape(const struct fl_labour *self, const struct fl_wir
         wide[i] = fl_labour_rank_at(ranks, i);
     enum fl_status status = fl_adapter_create(&self->targets, offer->rank_default, offer->alpha,
                                               wide, out, error);
-    if (status == FL_OK)
-        (*out)->dropout = offer->dropout;
     fl_free(wide);
-    return status;
+    if (status != FL_OK)
+        return status;
+    (*out)->dropout = offer->dropout;
+    if (!offer->dora || fl_adapter_add_magnitudes(*out) == FL_OK)
+        return FL_OK;
+    fl_adapter_destroy(out);
+    return fl_fail_memory(error);
 }
 
 uint64_t fl_labour_data_seed(const struct fl_labour *self, const struct fl_wire_offer *offer,
@@ -289,6 +297,9 @@ static void write_card(const struct fl_labour *self, const struct fl_work *work,
                   work->offer.name, work->version.version, work->offer.model, work->version.workers,
                   work->key.job, work->offer.strategy, work->offer.targets,
                   work->offer.rank_default, work->offer.alpha);
+    if (work->offer.dora)
+        fl_buf_printf(out, "- DoRA: magnitudes are averaged apart from A and B, which is not "
+                           "exact\n");
     if (work->version.has_eval)
         fl_buf_printf(out,
                       "- held-out loss of the version before it: %.4f over %" PRIu64 " tokens\n",

@@ -6,7 +6,7 @@
 
 /* ---- labour.c ---- */
 uint16_t fl_labour_rank_at(const struct fl_wire_bytes *ranks, uint32_t index);
-/* An adapter of the targets at the given ranks, A = B = 0, under the job's one scale. */
+/* An adapter of the targets at the given ranks, A = B = m = 0, under the job's one scale. */
 FL_CHECKED enum fl_status fl_labour_shape(const struct fl_labour *self,
                                           const struct fl_wire_offer *offer,
                                           const struct fl_wire_bytes *ranks,
@@ -28,7 +28,7 @@ FL_CHECKED enum fl_status fl_labour_load_kept(struct fl_labour *self, const stru
 /* What a round trains, and the ranges of its values (1.0 where a factor is not trained). */
 struct fl_round_ranges {
     enum fl_factors factors;
-    double a, b;
+    struct fl_ranges of;
 };
 /* work->bytes is the start adapter, which decides automatic ranges. */
 FL_CHECKED enum fl_status fl_labour_ranges(const struct fl_labour *self, const struct fl_work *work,

@@ -95,7 +95,8 @@ static void set_context(const struct fl_labour *self, const struct fl_work *work
         .job = work->key.job,
         .round = work->key.round,
         .attempt = work->key.attempt,
-        .elements = fl_layout_elements(&self->targets, global, fl_job_factors(&work->task))};
+        .elements = fl_layout_elements(&self->targets, global,
+                                       fl_job_factors(&work->offer, &work->task))};
     fl_job_binding(&work->offer, &work->task, out->job_hash);
     memcpy(out->manifest, work->offer.manifest, FL_HASH_BYTES);
     memcpy(out->start, work->task.start.root, FL_HASH_BYTES);
@@ -189,8 +190,8 @@ static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *
     if (status == FL_OK)
         status = fl_labour_ranges(self, work, &ranges, error);
     if (status == FL_OK)
-        status = fl_layout_create(&self->targets, &plan, ranges.factors, ranges.a, ranges.b,
-                                  &m->layout, error);
+        status = fl_layout_create(&self->targets, &plan, ranges.factors, ranges.of, &m->layout,
+                                  error);
     if (status == FL_EINVAL) /* ranks that no honest plan has */
         status = FL_EREFUSED;
     fl_rank_plan_free(&plan);

@@ -30,15 +30,18 @@ enum fl_status fl_labour_ranges(const struct fl_labour *self, const struct fl_wo
                                 struct fl_round_ranges *out, struct fl_error *error)
 {
     struct fl_adapter *start = NULL;
-    *out = (struct fl_round_ranges){.factors = fl_job_factors(&work->task), .a = 1.0, .b = 1.0};
+    *out = (struct fl_round_ranges){.factors = fl_job_factors(&work->offer, &work->task),
+                                    .of = {.a = 1.0, .b = 1.0, .m = 1.0}};
     enum fl_status status = fl_labour_shape(self, &work->offer, &work->task.global_ranks, &start,
                                             error);
     if (status == FL_OK)
         status = fl_adapter_decode(start, work->bytes, work->length, error);
     if (status == FL_OK && out->factors & FL_FACTOR_A)
-        status = range_of(&work->offer, FL_FACTOR_A, start, &out->a, error);
+        status = range_of(&work->offer, FL_FACTOR_A, start, &out->of.a, error);
     if (status == FL_OK && out->factors & FL_FACTOR_B)
-        status = range_of(&work->offer, FL_FACTOR_B, start, &out->b, error);
+        status = range_of(&work->offer, FL_FACTOR_B, start, &out->of.b, error);
+    if (status == FL_OK && out->factors & FL_FACTOR_M)
+        status = range_of(&work->offer, FL_FACTOR_M, start, &out->of.m, error);
     fl_adapter_destroy(&start);
     return status;
 }
@@ -66,7 +69,7 @@ static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *
     if (status == FL_OK)
         status = fl_layout_create_site(
             &self->targets, ranks, ranks + count, work->collect.tiers.data,
-            (uint32_t)work->collect.tiers.length, ranges.factors, ranges.a, ranges.b, out, error);
+            (uint32_t)work->collect.tiers.length, ranges.factors, ranges.of, out, error);
     fl_free(ranks);
     return status;
 }
@@ -120,6 +123,10 @@ static void name_delta(struct fl_masking *m, const struct fl_adapter *delta)
         fl_prf_bytes(&prf, module->a, a * sizeof(*module->a));
         fl_prf_bytes(&prf, module->b, b * sizeof(*module->b));
         m->has_delta = m->has_delta || has_numbers(module->a, a) || has_numbers(module->b, b);
+        if (!module->m)
+            continue;
+        fl_prf_bytes(&prf, module->m, module->module.out * sizeof(*module->m));
+        m->has_delta = m->has_delta || has_numbers(module->m, module->module.out);
     }
     fl_prf_end(&prf, m->delta);
 }

@@ -243,6 +243,8 @@ static enum fl_status estimate_memory(const struct native *self, const struct fl
                                                 &targets, error);
     if (status == FL_OK)
         status = fl_adapter_create(&targets, offer->rank_max, offer->alpha, NULL, &adapter, error);
+    if (status == FL_OK && offer->dora && fl_adapter_add_magnitudes(adapter) != FL_OK)
+        status = fl_fail_memory(error);
     if (status != FL_OK)
         goto out;
     struct fl_finetune_options options;
@@ -344,6 +346,7 @@ static void clip_delta(struct fl_adapter *delta, double limit)
         const struct fl_lora_module *m = &delta->modules[i];
         norm += sum_of_squares(m->a, (size_t)m->rank * m->module.in);
         norm += sum_of_squares(m->b, (size_t)m->rank * m->module.out);
+        norm += m->m ? sum_of_squares(m->m, m->module.out) : 0.0;
     }
     norm = __builtin_sqrt(norm);
     if (limit <= 0.0 || norm <= limit)
@@ -352,6 +355,8 @@ static void clip_delta(struct fl_adapter *delta, double limit)
         struct fl_lora_module *m = &delta->modules[i];
         scale_values(m->a, (size_t)m->rank * m->module.in, (float)(limit / norm));
         scale_values(m->b, (size_t)m->rank * m->module.out, (float)(limit / norm));
+        if (m->m)
+            scale_values(m->m, m->module.out, (float)(limit / norm));
     }
 }
 

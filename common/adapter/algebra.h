@@ -61,15 +61,16 @@ void fl_gaussians(uint64_t seed, uint32_t round, const char *name, uint32_t inde
 
 /*
  * A new adapter with the same modules and scale, where module m has ranks[m] directions: the first
- * ones of self, and zeros beyond self's rank.
+ * ones of self, and zeros beyond self's rank. FL_EINVAL: other ranks than self's, and self is of
+ * DoRA, whose magnitudes belong to the product of all ranks.
  */
 FL_CHECKED enum fl_status fl_adapter_prefix(const struct fl_adapter *self, const uint16_t *ranks,
                                             struct fl_adapter **out);
-/* A new adapter holding after - before of every A and B; the shapes must be equal (FL_EINVAL). */
+/* A new adapter of after - before in every A, B and m; the shapes must be equal (FL_EINVAL). */
 FL_CHECKED enum fl_status fl_adapter_subtract(const struct fl_adapter *after,
                                               const struct fl_adapter *before,
                                               struct fl_adapter **out);
-/* The largest |value| of one factor over all modules. */
+/* The largest |value| of one factor over all modules; 0 of magnitudes that are not there. */
 double fl_adapter_max_abs(const struct fl_adapter *self, enum fl_factors factor);
 
 #endif

@@ -111,10 +111,35 @@ static void add_segment(struct fl_layout *self, const struct fl_module *module, 
     segment->factor = factor;
     segment->rank = rank;
     segment->rows = factor == FL_FACTOR_A ? rank : module->out;
-    segment->columns = factor == FL_FACTOR_A ? module->in : rank;
+    segment->columns = factor == FL_FACTOR_A ? module->in : factor == FL_FACTOR_B ? rank : 1;
     segment->offset = self->elements;
     segment->range = range;
     self->elements += (uint64_t)segment->rows * segment->columns;
+}
+
+struct fl_segment_part fl_segment_part(const struct fl_segment *self,
+                                       const struct fl_lora_module *module)
+{
+    switch (self->factor) {
+    case FL_FACTOR_A:
+        return (struct fl_segment_part){module->a, module->rank, self->columns};
+    case FL_FACTOR_B:
+        return (struct fl_segment_part){module->b, self->rows, module->rank};
+    default:
+        return (struct fl_segment_part){module->m, self->rows, self->columns};
+    }
+}
+
+bool fl_segment_fits(const struct fl_segment *self, const struct fl_lora_module *module)
+{
+    bool shape = self->factor == FL_FACTOR_A ? module->module.in == self->columns
+                                             : module->module.out == self->rows;
+    return shape && fl_segment_part(self, module).values != NULL;
+}
+
+uint32_t fl_segment_direction(const struct fl_segment *self, uint32_t row, uint32_t column)
+{
+    return self->factor == FL_FACTOR_A ? row : self->factor == FL_FACTOR_B ? column : 0;
 }
 
 uint64_t fl_layout_elements(const struct fl_inventory *targets, const uint16_t *global,
@@ -126,27 +151,31 @@ uint64_t fl_layout_elements(const struct fl_inventory *targets, const uint16_t *
         const struct fl_module *module = &targets->modules[m];
         elements += (factors & FL_FACTOR_A) != 0 ? (uint64_t)global[m] * module->in : 0;
         elements += (factors & FL_FACTOR_B) != 0 ? (uint64_t)global[m] * module->out : 0;
+        elements += (factors & FL_FACTOR_M) != 0 ? module->out : 0;
     }
     return elements;
 }
 
 static enum fl_status build_segments(struct fl_layout *self, const struct fl_inventory *targets,
-                                     double range_a, double range_b, struct fl_error *error)
+                                     struct fl_ranges ranges, struct fl_error *error)
 {
-    bool a = (self->factors & FL_FACTOR_A) != 0, b = (self->factors & FL_FACTOR_B) != 0;
+    const struct {
+        enum fl_factors factor;
+        double range;
+    } each[] = {{FL_FACTOR_A, ranges.a}, {FL_FACTOR_B, ranges.b}, {FL_FACTOR_M, ranges.m}};
+    const size_t most = sizeof each / sizeof each[0];
 
-    if ((a && !(isfinite(range_a) && range_a > 0.0)) ||
-        (b && !(isfinite(range_b) && range_b > 0.0)))
-        return fl_fail(error, FL_EINVAL, "the update range must be a number above 0");
-    self->segments = fl_calloc((size_t)targets->count * 2, sizeof *self->segments);
+    for (size_t i = 0; i < most; i++)
+        if ((self->factors & each[i].factor) != 0 &&
+            !(isfinite(each[i].range) && each[i].range > 0.0))
+            return fl_fail(error, FL_EINVAL, "the update range must be a number above 0");
+    self->segments = fl_calloc(targets->count * most, sizeof *self->segments);
     if (self->segments == NULL)
         return fl_fail_memory(error);
-    for (uint32_t m = 0; m < targets->count; m++) {
-        if (a)
-            add_segment(self, &targets->modules[m], m, FL_FACTOR_A, range_a);
-        if (b)
-            add_segment(self, &targets->modules[m], m, FL_FACTOR_B, range_b);
-    }
+    for (uint32_t m = 0; m < targets->count; m++)
+        for (size_t i = 0; i < most; i++)
+            if ((self->factors & each[i].factor) != 0)
+                add_segment(self, &targets->modules[m], m, each[i].factor, each[i].range);
     if (self->elements > FL_UPDATE_ELEMENTS_MAX)
         return fl_fail(error, FL_ERANGE, "an update of %llu values exceeds the limit of %llu",
                        (unsigned long long)self->elements,
@@ -269,7 +298,7 @@ out:
 
 static enum fl_status begin_layout(const struct fl_inventory *targets,
                                    const struct fl_rank_plan *ranks, enum fl_factors factors,
-                                   double range_a, double range_b, struct fl_layout **out,
+                                   struct fl_ranges ranges, struct fl_layout **out,
                                    struct fl_error *error)
 {
     struct fl_layout *self = fl_calloc(1, sizeof *self);
@@ -288,15 +317,15 @@ static enum fl_status begin_layout(const struct fl_inventory *targets,
     memcpy(self->ranks.global, ranks->global, ranks->modules * sizeof *ranks->global);
     memcpy(self->ranks.ranks, ranks->ranks,
            (size_t)ranks->sites * ranks->modules * sizeof *ranks->ranks);
-    return build_segments(self, targets, range_a, range_b, error);
+    return build_segments(self, targets, ranges, error);
 }
 
 enum fl_status fl_layout_create(const struct fl_inventory *targets,
                                 const struct fl_rank_plan *ranks, enum fl_factors factors,
-                                double range_a, double range_b, struct fl_layout **out,
+                                struct fl_ranges ranges, struct fl_layout **out,
                                 struct fl_error *error)
 {
-    enum fl_status status = begin_layout(targets, ranks, factors, range_a, range_b, out, error);
+    enum fl_status status = begin_layout(targets, ranks, factors, ranges, out, error);
 
     if (status == FL_OK)
         status = build_tiers(*out, error);
@@ -332,21 +361,21 @@ static enum fl_status take_tiers(struct fl_layout *self, const uint8_t *tiers, u
 
 enum fl_status fl_layout_create_site(const struct fl_inventory *targets, const uint16_t *global,
                                      const uint16_t *own, const uint8_t *tiers, uint32_t tier_count,
-                                     enum fl_factors factors, double range_a, double range_b,
+                                     enum fl_factors factors, struct fl_ranges ranges,
                                      struct fl_layout **out, struct fl_error *error)
 {
-    struct fl_rank_plan ranks;
-    enum fl_status status = fl_rank_plan_create(&ranks, 1, targets->count);
+    struct fl_rank_plan plan;
+    enum fl_status status = fl_rank_plan_create(&plan, 1, targets->count);
 
     *out = NULL;
     if (status != FL_OK)
         return fl_fail(error, status, "rank list: %s", fl_status_text(status));
-    memcpy(ranks.global, global, targets->count * sizeof *global);
-    memcpy(ranks.ranks, own, targets->count * sizeof *own);
-    status = begin_layout(targets, &ranks, factors, range_a, range_b, out, error);
+    memcpy(plan.global, global, targets->count * sizeof *global);
+    memcpy(plan.ranks, own, targets->count * sizeof *own);
+    status = begin_layout(targets, &plan, factors, ranges, out, error);
     if (status == FL_OK)
         status = take_tiers(*out, tiers, tier_count, error);
-    fl_rank_plan_free(&ranks);
+    fl_rank_plan_free(&plan);
     if (status != FL_OK)
         fl_layout_destroy(out);
     return status;

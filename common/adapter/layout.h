@@ -2,12 +2,13 @@
  * layout.h - the shape of an update: which number of which matrix stands where in the vector that
  * sites send. Coordinator and sites compute it from the same facts and get the same layout.
  *
- * For each target module in order, and for each factor trained this round (A before B), one segment
- * in row-major order at the module's *global* rank: A (r, in), B (out, r). A site whose rank r_i is
- * smaller fills the first r_i directions (rows of A, columns of B); the rest is zero ("prefix
- * rule", exact because the frozen factor is common). A direction is averaged over the sites that
- * could train it: a *tier* is a distinct set of such sites, and the summed weights of each tier
- * travel as 64-bit scalars beside the vector.
+ * For each target module in order, and for each factor trained this round (A before B before m),
+ * one segment in row-major order at the module's *global* rank: A (r, in), B (out, r). A site whose
+ * rank r_i is smaller fills the first r_i directions (rows of A, columns of B); the rest is zero
+ * ("prefix rule", exact because the frozen factor is common). A direction is averaged over the
+ * sites that could train it: a *tier* is a distinct set of such sites, and the summed weights of
+ * each tier travel as 64-bit scalars beside the vector. DoRA's magnitudes m (out, 1) are of no one
+ * direction: whoever trains the module's first one trains them, so they are in its tier.
  *
  * Bytes of an update (little-endian): "FLUPDT01", u64 D, u64 scalar count, scalars (u64 each),
  * vector (u32 each). Scalars: the weight once for each tier the site is in (0 for the others), then
@@ -27,8 +28,19 @@
 #include "base/buf.h"
 #include "base/status.h"
 
-/* Bits: which factors a round trains. NONE: a round that only evaluates. */
-enum fl_factors { FL_FACTORS_NONE = 0, FL_FACTOR_A = 1, FL_FACTOR_B = 2, FL_FACTORS_BOTH = 3 };
+/* Bits: which factors a round trains, and DoRA's magnitudes. NONE: a round that only evaluates. */
+enum fl_factors {
+    FL_FACTORS_NONE = 0,
+    FL_FACTOR_A = 1,
+    FL_FACTOR_B = 2,
+    FL_FACTORS_BOTH = 3,
+    FL_FACTOR_M = 4
+};
+
+/* The range of one value of each factor (fixed.h); any number where it is not trained. */
+struct fl_ranges {
+    double a, b, m;
+};
 
 #define FL_LAYOUT_TIERS_MAX    1024
 #define FL_UPDATE_HEADER_BYTES 24
@@ -62,12 +74,24 @@ uint32_t fl_rank_plan_thinnest(const struct fl_rank_plan *self);
 
 struct fl_segment {
     uint32_t module;        /* index among the targets */
-    enum fl_factors factor; /* FL_FACTOR_A or FL_FACTOR_B */
-    uint32_t rows, columns; /* A: (rank, in), B: (out, rank) */
+    enum fl_factors factor; /* FL_FACTOR_A, FL_FACTOR_B or FL_FACTOR_M */
+    uint32_t rows, columns; /* A: (rank, in), B: (out, rank), m: (out, 1) */
     uint32_t rank;          /* the module's global rank this round */
     uint64_t offset;        /* of the first element in the vector */
     double range;           /* of one value: see fixed.h */
 };
+
+/* What stands in a segment, as a module has it at its own rank. */
+struct fl_segment_part {
+    float *values;          /* (rows, columns), borrowed; NULL: the module has no magnitudes */
+    uint32_t rows, columns; /* the first ones of the segment's */
+};
+struct fl_segment_part fl_segment_part(const struct fl_segment *self,
+                                       const struct fl_lora_module *module);
+/* Has the module the segment's factor, in the segment's shape but for the rank? */
+bool fl_segment_fits(const struct fl_segment *self, const struct fl_lora_module *module);
+/* The rank direction, from 0, whose tier a value belongs to. */
+uint32_t fl_segment_direction(const struct fl_segment *self, uint32_t row, uint32_t column);
 
 struct fl_layout {
     struct fl_rank_plan ranks; /* owned copy; at a site: one site, itself */
@@ -96,12 +120,12 @@ enum fl_scalar {
 
 /*
  * targets: the adapted modules in order; ranks: of this round's cohort (copied); factors: trained;
- * range_a, range_b: finite and > 0 where that factor is trained. FL_EINVAL: ranks that do not fit
- * the modules; FL_ERANGE: a vector or a number of tiers beyond the limits.
+ * ranges: finite and > 0 where that factor is trained. FL_EINVAL: ranks that do not fit the
+ * modules; FL_ERANGE: a vector or a number of tiers beyond the limits.
  */
 FL_CHECKED enum fl_status fl_layout_create(const struct fl_inventory *targets,
                                            const struct fl_rank_plan *ranks,
-                                           enum fl_factors factors, double range_a, double range_b,
+                                           enum fl_factors factors, struct fl_ranges ranges,
                                            struct fl_layout **out, struct fl_error *error);
 /*
  * The same layout as seen by one site, from what the coordinator sends it: the global ranks and its
@@ -110,9 +134,8 @@ FL_CHECKED enum fl_status fl_layout_create(const struct fl_inventory *targets,
 FL_CHECKED enum fl_status fl_layout_create_site(const struct fl_inventory *targets,
                                                 const uint16_t *global, const uint16_t *own,
                                                 const uint8_t *tiers, uint32_t tier_count,
-                                                enum fl_factors factors, double range_a,
-                                                double range_b, struct fl_layout **out,
-                                                struct fl_error *error);
+                                                enum fl_factors factors, struct fl_ranges ranges,
+                                                struct fl_layout **out, struct fl_error *error);
 /* D of such a layout, which depends on no site: known before the cohort is. */
 uint64_t fl_layout_elements(const struct fl_inventory *targets, const uint16_t *global,
                             enum fl_factors factors);
@@ -134,7 +157,7 @@ struct fl_update_stats {
 
 /*
  * Append the update of site (index in the cohort) to out. delta: an adapter whose modules are the
- * targets in order at the site's own ranks, holding trained minus start in A and B (the factor not
+ * targets in order at the site's own ranks, holding trained minus start in A, B and m (a factor not
  * trained is ignored). NULL is allowed when factors is NONE. *cut (may be NULL): values cut.
  * FL_EINVAL: shapes differ, a non-finite value or loss, weight 0 while something was trained.
  */

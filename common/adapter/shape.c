@@ -1,6 +1,7 @@
 /*
  * shape.c - adapters of the same modules at other ranks: prefixes, differences, the largest value.
- * Declared in algebra.h.
+ * DoRA's magnitudes belong to the product of all ranks: with them the ranks must stay. Declared in
+ * algebra.h.
  */
 #include <math.h>
 #include <string.h>
@@ -8,7 +9,17 @@
 #include "adapter/algebra.h"
 #include "base/alloc.h"
 
-/* As self, with other ranks and A = B = 0; the scale of each module stays. */
+/* Would a module get another rank? */
+static bool reshapes(const struct fl_adapter *self, const uint16_t *ranks)
+{
+    for (uint32_t m = 0; ranks != NULL && m < self->count; m++) {
+        if (ranks[m] != self->modules[m].rank)
+            return true;
+    }
+    return false;
+}
+
+/* As self, with other ranks and A = B = m = 0; the scale of each module stays. */
 static enum fl_status create_like(const struct fl_adapter *self, const uint16_t *ranks,
                                   struct fl_adapter **out)
 {
@@ -20,7 +31,7 @@ static enum fl_status create_like(const struct fl_adapter *self, const uint16_t 
     struct fl_error error;
 
     *out = NULL;
-    if (self->use_dora) { /* magnitudes belong to the product of all ranks */
+    if (self->use_dora && reshapes(self, ranks)) {
         status = FL_EINVAL;
         goto out;
     }
@@ -44,6 +55,10 @@ static enum fl_status create_like(const struct fl_adapter *self, const uint16_t 
                                    : self->use_rslora ? scale * sqrt(rank)
                                                       : scale * rank;
     }
+    if (self->use_dora)
+        status = fl_adapter_add_magnitudes(*out);
+    if (status != FL_OK)
+        fl_adapter_destroy(out);
 out:
     fl_free(targets.modules);
     fl_free(wide);
@@ -65,6 +80,8 @@ enum fl_status fl_adapter_prefix(const struct fl_adapter *self, const uint16_t *
         memcpy(to->a, from->a, common * from->module.in * sizeof *to->a);
         for (size_t i = 0; i < from->module.out; i++)
             memcpy(to->b + i * to->rank, from->b + i * from->rank, common * sizeof *to->b);
+        if (from->m != NULL)
+            memcpy(to->m, from->m, from->module.out * sizeof *to->m);
     }
     return FL_OK;
 }
@@ -75,7 +92,7 @@ enum fl_status fl_adapter_subtract(const struct fl_adapter *after, const struct 
     enum fl_status status;
 
     *out = NULL;
-    if (after->count != before->count)
+    if (after->count != before->count || after->use_dora != before->use_dora)
         return FL_EINVAL;
     for (uint32_t m = 0; m < after->count; m++) {
         const struct fl_lora_module *x = &after->modules[m], *y = &before->modules[m];
@@ -92,6 +109,8 @@ enum fl_status fl_adapter_subtract(const struct fl_adapter *after, const struct 
             to->a[i] = x->a[i] - y->a[i];
         for (size_t i = 0; i < (size_t)x->rank * x->module.out; i++)
             to->b[i] = x->b[i] - y->b[i];
+        for (size_t i = 0; x->m != NULL && i < x->module.out; i++)
+            to->m[i] = x->m[i] - y->m[i];
     }
     return FL_OK;
 }
@@ -102,10 +121,12 @@ double fl_adapter_max_abs(const struct fl_adapter *self, enum fl_factors factor)
 
     for (uint32_t m = 0; m < self->count; m++) {
         const struct fl_lora_module *module = &self->modules[m];
-        const float *values = factor == FL_FACTOR_A ? module->a : module->b;
-        size_t width = factor == FL_FACTOR_A ? module->module.in : module->module.out;
-        for (size_t i = 0; i < module->rank * width; i++) {
-            double size = fabs((double)values[i]);
+        const struct fl_segment whole = {.factor = factor,
+                                         .rows = module->module.out,
+                                         .columns = factor == FL_FACTOR_A ? module->module.in : 1};
+        const struct fl_segment_part part = fl_segment_part(&whole, module);
+        for (size_t i = 0; part.values != NULL && i < (size_t)part.rows * part.columns; i++) {
+            double size = fabs((double)part.values[i]);
             largest = size > largest ? size : largest;
         }
     }

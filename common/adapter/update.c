@@ -30,17 +30,14 @@ static enum fl_status check_delta(const struct fl_layout *layout, uint32_t site,
     for (uint32_t s = 0; s < layout->segment_count; s++) {
         const struct fl_segment *segment = &layout->segments[s];
         const struct fl_lora_module *module = delta_of(delta, segment);
-        bool is_a = segment->factor == FL_FACTOR_A;
+        const struct fl_segment_part part = fl_segment_part(segment, module);
         size_t own = layout->ranks.ranks[(size_t)site * layout->ranks.modules + segment->module];
-        size_t count = own * (is_a ? segment->columns : segment->rows);
-        const float *values = is_a ? module->a : module->b;
 
-        if (module->rank != own ||
-            (is_a ? module->module.in != segment->columns : module->module.out != segment->rows))
+        if (module->rank != own || !fl_segment_fits(segment, module))
             return fl_fail(error, FL_EINVAL, "%s: the delta has another shape than the round",
                            module->module.name);
-        for (size_t i = 0; i < count; i++)
-            if (!isfinite(values[i]))
+        for (size_t i = 0; i < (size_t)part.rows * part.columns; i++)
+            if (!isfinite(part.values[i]))
                 return fl_fail(error, FL_EINVAL, "%s: the update holds NaN or Inf",
                                module->module.name);
     }
@@ -79,18 +76,15 @@ static uint64_t put_segment(const struct fl_grid *grid, const struct fl_segment 
                             const struct fl_lora_module *module, uint64_t weight,
                             struct fl_buf *out, uint64_t *cut)
 {
-    bool is_a = segment->factor == FL_FACTOR_A;
-    uint32_t own_rows = is_a ? module->rank : segment->rows;
-    uint32_t own_columns = is_a ? segment->columns : module->rank;
-    const float *values = is_a ? module->a : module->b;
+    const struct fl_segment_part own = fl_segment_part(segment, module);
     uint8_t batch[4 * BATCH_WORDS];
     size_t filled = 0;
 
     for (uint32_t row = 0; row < segment->rows; row++) {
         for (uint32_t column = 0; column < segment->columns; column++) {
             uint32_t q = 0;
-            if (row < own_rows && column < own_columns)
-                q = fl_grid_encode(grid, (double)values[(size_t)row * own_columns + column],
+            if (row < own.rows && column < own.columns)
+                q = fl_grid_encode(grid, (double)own.values[(size_t)row * own.columns + column],
                                    segment->range, weight, cut);
             fl_store_u32(batch + 4 * filled++, q);
             if (filled == BATCH_WORDS) {
@@ -100,7 +94,7 @@ static uint64_t put_segment(const struct fl_grid *grid, const struct fl_segment 
         }
     }
     fl_buf_append(out, batch, 4 * filled);
-    return (uint64_t)own_rows * own_columns;
+    return (uint64_t)own.rows * own.columns;
 }
 
 static void put_header(const struct fl_layout *layout, struct fl_buf *out)
@@ -234,9 +228,8 @@ static enum fl_status check_values(const struct fl_update_reader *self,
 
     for (size_t i = 0; i < count; i++) {
         uint32_t value = fl_load_u32(bytes + 4 * i);
-        uint32_t direction = segment->factor == FL_FACTOR_A ? row : column;
 
-        if (direction >= rank && value != 0)
+        if (fl_segment_direction(segment, row, column) >= rank && value != 0)
             return fl_fail(error, FL_EFORMAT, "the update has a value beyond the site's rank %u",
                            rank);
         if (value > most && 0u - value > most)

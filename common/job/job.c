@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "adapter/algebra.h"
+#include "base/alloc.h"
 #include "base/fs.h"
 #include "base/name.h"
 
@@ -71,7 +72,9 @@ static const struct fl_config_key keys[] = {
            "The adapter's scale is alpha / [ranks] default, for every site, layer and round."),
     NUMBER("lora", "dropout", dropout, 0, 0.95, "0",
            "Share of the adapter's input dropped while training."),
-    SWITCH("lora", "dora", dora, "off", "DoRA is for local training; a job with it on is refused."),
+    SWITCH("lora", "dora", dora, "off",
+           "DoRA: also a magnitude for each row of the adapted linears; with fedit, ffa or rolora, "
+           "one rank, and a start that has them ('fedlora-worker train --dora --steps 0')."),
     TEXT("lora", "start", start, "",
          "Adapter to begin with: JOB@VERSION or a PEFT directory; empty: a fresh one."),
 
@@ -155,11 +158,6 @@ static enum fl_status check_names(struct fl_job_spec *spec, struct fl_error *err
     fl_hex(hash, sizeof hash, spec->model_sha256); /* lower case */
     if (spec->targets[0] == '\0')
         return fl_fail(error, FL_EFORMAT, "[lora] targets is empty");
-    if (spec->dora)
-        return fl_fail(
-            error, FL_EREFUSED,
-            "[lora] dora = on: magnitudes are not federated; leave it off, or train with "
-            "'fedlora-worker train --dora'");
     return FL_OK;
 }
 
@@ -230,12 +228,46 @@ static enum fl_status check_strategy(const struct fl_job_spec *spec, struct fl_e
     return FL_OK;
 }
 
+/* Behind a colon: the command whose adapter such a job can begin with. */
+static enum fl_status refuse_start(const struct fl_job_spec *spec, const char *what,
+                                   const char *why, struct fl_error *error)
+{
+    return fl_fail(error, FL_EREFUSED,
+                   "[lora] dora = on: start%s%s %s; where the model is, this makes one: "
+                   "fedlora-worker train --model MODEL --dora --steps 0 --rank %llu --alpha %.9g "
+                   "--out START --targets \"%s\"",
+                   what[0] ? " " : "", what, why, (unsigned long long)spec->ranks.fallback,
+                   spec->alpha, spec->targets);
+}
+
+static enum fl_status check_dora(const struct fl_job_spec *spec, struct fl_error *error)
+{
+    const struct fl_strategy_info *info = fl_strategy_info((enum fl_strategy)spec->strategy);
+
+    if (!spec->dora)
+        return FL_OK;
+    if (info->refactors)
+        return fl_fail(error, FL_EREFUSED,
+                       "[lora] dora = on: strategy = %s re-factors B A between rounds, and no "
+                       "magnitudes with it: use fedit, ffa or rolora",
+                       info->name);
+    if (spec->ranks.count > 0)
+        return fl_fail(error, FL_EREFUSED,
+                       "[lora] dora = on: magnitudes belong to all directions together, so every "
+                       "site, layer and round has one rank: leave [ranks] default alone");
+    if (spec->start[0] == '\0')
+        return refuse_start(spec, "", "must name an adapter that has the rows' magnitudes", error);
+    return FL_OK;
+}
+
 enum fl_status fl_job_check(struct fl_job_spec *spec, struct fl_error *error)
 {
     enum fl_status status = check_names(spec, error);
 
     if (status == FL_OK)
         status = check_training(spec, error);
+    if (status == FL_OK)
+        status = check_dora(spec, error);
     if (status == FL_OK)
         status = check_strategy(spec, error);
     if (status == FL_OK)
@@ -373,6 +405,70 @@ void fl_job_template(struct fl_buf *out)
 }
 
 /* ---- what a round needs ---- */
+
+/* Would the job's targets, of these modules, choose all? Others of the model are not known here. */
+static enum fl_status has_targets(const struct fl_job_spec *spec, const struct fl_adapter *start,
+                                  bool *out, struct fl_error *error)
+{
+    struct fl_inventory chosen = {0},
+                        own = {.modules = fl_calloc(start->count, sizeof *own.modules),
+                               .count = start->count};
+    enum fl_status status = own.modules == NULL ? fl_fail_memory(error) : FL_OK;
+
+    *out = false;
+    for (uint32_t m = 0; status == FL_OK && m < start->count; m++)
+        own.modules[m] = start->modules[m].module;
+    if (status == FL_OK)
+        status = fl_inventory_select(&own, spec->targets, &chosen, error);
+    *out = status == FL_OK && chosen.count == start->count;
+    fl_inventory_free(&chosen);
+    fl_free(own.modules);
+    return status == FL_EINVAL ? FL_OK : status;
+}
+
+/* The magnitudes are those of W + s B A, with the s and the directions of all modules. */
+static const char *unlike(const struct fl_job_spec *spec, const struct fl_adapter *start)
+{
+    const double scale = spec->alpha / (double)spec->ranks.fallback;
+
+    if (!start->use_dora)
+        return "has no magnitudes";
+    for (uint32_t i = 0; i < start->count; i++) {
+        const struct fl_lora_module *m = &start->modules[i];
+        uint32_t least = m->module.in < m->module.out ? m->module.in : m->module.out;
+        if (m->rank != fl_rank_of(&spec->ranks, 1, NULL, m->module.layer, least))
+            return "has another rank than the job";
+        if (fabs(fl_adapter_scale(start, i) - scale) > 1e-6 * scale)
+            return "has another alpha or scale than the job";
+    }
+    return NULL;
+}
+
+enum fl_status fl_job_check_start(const struct fl_job_spec *spec, const struct fl_adapter *start,
+                                  const char *what, struct fl_error *error)
+{
+    bool same = false;
+
+    if (!spec->dora && start->use_dora)
+        return fl_fail(error, FL_EFORMAT,
+                       "%s is an adapter of DoRA: set [lora] dora = on, or begin with another",
+                       what);
+    if (!spec->dora)
+        return FL_OK;
+    const char *why = unlike(spec, start);
+    enum fl_status status = has_targets(spec, start, &same, error);
+    if (status != FL_OK)
+        return status;
+    if (why == NULL && !same)
+        why = "has other modules than the job's targets";
+    return why == NULL ? FL_OK : refuse_start(spec, what, why, error);
+}
+
+enum fl_factors fl_job_trains(const struct fl_job_spec *spec, uint32_t round)
+{
+    enum fl_factors factors = fl_strategy_factors((enum fl_strategy)spec->strategy, round);
+    return spec->dora ? factors | FL_FACTOR_M : factors;
+}
 
 double fl_job_lr(const struct fl_job_spec *spec, enum fl_factors factor)
 {

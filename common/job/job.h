@@ -40,7 +40,7 @@ struct fl_job_spec {
     char targets[FL_JOB_TARGETS_BYTES];
     double alpha;
     double dropout;
-    bool dora;                      /* always false in a job that was accepted */
+    bool dora;                      /* adapters have magnitudes, and start is not empty */
     char start[FL_JOB_START_BYTES]; /* "", JOB@N or a PEFT directory */
     /* [ranks] */
     struct fl_rank_schedule ranks;
@@ -88,7 +88,18 @@ void fl_job_template(struct fl_buf *out);
 /* The static table, for man page and help. */
 const struct fl_config_table *fl_job_table(void);
 
-/* lr_a or lr_b where given, else lr. factor: FL_FACTOR_A or FL_FACTOR_B. */
+/*
+ * May the job begin with that adapter, which was read from `what`? FL_EFORMAT: it has magnitudes,
+ * and dora is off. FL_EREFUSED, with the command that makes a proper one: dora is on, and it has
+ * none, or other modules, ranks or another scale than the job's, whose rows have other lengths.
+ */
+FL_CHECKED enum fl_status fl_job_check_start(const struct fl_job_spec *spec,
+                                             const struct fl_adapter *start, const char *what,
+                                             struct fl_error *error);
+
+/* What round (from 1) trains: what its strategy says, and with dora the magnitudes too. */
+enum fl_factors fl_job_trains(const struct fl_job_spec *spec, uint32_t round);
+/* lr_a or lr_b where given, else lr. factor: FL_FACTOR_A, FL_FACTOR_B, or _M, which goes with B. */
 double fl_job_lr(const struct fl_job_spec *spec, enum fl_factors factor);
 /*
  * The update range of a factor in a round that starts from `start`: the given number, or the

@@ -63,13 +63,15 @@ void fl_job_offer(const struct fl_job_spec *spec, const uint8_t job_hash[FL_HASH
     offer->evaluate_rows = (uint32_t)spec->eval_rows;
     memcpy(offer->job_hash, job_hash, FL_HASH_BYTES);
     offer->liveness_ms = (uint32_t)spec->liveness_timeout;
+    offer->dora = spec->dora;
 }
 
-enum fl_factors fl_job_factors(const struct fl_wire_task *task)
+enum fl_factors fl_job_factors(const struct fl_wire_offer *offer, const struct fl_wire_task *task)
 {
     if (!task->train)
         return FL_FACTORS_NONE;
-    return (task->train_a ? FL_FACTOR_A : 0u) | (task->train_b ? FL_FACTOR_B : 0u);
+    return (task->train_a ? FL_FACTOR_A : 0u) | (task->train_b ? FL_FACTOR_B : 0u) |
+           (offer->dora ? FL_FACTOR_M : 0u);
 }
 
 /* ---- hashes ---- */
@@ -79,6 +81,12 @@ static uint64_t bits_of(double value)
     uint64_t bits;
     memcpy(&bits, &value, sizeof(bits));
     return bits;
+}
+
+/* Behind a task's own bits: 0 without magnitudes, so that jobs without them hash as ever. */
+static uint64_t dora_bit(const struct fl_wire_offer *offer, unsigned place)
+{
+    return (uint64_t)offer->dora << place;
 }
 
 static void hash_training(struct fl_prf *prf, const struct fl_wire_offer *o)
@@ -96,14 +104,16 @@ static void hash_training(struct fl_prf *prf, const struct fl_wire_offer *o)
         fl_prf_u64(prf, counts[i]);
 }
 
-static void hash_task(struct fl_prf *prf, const struct fl_wire_task *task)
+static void hash_task(struct fl_prf *prf, const struct fl_wire_offer *offer,
+                      const struct fl_wire_task *task)
 {
     fl_prf_bytes(prf, task->start.root, FL_HASH_BYTES);
     fl_prf_bytes(prf, task->global_ranks.data, task->global_ranks.length);
     fl_prf_u64(prf, task->first_step);
     fl_prf_u64(prf, task->total_steps);
     fl_prf_u64(prf, (uint64_t)task->train_a | (uint64_t)task->train_b << 1 |
-                        (uint64_t)task->train << 2 | (uint64_t)task->evaluate << 3);
+                        (uint64_t)task->train << 2 | (uint64_t)task->evaluate << 3 |
+                        dora_bit(offer, 4));
 }
 
 /* The learning rate that a factor is trained with. */
@@ -123,10 +133,11 @@ void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl
     static const uint8_t none[FL_SEED_BYTES];
     struct fl_prf prf;
     bool moves = offer->schedule != FL_WIRE_SCHEDULE_CONSTANT || offer->warmup > 0;
+    bool trains_m = offer->dora && task->train; /* at the rate of B */
     const uint64_t numbers[] = {bits_of(offer->alpha),
                                 bits_of(offer->dropout),
                                 rate_of(task->train_a, offer->lr_a, offer->lr),
-                                rate_of(task->train_b, offer->lr_b, offer->lr),
+                                rate_of(task->train_b || trains_m, offer->lr_b, offer->lr),
                                 bits_of(offer->weight_decay),
                                 bits_of(offer->grad_clip),
                                 offer->rank_default,
@@ -140,7 +151,7 @@ void fl_job_training_settings(const struct fl_wire_offer *offer, const struct fl
                                 moves ? task->first_step : 0,
                                 moves ? task->total_steps : 0,
                                 (uint64_t)task->train_a | (uint64_t)task->train_b << 1 |
-                                    (uint64_t)task->train << 2};
+                                    (uint64_t)task->train << 2 | dora_bit(offer, 3)};
     fl_prf_begin(&prf, none, "fedlora-training-v2");
     fl_prf_bytes(&prf, task->start.root, FL_HASH_BYTES);
     fl_prf_bytes(&prf, task->global_ranks.data, task->global_ranks.length);
@@ -177,7 +188,7 @@ void fl_job_binding(const struct fl_wire_offer *offer, const struct fl_wire_task
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
         fl_prf_u64(&prf, counts[i]);
     hash_training(&prf, offer);
-    hash_task(&prf, task);
+    hash_task(&prf, offer, task);
     fl_prf_bytes(&prf, task->version_hash, FL_HASH_BYTES);
     fl_prf_end(&prf, out);
 }

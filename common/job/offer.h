@@ -15,8 +15,8 @@
 void fl_job_offer(const struct fl_job_spec *spec, const uint8_t job_hash[FL_HASH_BYTES],
                   const char *site, struct fl_wire_offer *out);
 
-/* Which factors a task trains; NONE: a round that only evaluates. */
-enum fl_factors fl_job_factors(const struct fl_wire_task *task);
+/* Which factors a task of that offer trains; NONE: a round that only evaluates. */
+enum fl_factors fl_job_factors(const struct fl_wire_offer *offer, const struct fl_wire_task *task);
 /*
  * What every site of a cohort must have been told alike: the offer without what is said to one site
  * alone (rank_max), and the round's task without this site's ranks. Secure aggregation binds it.

@@ -32,10 +32,10 @@ static uint64_t add_segment(const struct fl_segment *segment, const struct fl_gr
                             const struct fl_lora_module *module, uint64_t weight, uint32_t *vector,
                             uint64_t *cut)
 {
-    bool is_a = segment->factor == FL_FACTOR_A;
+    bool is_a = segment->factor == FL_FACTOR_A, is_m = segment->factor == FL_FACTOR_M;
     uint32_t rows = is_a ? module->rank : segment->rows;
-    uint32_t columns = is_a ? segment->columns : module->rank;
-    const float *values = is_a ? module->a : module->b;
+    uint32_t columns = is_a ? segment->columns : is_m ? 1 : module->rank;
+    const float *values = is_a ? module->a : is_m ? module->m : module->b;
     for (uint32_t row = 0; row < rows; row++) {
         for (uint32_t column = 0; column < columns; column++)
             vector[segment->offset + (uint64_t)row * segment->columns + column] += fl_grid_encode(
@@ -63,8 +63,8 @@ static void apply(const struct fl_layout *layout, const struct fl_grid *grid,
     for (uint32_t s = 0; s < layout->segment_count; s++) {
         const struct fl_segment *segment = &layout->segments[s];
         struct fl_lora_module *module = &adapter->modules[segment->module];
-        bool is_a = segment->factor == FL_FACTOR_A;
-        float *values = is_a ? module->a : module->b;
+        bool is_a = segment->factor == FL_FACTOR_A, is_m = segment->factor == FL_FACTOR_M;
+        float *values = is_a ? module->a : is_m ? module->m : module->b;
         for (uint64_t i = 0; i < (uint64_t)segment->rows * segment->columns; i++) {
             uint64_t direction = is_a ? i / segment->columns : i % segment->columns;
             uint32_t tier = layout->tier_of[layout->direction_start[segment->module] + direction];
@@ -167,11 +167,10 @@ void sim_check_sum(struct sim *self, const struct fl_version *version)
     }
     struct fl_inventory targets = {0};
     enum fl_status status = trained_modules(self, &targets, &error);
-    enum fl_factors factors = fl_strategy_factors((enum fl_strategy)self->spec->strategy,
-                                                  cohort->round);
+    enum fl_factors factors = fl_job_trains(self->spec, cohort->round);
     if (status == FL_OK)
-        status = fl_layout_create(&targets, &cohort->plan, factors, cohort->range_a,
-                                  cohort->range_b, &layout, &error);
+        status = fl_layout_create(&targets, &cohort->plan, factors, cohort->ranges, &layout,
+                                  &error);
     if (status == FL_OK)
         status = fl_job_grid(self->spec, cohort->trained_count, &grid);
     if (status == FL_OK)
@@ -342,8 +341,7 @@ static void note_cohort(struct sim *self)
                                 .attempt = stage->attempt,
                                 .retraining = server->round->retraining,
                                 .trained_count = stage->count,
-                                .range_a = server->attempt.range_a,
-                                .range_b = server->attempt.range_b};
+                                .ranges = server->attempt.ranges};
     memcpy(cohort.root, server->attempt.start_root, FL_HASH_BYTES);
     for (uint32_t i = 0; i < stage->count; i++) {
         const struct fl_member *m = fl_round_find(server->round, stage->sites[i]);

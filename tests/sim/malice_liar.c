@@ -459,8 +459,9 @@ void liar_fill_cohort(struct liar *self, struct fl_wire *out)
     fl_buf_free(&self->plan);
     fl_layout_destroy(&self->layout);
     if (fl_secagg_plan_encode(plan.ranks, plan.sites, plan.modules, &self->plan) != FL_OK ||
-        fl_layout_create(&self->targets, &plan, FL_FACTOR_B, 1.0, self->spec->update_range,
-                         &self->layout, &error) != FL_OK)
+        fl_layout_create(&self->targets, &plan, FL_FACTOR_B,
+                         (struct fl_ranges){.b = self->spec->update_range}, &self->layout,
+                         &error) != FL_OK)
         mal_expect(false, "no layout");
     fl_rank_plan_free(&plan);
     out->as.cohort.adverts = (struct fl_wire_bytes){self->adverts,

@@ -151,7 +151,7 @@ struct sim_cohort { /* what the coordinator counts, seen before it commits */
     uint32_t counted_count;
     uint8_t root[FL_HASH_BYTES];
     struct fl_rank_plan plan; /* owned; rows: trained */
-    double range_a, range_b;
+    struct fl_ranges ranges;
 };
 
 struct sim_history {   /* what must never change again */
@@ -290,6 +290,8 @@ void sim_site_hold(struct sim_site *site, struct sim_event *event);
 
 /* ---- trainer.c ---- */
 struct fl_trainer sim_trainer(struct sim_site *site);
+/* Write an adapter of DoRA that the job of world.c may begin with. */
+FL_CHECKED enum fl_status sim_trainer_start(const char *directory, struct fl_error *error);
 const struct sim_training *sim_training_of(const struct sim *self, uint32_t site, uint32_t round,
                                            uint32_t retraining, const uint8_t root[FL_HASH_BYTES]);
 void sim_trainings_free(struct sim *self);

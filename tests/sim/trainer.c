@@ -71,6 +71,8 @@ static enum fl_status make_delta(const struct fl_trainer_task *task, uint64_t st
         struct fl_lora_module *m = &out->delta->modules[i];
         noise(m->a, (size_t)m->rank * m->module.in, task->train_a, size, &state);
         noise(m->b, (size_t)m->rank * m->module.out, task->train_b, size, &state);
+        if (m->m)
+            noise(m->m, m->module.out, true, size, &state);
     }
     return FL_OK;
 }
@@ -128,6 +130,28 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
         status = record(site, task, root, out, error);
     if (status != FL_OK)
         fl_adapter_destroy(&out->delta);
+    return status;
+}
+
+enum fl_status sim_trainer_start(const char *directory, struct fl_error *error)
+{
+    struct fl_inventory all = {.modules = modules, .count = MODULES, .layers = 2}, targets = {0};
+    struct fl_adapter *start = NULL;
+    enum fl_status status = fl_inventory_select(&all, "q_proj,v_proj", &targets, error);
+    if (status == FL_OK)
+        status = fl_adapter_create(&targets, 4, 8.0, NULL, &start, error);
+    if (status == FL_OK && fl_adapter_add_magnitudes(start) != FL_OK)
+        status = fl_fail_memory(error);
+    for (uint32_t i = 0; status == FL_OK && i < start->count; i++) {
+        for (uint32_t k = 0; k < start->modules[i].module.out; k++)
+            start->modules[i].m[k] = 1.0f + 0.125f * (float)k;
+    }
+    if (status == FL_OK) {
+        fl_adapter_init(start, 5);
+        status = fl_adapter_save(start, directory, NULL, error);
+    }
+    fl_adapter_destroy(&start);
+    fl_inventory_free(&targets);
     return status;
 }
 

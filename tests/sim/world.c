@@ -16,6 +16,9 @@ static bool made(struct sim *self, enum fl_status status, const struct fl_error 
     return status == FL_OK;
 }
 
+/* Below the coordinator's directory, wherever that is: what a restored one looks for. */
+#define START "/starts/1-0"
+
 static void job_text(struct sim *self, struct fl_buf *out)
 {
     static const char *const strategies[] = {"alternating", "rolora", "ffa", "fedit"};
@@ -25,15 +28,18 @@ static void job_text(struct sim *self, struct fl_buf *out)
         least = FL_COHORT_MAX;
     /* with masks three of the fewest sites must have every rank */
     uint32_t smaller = !self->secure ? 2 : least - 3;
+    uint32_t strategy = sim_below(self, 4);
+    bool dora = self->seed % 3 == 0 && strategy > 0; /* magnitudes too; one rank for all */
     fl_buf_printf(out,
                   "[job]\nname = sim\nrounds = %u\nstrategy = %s\nseed = 5\n"
                   "[model]\nname = tiny\nsha256 = %064d\n"
-                  "[lora]\ntargets = q_proj,v_proj\nalpha = 8\n[ranks]\ndefault = 4\n",
-                  self->rounds, strategies[sim_below(self, 4)], 7);
+                  "[lora]\ntargets = q_proj,v_proj\nalpha = 8\n%s[ranks]\ndefault = 4\n",
+                  self->rounds, strategies[strategy], 7,
+                  dora ? "dora = on\nstart = /nowhere" START "\n" : "");
     if (smaller > 0 && sim_chance(self, 40))
-        fl_buf_printf(out, "worker.site1 = 2\n");
+        fl_buf_printf(out, "%s", dora ? "" : "worker.site1 = 2\n");
     if (smaller > 1 && sim_chance(self, 20))
-        fl_buf_printf(out, "worker.site2 = 1\n");
+        fl_buf_printf(out, "%s", dora ? "" : "worker.site2 = 1\n");
     fl_buf_printf(out,
                   "[train]\nsteps = 2\nbatch_size = 2\nseq_len = 8\nlr = 0.05\n"
                   "[cohort]\nmin_workers = %u\nselect_timeout = %us\nround_timeout = %us\n"
@@ -93,6 +99,15 @@ static enum fl_status make_site(struct sim *self, uint32_t index, struct fl_erro
     return status;
 }
 
+static enum fl_status make_start(const struct sim *self, struct fl_error *error)
+{
+    char path[FL_PATH_BYTES];
+    enum fl_status status = fl_path_join(path, self->hub.directory, START + 1, error);
+    if (status == FL_OK)
+        status = fl_store_make_parent(path, error);
+    return status == FL_OK ? sim_trainer_start(path, error) : status;
+}
+
 static enum fl_status submit(struct sim *self, struct fl_desk *desk, struct fl_error *error)
 {
     struct fl_buf text;
@@ -103,6 +118,8 @@ static enum fl_status submit(struct sim *self, struct fl_desk *desk, struct fl_e
     enum fl_status status = self->spec ? FL_OK : fl_fail_memory(error);
     if (status == FL_OK)
         status = fl_job_parse(fl_buf_text(&text), text.length, "job.conf", self->spec, error);
+    if (status == FL_OK && self->spec->dora)
+        status = make_start(self, error);
     if (status == FL_OK)
         status = fl_queue_submit(desk->store, self->spec, fl_clock_wall(&self->hub.time.clock), &id,
                                  error);

@@ -237,8 +237,8 @@ static struct fl_layout *make_layout(const struct attack *self, const struct fl_
         ranks[targets->count + i] = fl_load_u16(self->own + 2 * i);
     }
     if (fl_layout_create_site(targets, ranks, ranks + targets->count, c->tiers.data,
-                              (uint32_t)c->tiers.length, (enum fl_factors)factors, 1.0, 1.0,
-                              &layout, &error) != FL_OK) {
+                              (uint32_t)c->tiers.length, (enum fl_factors)factors,
+                              (struct fl_ranges){1.0, 1.0, 1.0}, &layout, &error) != FL_OK) {
         fprintf(stderr, "layout: %s\n", error.text);
         exit(1);
     }

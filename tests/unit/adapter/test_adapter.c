@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapter/algebra.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "format/peft.h"
@@ -241,6 +242,52 @@ START_TEST(a_copy_is_equal_and_apart)
     ck_assert(!fl_adapter_finite(copy));
     fl_adapter_destroy(&self);
     fl_adapter_destroy(&copy);
+}
+END_TEST
+
+/* ---- magnitudes ---- */
+
+static struct fl_adapter *make_dora(void)
+{
+    struct fl_adapter *self = make("q_proj,v_proj", 4, NULL);
+    ck_assert_int_eq(fl_adapter_add_magnitudes(self), FL_OK);
+    for (uint32_t i = 0; i < self->count; i++) {
+        for (uint32_t k = 0; k < self->modules[i].module.out; k++)
+            self->modules[i].m[k] = (float)(i + 1) - 0.5f * (float)k;
+    }
+    return self;
+}
+
+START_TEST(magnitudes_follow_prefixes_and_differences_of_the_same_ranks)
+{
+    static const uint16_t same_ranks[4] = {4, 4, 4, 4}, other[4] = {4, 4, 2, 4};
+    struct fl_adapter *self = make_dora(), *plain = make("q_proj,v_proj", 4, NULL), *out;
+    ck_assert_double_eq(fl_adapter_max_abs(self, FL_FACTOR_M), 6.5); /* 1 - 0.5 x 15 */
+    ck_assert_double_eq(fl_adapter_max_abs(plain, FL_FACTOR_M), 0.0);
+    ck_assert_int_eq(fl_adapter_prefix(self, same_ranks, &out), FL_OK);
+    ck_assert(out->use_dora);
+    same(self, out);
+    for (uint32_t i = 0; i < self->count; i++) {
+        const struct fl_lora_module *m = &self->modules[i];
+        ck_assert_mem_eq(out->modules[i].m, m->m, m->module.out * sizeof(float));
+        ck_assert_ptr_ne(out->modules[i].m, m->m);
+        out->modules[i].m[1] += 0.25f;
+    }
+    struct fl_adapter *delta;
+    ck_assert_int_eq(fl_adapter_subtract(out, self, &delta), FL_OK);
+    for (uint32_t i = 0; i < self->count; i++) {
+        for (uint32_t k = 0; k < self->modules[i].module.out; k++)
+            ck_assert(delta->modules[i].m[k] == (k == 1 ? 0.25f : 0.0f));
+    }
+    fl_adapter_destroy(&delta);
+    ck_assert_int_eq(fl_adapter_subtract(out, plain, &delta), FL_EINVAL);
+    ck_assert_int_eq(fl_adapter_subtract(plain, out, &delta), FL_EINVAL);
+    ck_assert_ptr_null(delta);
+    fl_adapter_destroy(&out);
+    ck_assert_int_eq(fl_adapter_prefix(self, other, &out), FL_EINVAL);
+    ck_assert_ptr_null(out);
+    fl_adapter_destroy(&plain);
+    fl_adapter_destroy(&self);
 }
 END_TEST
 
@@ -596,6 +643,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, one_scale_holds_for_unequal_ranks);
     tcase_add_test(tc, impossible_ranks_are_refused);
     tcase_add_test(tc, a_copy_is_equal_and_apart);
+    tcase_add_test(tc, magnitudes_follow_prefixes_and_differences_of_the_same_ranks);
     tcase_add_test(tc, an_adapter_survives_its_bytes);
     tcase_add_test(tc, bytes_of_another_adapter_are_refused);
     tcase_add_loop_test(tc, an_adapter_survives_a_peft_directory, 0, 2);

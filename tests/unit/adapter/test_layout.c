@@ -1,6 +1,6 @@
 /*
- * Goal: coordinator and sites agree on every element; unequal ranks average exactly; nothing that a
- * hostile site can send enters a sum.
+ * Goal: coordinator and sites agree on every element; unequal ranks average exactly, and magnitudes
+ * beside them; nothing that a hostile site can send enters a sum.
  * Method: two modules with worked offsets; each site encodes through its own view and the sum is
  * compared with the weighted mean computed by hand; every cut, and every forbidden value, is tried.
  */
@@ -15,6 +15,8 @@
 #define SITES   3
 #define MODULES 2
 #define BYTES   4096
+#define B_AND_M ((enum fl_factors)(FL_FACTOR_B | FL_FACTOR_M))
+#define RANGES  ((struct fl_ranges){.a = 0.05, .b = 0.05, .m = 0.05})
 
 static struct fl_module modules[MODULES] = {
     {.name = "model.layers.0.self_attn.q_proj", .out = 5, .in = 6, .layer = 0},
@@ -29,7 +31,7 @@ static const uint16_t global_ranks[MODULES] = {4, 3};
 struct delta {
     struct fl_adapter adapter;
     struct fl_lora_module modules[MODULES];
-    float a[MODULES][4 * 6], b[MODULES][5 * 4];
+    float a[MODULES][4 * 6], b[MODULES][5 * 4], m[MODULES][5];
 };
 
 static void delta_fill(struct delta *self, uint32_t site)
@@ -43,6 +45,9 @@ static void delta_fill(struct delta *self, uint32_t site)
         module->rank = site_ranks[site][m];
         module->a = self->a[m];
         module->b = self->b[m];
+        module->m = self->m[m];
+        for (uint32_t i = 0; i < modules[m].out; i++)
+            module->m[i] = 0.003f * (float)(site + 1) * (float)(i + 1);
         for (uint32_t j = 0; j < module->rank; j++) {
             for (uint32_t k = 0; k < modules[m].in; k++)
                 module->a[j * modules[m].in + k] = 0.001f * (float)(site + 1) * (float)(j + k);
@@ -73,7 +78,7 @@ static struct fl_layout *layout_of(enum fl_factors factors)
     struct fl_layout *layout;
     struct fl_error error;
 
-    fl_assert_ok(fl_layout_create(&targets, &plan, factors, 0.05, 0.05, &layout, &error), &error);
+    fl_assert_ok(fl_layout_create(&targets, &plan, factors, RANGES, &layout, &error), &error);
     return layout;
 }
 
@@ -97,7 +102,7 @@ static void encode(const struct fl_layout *layout, uint32_t site, struct fl_buf 
     fl_buf_init(out, BYTES);
     fl_assert_ok(fl_layout_create_site(&targets, global_ranks, site_ranks[site],
                                        fl_layout_site_tiers(layout, site), layout->tier_count,
-                                       layout->factors, 0.05, 0.05, &own, &error),
+                                       layout->factors, RANGES, &own, &error),
                  &error);
     enum fl_status status = fl_update_encode(own, &grid, 0, &delta.adapter, &stats[site], out, &cut,
                                              &error);
@@ -158,7 +163,7 @@ START_TEST(a_direction_that_nobody_trains_has_no_tier)
     struct fl_layout *layout;
     struct fl_error error;
 
-    fl_assert_ok(fl_layout_create(&one, &plan, FL_FACTOR_B, 1, 1, &layout, &error), &error);
+    fl_assert_ok(fl_layout_create(&one, &plan, FL_FACTOR_B, RANGES, &layout, &error), &error);
     ck_assert_uint_eq(layout->tier_count, 1);
     ck_assert_uint_eq(layout->tier_of[1], 0);
     ck_assert_uint_eq(layout->tier_of[2], FL_SITE_UNKNOWN);
@@ -166,27 +171,35 @@ START_TEST(a_direction_that_nobody_trains_has_no_tier)
 }
 END_TEST
 
-START_TEST(unequal_ranks_average_exactly_by_prefix)
+/* The updates of all sites, in pieces of 7 bytes, into the sums. */
+static void sum_sites(const struct fl_layout *layout, uint32_t *vector, uint64_t *scalars)
 {
-    struct fl_layout *layout = layout_of(FL_FACTORS_BOTH);
     struct fl_grid grid = grid_of_test();
-    uint32_t vector[65] = {0};
-    uint64_t scalars[16] = {0};
     struct fl_error error;
 
-    ck_assert_uint_eq(layout->elements, 65);
     for (uint32_t site = 0; site < SITES; site++) {
         struct fl_update_reader reader;
         struct fl_buf bytes;
         encode(layout, site, &bytes);
         fl_update_reader_init(&reader, layout, &grid, site, vector, scalars);
-        for (size_t i = 0; i < bytes.length; i += 7) /* pieces of 7 bytes */
+        for (size_t i = 0; i < bytes.length; i += 7)
             fl_assert_ok(fl_update_reader_push(&reader, bytes.data + i,
                                                bytes.length - i < 7 ? bytes.length - i : 7, &error),
                          &error);
         fl_assert_ok(fl_update_reader_end(&reader, &error), &error);
         fl_buf_free(&bytes);
     }
+}
+
+START_TEST(unequal_ranks_average_exactly_by_prefix)
+{
+    struct fl_layout *layout = layout_of(FL_FACTORS_BOTH);
+    struct fl_grid grid = grid_of_test();
+    uint32_t vector[65] = {0};
+    uint64_t scalars[16] = {0};
+
+    ck_assert_uint_eq(layout->elements, 65);
+    sum_sites(layout, vector, scalars);
     ck_assert_uint_eq(scalars[0], 100 + 60 + 128);
     ck_assert_uint_eq(scalars[1], 60 + 128);
     ck_assert_uint_eq(scalars[2], 100 + 60);
@@ -220,6 +233,62 @@ START_TEST(unequal_ranks_average_exactly_by_prefix)
 }
 END_TEST
 
+START_TEST(magnitudes_stand_behind_the_factors_of_their_module)
+{
+    struct fl_layout *layout = layout_of(B_AND_M), *without = layout_of(FL_FACTOR_B);
+    const struct fl_segment *s = layout->segments;
+
+    ck_assert_uint_eq(layout->segment_count, 4);
+    ck_assert_uint_eq(layout->elements, 5 * 4 + 5 + 4 * 3 + 4);
+    ck_assert_uint_eq(layout->elements, fl_layout_elements(&targets, global_ranks, B_AND_M));
+    ck_assert_int_eq(s[0].factor, FL_FACTOR_B);
+    ck_assert_int_eq(s[1].factor, FL_FACTOR_M);
+    ck_assert_uint_eq(s[1].rows, 5);
+    ck_assert_uint_eq(s[1].columns, 1);
+    ck_assert_uint_eq(s[1].offset, 20);
+    ck_assert_uint_eq(s[2].offset, 25);
+    ck_assert_uint_eq(s[3].offset, 37);
+    ck_assert_uint_eq(s[3].module, 1);
+    /* they are no directions of their own: tiers and scalars stay */
+    ck_assert_uint_eq(layout->tier_count, without->tier_count);
+    ck_assert_mem_eq(layout->tiers, without->tiers, SITES * (size_t)layout->tier_count);
+    ck_assert_uint_eq(layout->scalar_count, without->scalar_count);
+    fl_layout_destroy(&without);
+    fl_layout_destroy(&layout);
+}
+END_TEST
+
+START_TEST(magnitudes_are_averaged_over_all_who_train_the_module)
+{
+    struct fl_layout *layout = layout_of(B_AND_M);
+    struct fl_grid grid = grid_of_test();
+    uint32_t vector[41] = {0};
+    uint64_t scalars[16] = {0};
+    static const double weight[SITES] = {100, 60, 128};
+
+    ck_assert_uint_eq(layout->elements, 41);
+    sum_sites(layout, vector, scalars);
+    ck_assert_uint_eq(scalars[3 + FL_SCALAR_CUT], 0);
+    ck_assert_uint_eq(scalars[3 + FL_SCALAR_VALUES],
+                      (10 + 12) + (20 + 12) + (20 + 4) + 3 * (5 + 4));
+    for (uint32_t s = 1; s < layout->segment_count; s += 2) {
+        const struct fl_segment *segment = &layout->segments[s];
+        uint32_t tier = layout->tier_of[layout->direction_start[segment->module]];
+        ck_assert_uint_eq(scalars[tier], 288);
+        for (uint32_t i = 0; i < segment->rows; i++) {
+            double sum = 0.0;
+            for (uint32_t site = 0; site < SITES; site++)
+                sum += weight[site] * (double)(0.003f * (float)(site + 1) * (float)(i + 1));
+            ck_assert_uint_eq(fl_segment_direction(segment, i, 0), 0);
+            ck_assert_double_eq_tol(
+                fl_grid_mean(&grid, vector[segment->offset + i], 0.05, scalars[tier]), sum / 288,
+                2e-9);
+        }
+    }
+    fl_layout_destroy(&layout);
+}
+END_TEST
+
 /* Push bytes into a checking reader: FL_OK when they are a whole, allowed update of that site. */
 static enum fl_status check(const struct fl_layout *layout, uint32_t site, const uint8_t *bytes,
                             size_t length)
@@ -236,7 +305,7 @@ static enum fl_status check(const struct fl_layout *layout, uint32_t site, const
 
 START_TEST(an_update_cut_or_lengthened_is_refused)
 {
-    struct fl_layout *layout = layout_of(FL_FACTOR_B);
+    struct fl_layout *layout = layout_of(_i ? B_AND_M : FL_FACTOR_B);
     struct fl_buf bytes;
 
     encode(layout, 1, &bytes);
@@ -293,6 +362,64 @@ START_TEST(what_a_site_may_not_send_is_refused)
     ck_assert_int_eq(check_with(layout, 0, &b, vector + 8, 1, false), FL_EFORMAT); /* prefix */
     fl_buf_free(&b);
     fl_layout_destroy(&layout);
+}
+END_TEST
+
+START_TEST(magnitudes_beyond_their_range_are_refused_and_have_no_prefix)
+{
+    struct fl_layout *layout = layout_of(B_AND_M), *without = layout_of(FL_FACTOR_B);
+    size_t vector = FL_UPDATE_HEADER_BYTES + 8ull * layout->scalar_count;
+    size_t first = vector + 4 * 20, last = first + 4 * 4; /* m of q_proj */
+    uint32_t q = 104857599;                               /* as above */
+    struct fl_buf b;
+
+    encode(layout, 0, &b); /* of ranks 2, 3 */
+    ck_assert_int_eq(check(layout, 0, b.data, b.length), FL_OK);
+    ck_assert_int_eq(check_with(layout, 0, &b, first, q, false), FL_OK);
+    ck_assert_int_eq(check_with(layout, 0, &b, first, q + 1, false), FL_EFORMAT);
+    ck_assert_int_eq(check_with(layout, 0, &b, last, 0u - q, false), FL_OK);
+    ck_assert_int_eq(check_with(layout, 0, &b, last, 0u - q - 1, false), FL_EFORMAT);
+    ck_assert_int_eq(check_with(layout, 0, &b, last, 1u << 31, false), FL_EFORMAT);
+    ck_assert_int_eq(check(without, 0, b.data, b.length), FL_EFORMAT);
+    ck_assert_int_eq(check_with(layout, 0, &b, vector - 8, 42, true), FL_EFORMAT); /* values */
+    fl_buf_free(&b);
+    encode(without, 0, &b);
+    ck_assert_int_eq(check(layout, 0, b.data, b.length), FL_EFORMAT);
+    fl_buf_free(&b);
+    fl_layout_destroy(&without);
+    fl_layout_destroy(&layout);
+}
+END_TEST
+
+START_TEST(magnitudes_that_are_missing_or_not_finite_are_not_sent)
+{
+    struct fl_rank_plan plan = {SITES, MODULES, (uint16_t *)(uintptr_t)site_ranks,
+                                (uint16_t *)(uintptr_t)global_ranks};
+    struct fl_layout *layout = layout_of(B_AND_M), *none;
+    struct fl_grid grid = grid_of_test();
+    struct fl_ranges ranges = RANGES;
+    struct delta delta;
+    struct fl_error error;
+    struct fl_buf out;
+
+    fl_buf_init(&out, BYTES);
+    delta_fill(&delta, 0);
+    delta.m[1][3] = INFINITY;
+    ck_assert_int_eq(
+        fl_update_encode(layout, &grid, 0, &delta.adapter, &stats[0], &out, NULL, &error),
+        FL_EINVAL);
+    ck_assert_ptr_nonnull(strstr(error.text, "v_proj"));
+    delta_fill(&delta, 0);
+    delta.modules[1].m = NULL;
+    ck_assert_int_eq(
+        fl_update_encode(layout, &grid, 0, &delta.adapter, &stats[0], &out, NULL, &error),
+        FL_EINVAL);
+    ck_assert_uint_eq(out.length, 0);
+    fl_layout_destroy(&layout);
+    ranges.m = NAN;
+    ck_assert_int_eq(fl_layout_create(&targets, &plan, B_AND_M, ranges, &none, &error), FL_EINVAL);
+    ck_assert_ptr_null(none);
+    fl_buf_free(&out);
 }
 END_TEST
 
@@ -408,7 +535,7 @@ START_TEST(ranks_that_do_not_fit_are_refused)
         if (kind == 2)
             global[1] = 4; /* above min(in, out) */
         plan.modules = kind == 3 ? 1 : MODULES;
-        ck_assert_int_eq(fl_layout_create(&targets, &plan, FL_FACTOR_A, 1, 1, &layout, &error),
+        ck_assert_int_eq(fl_layout_create(&targets, &plan, FL_FACTOR_A, RANGES, &layout, &error),
                          FL_EINVAL);
         ck_assert_ptr_null(layout);
     }
@@ -437,7 +564,11 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, tiers_are_the_distinct_sets_of_sites);
     tcase_add_test(tc, a_direction_that_nobody_trains_has_no_tier);
     tcase_add_test(tc, unequal_ranks_average_exactly_by_prefix);
-    tcase_add_test(tc, an_update_cut_or_lengthened_is_refused);
+    tcase_add_test(tc, magnitudes_stand_behind_the_factors_of_their_module);
+    tcase_add_test(tc, magnitudes_are_averaged_over_all_who_train_the_module);
+    tcase_add_loop_test(tc, an_update_cut_or_lengthened_is_refused, 0, 2);
+    tcase_add_test(tc, magnitudes_beyond_their_range_are_refused_and_have_no_prefix);
+    tcase_add_test(tc, magnitudes_that_are_missing_or_not_finite_are_not_sent);
     tcase_add_test(tc, what_a_site_may_not_send_is_refused);
     tcase_add_test(tc, a_site_refuses_to_send_what_makes_no_sense);
     tcase_add_test(tc, values_beyond_the_range_are_counted_in_the_update);

@@ -16,6 +16,7 @@
 #define MODULES 2
 #define RANK    4
 #define RANGE   0.05
+#define B_AND_M ((enum fl_factors)(FL_FACTOR_B | FL_FACTOR_M))
 
 static struct fl_module modules[MODULES] = {
     {.name = "model.layers.0.self_attn.q_proj", .out = 9, .in = 7, .layer = 0},
@@ -46,6 +47,14 @@ static struct fl_adapter *make_start(void)
     return adapter;
 }
 
+static void add_magnitudes(struct fl_adapter *adapter)
+{
+    ck_assert_int_eq(fl_adapter_add_magnitudes(adapter), FL_OK);
+    for (uint32_t m = 0; m < MODULES; m++)
+        for (uint32_t i = 0; i < modules[m].out; i++)
+            adapter->modules[m].m[i] = 2.0f + 0.25f * (float)i;
+}
+
 /* A delta of a site: values within +-0.04 that follow no pattern. */
 static struct fl_adapter *make_delta(const struct fl_adapter *start, uint32_t site,
                                      const uint16_t *ranks)
@@ -64,6 +73,10 @@ static struct fl_adapter *make_delta(const struct fl_adapter *start, uint32_t si
             state = state * 1664525u + 1013904223u;
             module->b[i] = 0.04f * (float)((int32_t)(state >> 16) - 32768) / 32768.0f;
         }
+        for (size_t i = 0; module->m != NULL && i < modules[m].out; i++) {
+            state = state * 1664525u + 1013904223u;
+            module->m[i] = 0.04f * (float)((int32_t)(state >> 16) - 32768) / 32768.0f;
+        }
     }
     return delta;
 }
@@ -78,8 +91,11 @@ static void round_open(struct round *self, enum fl_factors factors, uint16_t ran
     for (uint32_t i = 0; i < SITES * MODULES; i++)
         ranks[i] = i < MODULES ? rank_of_site_0 : RANK;
     self->start = make_start();
+    if ((factors & FL_FACTOR_M) != 0)
+        add_magnitudes(self->start);
     ck_assert_int_eq(fl_grid_init(&self->grid, SITES, 1000000, 4, 4, 32), FL_OK);
-    fl_assert_ok(fl_layout_create(&targets, &plan, factors, range, range, &self->layout, &error),
+    fl_assert_ok(fl_layout_create(&targets, &plan, factors, (struct fl_ranges){range, range, range},
+                                  &self->layout, &error),
                  &error);
     for (uint32_t i = 0; i < SITES; i++) {
         struct fl_update_stats stats = {.weight = weights[i],
@@ -382,7 +398,7 @@ START_TEST(masked_and_plain_sums_give_the_same_bytes)
     struct fl_adapter *one, *two;
     struct fl_error error;
 
-    round_open(&round, FL_FACTOR_B, 2, RANGE);
+    round_open(&round, _i ? B_AND_M : FL_FACTOR_B, _i ? RANK : 2, RANGE);
     run(&round, in_order, SITES, 1000, &one, &plain);
     /* a pairwise mask: added at site 0, subtracted at site 1, words and scalars alike */
     uint8_t *x = round.updates[0].data, *y = round.updates[1].data;
@@ -401,10 +417,61 @@ START_TEST(masked_and_plain_sums_give_the_same_bytes)
         fl_assert_ok(add(aggregate, i, &round.updates[i], 100, &error), &error);
     fl_assert_ok(fl_aggregate_finish(aggregate, round.start, &two, &masked, &error), &error);
     ck_assert(same_bytes(one, two, false));
+    for (uint32_t m = 0; _i && m < MODULES; m++)
+        ck_assert_mem_eq(one->modules[m].m, two->modules[m].m, modules[m].out * sizeof(float));
     ck_assert_mem_eq(plain.sum_sha256, masked.sum_sha256, FL_HASH_BYTES);
     fl_adapter_destroy(&one);
     fl_adapter_destroy(&two);
     fl_aggregate_destroy(&aggregate);
+    round_close(&round);
+}
+END_TEST
+
+START_TEST(magnitudes_move_by_their_weighted_mean)
+{
+    static const enum fl_factors kinds[] = {FL_FACTOR_M | FL_FACTOR_A, FL_FACTOR_M | FL_FACTOR_B,
+                                            FL_FACTOR_M | FL_FACTORS_BOTH};
+    struct round round;
+    struct fl_adapter *next;
+    struct fl_aggregate_result result;
+
+    round_open(&round, kinds[_i], RANK, RANGE);
+    run(&round, in_order, SITES, 777, &next, &result);
+    ck_assert(next->use_dora);
+    for (uint32_t m = 0; m < MODULES; m++)
+        for (uint32_t i = 0; i < modules[m].out; i++) {
+            double sum = 0.0, total = 0.0;
+            for (uint32_t s = 0; s < SITES; s++) {
+                sum += (double)weights[s] * (double)round.deltas[s]->modules[m].m[i];
+                total += (double)weights[s];
+            }
+            ck_assert_double_eq_tol((double)next->modules[m].m[i],
+                                    (double)(2.0f + 0.25f * (float)i) + sum / total, 1e-6);
+        }
+    /* what was not trained stays, bit for bit */
+    ck_assert(same_bytes(round.start, next, true) == !(kinds[_i] & FL_FACTOR_A));
+    ck_assert(same_bytes(round.start, next, false) == !(kinds[_i] & FL_FACTOR_B));
+    fl_adapter_destroy(&next);
+    round_close(&round);
+}
+END_TEST
+
+START_TEST(a_start_without_magnitudes_takes_no_mean_of_them)
+{
+    struct round round;
+    struct fl_aggregate *aggregate;
+    struct fl_aggregate_result result;
+    struct fl_adapter *next, *plain = make_start();
+    struct fl_error error;
+
+    round_open(&round, B_AND_M, RANK, RANGE);
+    ck_assert_int_eq(fl_aggregate_create(round.layout, &round.grid, false, &aggregate), FL_OK);
+    for (uint32_t i = 0; i < SITES; i++)
+        fl_assert_ok(add(aggregate, i, &round.updates[i], 100, &error), &error);
+    ck_assert_int_eq(fl_aggregate_finish(aggregate, plain, &next, &result, &error), FL_EINVAL);
+    ck_assert_ptr_null(next);
+    fl_aggregate_destroy(&aggregate);
+    fl_adapter_destroy(&plain);
     round_close(&round);
 }
 END_TEST
@@ -439,7 +506,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, too_many_cut_values_fail_the_round_with_the_range_to_set);
     tcase_add_test(tc, a_broken_update_spoils_the_sum_for_good);
     tcase_add_test(tc, a_mask_that_does_not_cancel_is_noticed);
-    tcase_add_test(tc, masked_and_plain_sums_give_the_same_bytes);
+    tcase_add_loop_test(tc, masked_and_plain_sums_give_the_same_bytes, 0, 2);
+    tcase_add_loop_test(tc, magnitudes_move_by_their_weighted_mean, 0, 3);
+    tcase_add_test(tc, a_start_without_magnitudes_takes_no_mean_of_them);
     tcase_add_test(tc, a_round_that_only_evaluates_gives_losses_and_no_adapter);
 }
 

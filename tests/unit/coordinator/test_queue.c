@@ -310,7 +310,7 @@ END_TEST
 
 START_TEST(an_attempt_keeps_its_plan)
 {
-    struct fl_attempt_row in = {.start_bytes = 77, .range_a = 1.5, .range_b = 0.25}, out;
+    struct fl_attempt_row in = {.start_bytes = 77, .ranges = {1.5, 0.25, 0.125}}, out;
     int64_t id = submit();
     memset(in.start_root, 3, sizeof in.start_root);
     ck_assert_int_eq(fl_rank_plan_create(&in.plan, 2, 3), FL_OK);
@@ -322,7 +322,7 @@ START_TEST(an_attempt_keeps_its_plan)
     ck_assert_uint_eq(out.plan.modules, 3);
     ck_assert_mem_eq(out.plan.ranks, in.plan.ranks, 12);
     ck_assert_uint_eq(out.start_bytes, 77);
-    ck_assert(out.range_a == 1.5 && out.range_b == 0.25);
+    ck_assert(out.ranges.a == 1.5 && out.ranges.b == 0.25 && out.ranges.m == 0.125);
     ck_assert_mem_eq(out.start_root, in.start_root, FL_HASH_BYTES);
     fl_attempt_row_free(&in);
     fl_attempt_row_free(&out);

@@ -2,6 +2,7 @@
 #include "coordinator/store.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -78,6 +79,40 @@ START_TEST(what_was_committed_is_there_after_reopening)
     fl_store_close(&store);
     fl_assert_ok(fl_store_open(directory, &store, &error), &error);
     ck_assert_uint_eq(count_sites(), 1);
+}
+END_TEST
+
+static enum fl_status read_range(void *context, const struct fl_row *row)
+{
+    *(double *)context = fl_row_double(row, 0);
+    return FL_OK;
+}
+
+START_TEST(a_database_of_an_earlier_program_gets_the_column_that_it_lacks)
+{
+    double range = 1.0;
+    uint64_t rows = 0;
+    fl_assert_ok(fl_store_run(store, &error,
+                              "INSERT INTO jobs(name, spec, sha256, state, sealing_public, "
+                              "created_ms) VALUES('a', '', x'00', 0, x'00', 1)",
+                              ""),
+                 &error);
+    fl_assert_ok(fl_store_run(store, &error, "ALTER TABLE attempts DROP COLUMN range_m", ""),
+                 &error);
+    fl_assert_ok(fl_store_run(store, &error,
+                              "INSERT INTO attempts(job, round, attempt, plan, start_root, "
+                              "start_bytes, version_hash) VALUES(1, 1, 1, x'00', x'00', 1, x'00')",
+                              ""),
+                 &error);
+    for (int times = 0; times < 2; times++) {
+        fl_store_close(&store);
+        fl_assert_ok(fl_store_open(directory, &store, &error), &error);
+        fl_assert_ok(fl_store_select(store, &error, read_range, &range, &rows,
+                                     "SELECT range_m FROM attempts", ""),
+                     &error);
+        ck_assert_uint_eq(rows, 1);
+        ck_assert(isnan(range));
+    }
 }
 END_TEST
 
@@ -190,6 +225,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, opening_says_that_there_is_no_coordinator);
     tcase_add_test(tc, a_damaged_database_is_refused);
     tcase_add_test(tc, what_was_committed_is_there_after_reopening);
+    tcase_add_test(tc, a_database_of_an_earlier_program_gets_the_column_that_it_lacks);
     tcase_add_test(tc, opening_after_a_crash_brings_the_log_into_the_database);
     tcase_add_test(tc, a_rollback_leaves_no_trace_and_spoils_the_outer_transaction);
     tcase_add_test(tc, uniqueness_is_told_apart_from_other_failures);

@@ -4,6 +4,7 @@
  */
 #include "job/job.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -12,6 +13,7 @@
 #define HASH    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF"
 #define MINIMUM "[job]\nname = glossaries\n[model]\nname = tiny\nsha256 = " HASH "\n"
 #define PLAIN   "[privacy]\nsecure_aggregation = off\n"
+#define DORA    MINIMUM "[job]\nstrategy = ffa\n[lora]\ndora = on\n"
 
 static struct fl_job_spec spec;
 
@@ -148,7 +150,12 @@ START_TEST(what_privacy_or_strategy_forbid_is_refused)
         const char *text, *says;
     } cases[] = {
         {MINIMUM "[cohort]\nmin_workers = 2\n", "at least 3"},
-        {MINIMUM "[lora]\ndora = on\n", "magnitudes are not federated"},
+        {MINIMUM "[lora]\ndora = on\nstart = x\n", "use fedit, ffa or rolora"},
+        {DORA "start = x\n[ranks]\nworker.a = 4\n", "one rank"},
+        {DORA "start = x\n[ranks]\nround.2 = 4\n", "one rank"},
+        {DORA "alpha = 24\ntargets = q_proj\n[ranks]\ndefault = 6\n",
+         "fedlora-worker train --model MODEL --dora --steps 0 --rank 6 --alpha 24 --out START "
+         "--targets \"q_proj\""},
         {MINIMUM "[ranks]\nworker.a = 4\nworker.b = 8\nworker.c = 16\n", "rank 16"},
         {MINIMUM "[job]\nstrategy = flexlora\n", "own matrices"},
         {MINIMUM PLAIN "[job]\nstrategy = flexlora\n", "not in this version"},
@@ -163,6 +170,92 @@ START_TEST(what_privacy_or_strategy_forbid_is_refused)
         ck_assert_int_eq(fl_exit_code(status), 4);
         ck_assert_msg(strstr(error.text, cases[i].says) != NULL, "case %zu: %s", i, error.text);
     }
+}
+END_TEST
+
+/* Two linears that a start adapts, of rank 8 (cut to 6) and alpha 16 unless the test says else. */
+static struct fl_adapter *start_of(const char *first, const char *second, uint32_t rank,
+                                   double alpha)
+{
+    static struct fl_module modules[2];
+    struct fl_inventory targets = {.modules = modules, .count = 2, .layers = 1};
+    struct fl_adapter *adapter;
+    struct fl_error error;
+
+    for (int i = 0; i < 2; i++) {
+        modules[i] = (struct fl_module){.out = 12, .in = 10};
+        snprintf(modules[i].name, sizeof modules[i].name, "model.layers.0.self_attn.%s",
+                 i ? second : first);
+    }
+    fl_assert_ok(fl_adapter_create(&targets, rank, alpha, NULL, &adapter, &error), &error);
+    ck_assert_int_eq(fl_adapter_add_magnitudes(adapter), FL_OK);
+    return adapter;
+}
+
+/* The adapter is destroyed. */
+static enum fl_status begins_with(struct fl_adapter *start, bool dora, bool rslora,
+                                  const char *says)
+{
+    struct fl_error error = {0};
+
+    start->use_dora = dora;
+    start->use_rslora = rslora;
+    enum fl_status status = fl_job_check_start(&spec, start, "there", &error);
+    ck_assert_msg(strstr(error.text, says) != NULL, "'%s' does not say '%s'", error.text, says);
+    fl_adapter_destroy(&start);
+    return status;
+}
+
+START_TEST(a_job_of_dora_begins_with_magnitudes_of_its_own_shape_only)
+{
+    struct fl_error error;
+
+    fl_assert_ok(parse(DORA "start = there\ntargets = q_proj,v_proj\n", &error), &error);
+    ck_assert_int_eq(fl_job_trains(&spec, 1), FL_FACTOR_B | FL_FACTOR_M);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 8, 16), true, false, ""), FL_OK);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 8, 16), false, false,
+                                 "there has no magnitudes; where the model is"),
+                     FL_EREFUSED);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 4, 8), true, false, "another rank"),
+                     FL_EREFUSED);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 8, 8), true, false, "another alpha"),
+                     FL_EREFUSED);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 8, 16), true, true, "another alpha"),
+                     FL_EREFUSED);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "k_proj", 8, 16), true, false, "other modules"),
+                     FL_EREFUSED);
+    ck_assert_int_eq(
+        begins_with(start_of("up_proj", "k_proj", 8, 16), true, false, "other modules"),
+        FL_EREFUSED);
+}
+END_TEST
+
+START_TEST(a_job_without_dora_takes_no_magnitudes)
+{
+    struct fl_error error;
+
+    fl_assert_ok(parse(MINIMUM "[lora]\nstart = there\n", &error), &error);
+    ck_assert_int_eq(fl_job_trains(&spec, 1), FL_FACTOR_B);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 8, 16), true, false, "dora = on"),
+                     FL_EFORMAT);
+    ck_assert_int_eq(begins_with(start_of("q_proj", "v_proj", 4, 8), false, false, ""), FL_OK);
+}
+END_TEST
+
+START_TEST(magnitudes_have_the_range_of_their_own_values_and_the_rate_of_b)
+{
+    struct fl_adapter *start = start_of("q_proj", "v_proj", 8, 16);
+    struct fl_error error;
+    double range = 0.0;
+
+    start->modules[1].m[3] = -40.0f;
+    fl_assert_ok(parse(DORA "start = there\n[train]\nsteps = 5\nlr = 1\nlr_b = 1e-3\n"
+                            "weight_decay = 0.1\n",
+                       &error),
+                 &error);
+    fl_assert_ok(fl_job_range(&spec, FL_FACTOR_M, start, &range, &error), &error);
+    ck_assert_double_eq_tol(range, 0.01 + 5e-4 * 40.01, 1e-12);
+    fl_adapter_destroy(&start);
 }
 END_TEST
 
@@ -222,6 +315,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_canonical_text_gives_the_spec_back_and_hides_the_files_form);
     tcase_add_test(tc, a_wrong_file_is_refused_with_its_line_and_the_nearest_name);
     tcase_add_test(tc, what_privacy_or_strategy_forbid_is_refused);
+    tcase_add_test(tc, a_job_of_dora_begins_with_magnitudes_of_its_own_shape_only);
+    tcase_add_test(tc, a_job_without_dora_takes_no_magnitudes);
+    tcase_add_test(tc, magnitudes_have_the_range_of_their_own_values_and_the_rate_of_b);
     tcase_add_test(tc, the_template_names_every_key);
     tcase_add_test(tc, the_template_is_a_job_but_for_the_models_hash);
     tcase_add_test(tc, the_grid_of_a_job_counts_its_tokens);

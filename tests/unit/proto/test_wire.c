@@ -94,6 +94,7 @@ static void fill(struct fl_wire *m, enum fl_wire_kind kind)
         m->as.offer.min_workers = 3;
         m->as.offer.weight_cap = 1000000;
         m->as.offer.liveness_ms = 30000;
+        m->as.offer.dora = true;
         break;
     case FL_WIRE_FIT:
         m->as.fit.has_manifest = true;
@@ -129,6 +130,7 @@ START_TEST(each_kind_of_message_survives_the_wire)
     ck_assert_int_eq(fl_wire_decode(first.data, first.length, &out, &error), FL_OK);
     ck_assert_int_eq(out.kind, in.kind);
     ck_assert_uint_eq(out.job, 3);
+    ck_assert(out.kind != FL_WIRE_OFFER || out.as.offer.dora);
     ck_assert_int_eq(fl_wire_encode(&out, &second), FL_OK);
     ck_assert_uint_eq(first.length, second.length);
     ck_assert_mem_eq(first.data, second.data, first.length);

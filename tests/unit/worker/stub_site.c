@@ -48,6 +48,8 @@ static void fill(struct fl_adapter *delta, bool a, bool b, float poison)
             module->a[i] = a ? 0.001f * (float)(i + 1) : 0.0f;
         for (size_t i = 0; i < (size_t)module->rank * module->module.out; i++)
             module->b[i] = b ? 0.001f * (float)(i + 1) : 0.0f;
+        for (size_t i = 0; module->m && i < module->module.out; i++)
+            module->m[i] = -0.002f * (float)(i + 1);
     }
     delta->modules[0].b[0] += poison;
 }

@@ -23,12 +23,14 @@ struct bench {
     struct fl_box_keys *job_keys;
     uint8_t ranks[4 * STUB_MODULES], tiers[1];
     struct fl_buf start;
+    bool dora;
 };
 
 static void bench_open(struct bench *self)
 {
     struct fl_error error;
     struct fl_adapter *start = stub_start(1);
+    self->dora = false;
     stub_site_open(&self->site, NULL);
     struct fl_trainer trainer = stub_trainer(&self->site.stub);
     fl_labour_init(&self->labour, self->site.conf, &self->site.store, &trainer, NULL, NULL);
@@ -38,6 +40,28 @@ static void bench_open(struct bench *self)
     stub_ranks(self->ranks + 2 * STUB_MODULES, 4);
     self->tiers[0] = 1;
     fl_buf_init(&self->start, 1u << 20);
+    fl_assert_ok(fl_adapter_encode(start, &self->start, &error), &error);
+    fl_adapter_destroy(&start);
+}
+
+static struct fl_adapter *dora_start(void)
+{
+    struct fl_adapter *start = stub_start(1);
+    ck_assert_int_eq(fl_adapter_add_magnitudes(start), FL_OK);
+    for (uint32_t m = 0; m < start->count; m++) {
+        for (uint32_t i = 0; i < start->modules[m].module.out; i++)
+            start->modules[m].m[i] = 1.0f + 0.5f * (float)i;
+    }
+    return start;
+}
+
+/* From here on the job is one of DoRA. */
+static void bench_dora(struct bench *self)
+{
+    struct fl_error error;
+    struct fl_adapter *start = dora_start();
+    self->dora = true;
+    self->start.length = 0;
     fl_assert_ok(fl_adapter_encode(start, &self->start, &error), &error);
     fl_adapter_destroy(&start);
 }
@@ -67,6 +91,7 @@ static struct fl_work_result *work_on(struct bench *self, enum fl_work_kind kind
     struct fl_work work = {.kind = kind, .key = key, .offer = stub_offer()};
     struct fl_work_result *result = fl_calloc(1, sizeof(*result));
     ck_assert(result != NULL);
+    work.offer.dora = self->dora;
     work.task = *task;
     work.bytes = self->start.data;
     work.length = self->start.length;
@@ -255,15 +280,21 @@ static void read_update(const struct fl_buf *plain, uint16_t rank, const struct 
     struct fl_grid grid;
     struct fl_update_reader reader;
     struct fl_error error;
-    double a, b;
+    struct fl_ranges ranges;
     stub_targets(&targets);
     fl_assert_ok(fl_auto_range(FL_RULE_ADAMW, offer.lr, offer.steps, 0.0, 0.0,
-                               fl_adapter_max_abs(start, FL_FACTOR_A), &a, &error),
+                               fl_adapter_max_abs(start, FL_FACTOR_A), &ranges.a, &error),
                  &error);
     fl_assert_ok(fl_auto_range(FL_RULE_ADAMW, offer.lr, offer.steps, 0.0, 0.0,
-                               fl_adapter_max_abs(start, FL_FACTOR_B), &b, &error),
+                               fl_adapter_max_abs(start, FL_FACTOR_B), &ranges.b, &error),
                  &error);
-    fl_assert_ok(fl_layout_create(&targets, &plan, FL_FACTORS_BOTH, a, b, &layout, &error), &error);
+    fl_assert_ok(fl_auto_range(FL_RULE_ADAMW, offer.lr, offer.steps, 0.0, 0.0,
+                               fl_adapter_max_abs(start, FL_FACTOR_M), &ranges.m, &error),
+                 &error);
+    fl_assert_ok(fl_layout_create(&targets, &plan,
+                                  start->use_dora ? FL_FACTORS_BOTH | FL_FACTOR_M : FL_FACTORS_BOTH,
+                                  ranges, &layout, &error),
+                 &error);
     ck_assert_int_eq(
         fl_grid_init(&grid, 3, offer.weight_cap, offer.steps, offer.batch_size, offer.seq_len),
         FL_OK);
@@ -280,8 +311,7 @@ static void read_update(const struct fl_buf *plain, uint16_t rank, const struct 
     ck_assert_int_eq(fl_adapter_copy(start, mean), FL_OK);
     for (uint32_t s = 0; s < layout->segment_count; s++) {
         const struct fl_segment *segment = &layout->segments[s];
-        struct fl_lora_module *m = &(*mean)->modules[segment->module];
-        float *out = segment->factor == FL_FACTOR_A ? m->a : m->b;
+        float *out = fl_segment_part(segment, &(*mean)->modules[segment->module]).values;
         for (uint64_t i = 0; i < (uint64_t)segment->rows * segment->columns; i++)
             out[i] = (float)fl_grid_mean(&grid, vector[segment->offset + i], segment->range, 40);
     }
@@ -335,6 +365,55 @@ START_TEST(the_update_is_what_the_coordinator_reads)
 }
 END_TEST
 
+START_TEST(magnitudes_are_trained_kept_and_sent)
+{
+    struct bench bench;
+    struct fl_buf plain;
+    struct fl_adapter *start = dora_start(), *mean;
+    bench_open(&bench);
+    bench_dora(&bench);
+    fit(&bench);
+    struct fl_wire_task task = task_of(&bench);
+    ck_assert(!reused(&bench, first_attempt, &task));
+    ck_assert(reused(&bench, (struct fl_attempt){9, 1, 2}, &task));
+    ck_assert_int_eq(status_of(&bench, FL_WORK_SEAL, first_attempt, &task), FL_OK);
+    open_update(&bench, first_attempt, &plain);
+    read_update(&plain, 4, start, &mean);
+    check_mean(mean, 4);
+    for (uint32_t m = 0; m < mean->count; m++) {
+        for (uint32_t i = 0; i < mean->modules[m].module.out; i++) {
+            double apart = (double)mean->modules[m].m[i] + 0.002 * (double)(i + 1);
+            ck_assert(apart < 1e-6 && apart > -1e-6);
+        }
+    }
+    fl_adapter_destroy(&mean);
+    fl_adapter_destroy(&start);
+    fl_buf_free(&plain);
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(a_task_that_does_not_fit_its_magnitudes_is_refused)
+{
+    struct bench bench;
+    bench_open(&bench);
+    fit(&bench);
+    bench.dora = true; /* and a start that has none */
+    struct fl_wire_task task = task_of(&bench);
+    ck_assert_int_eq(status_of(&bench, FL_WORK_TRAIN, first_attempt, &task), FL_EFORMAT);
+    bench_dora(&bench);
+    stub_ranks(bench.ranks + 2 * STUB_MODULES, 2); /* a prefix has no magnitudes of its own */
+    task = task_of(&bench);
+    ck_assert_int_eq(status_of(&bench, FL_WORK_TRAIN, first_attempt, &task), FL_EFORMAT);
+    stub_ranks(bench.ranks + 2 * STUB_MODULES, 4);
+    bench.dora = false; /* and a start that has some */
+    task = task_of(&bench);
+    ck_assert_int_eq(status_of(&bench, FL_WORK_TRAIN, first_attempt, &task), FL_EFORMAT);
+    ck_assert_int_eq(atomic_load(&bench.site.stub.runs), 0);
+    bench_close(&bench);
+}
+END_TEST
+
 START_TEST(nothing_is_sealed_twice_in_one_attempt)
 {
     struct bench bench;
@@ -385,6 +464,7 @@ static enum fl_status keep_of(struct bench *bench, uint64_t job, uint32_t versio
     struct fl_work work = {.kind = FL_WORK_KEEP, .key = {job, version, 1}, .offer = stub_offer()};
     struct fl_work_result *result = fl_calloc(1, sizeof(*result));
     ck_assert(result != NULL);
+    work.offer.dora = bench->dora;
     work.bytes = bench->start.data;
     work.length = bench->start.length;
     work.version.version = version;
@@ -457,6 +537,33 @@ START_TEST(a_version_is_kept_as_a_peft_directory_and_ends_its_round)
 }
 END_TEST
 
+START_TEST(a_version_of_dora_is_kept_with_its_magnitudes)
+{
+    struct bench bench;
+    struct fl_adapter *found, *start = dora_start();
+    struct fl_error error;
+    struct fl_buf card;
+    char path[FL_PATH_BYTES], file[FL_PATH_BYTES];
+    bench_open(&bench);
+    ck_assert_int_eq(keep(&bench, 1, true, STUB_MODULES, path), FL_OK);
+    bench_dora(&bench);
+    ck_assert_int_eq(keep(&bench, 2, true, STUB_MODULES, path), FL_OK);
+    fl_assert_ok(fl_adapter_load(path, &stub_inventory, &found, &error), &error);
+    ck_assert(found->use_dora);
+    for (uint32_t m = 0; m < start->count; m++)
+        ck_assert_int_eq(memcmp(found->modules[m].m, start->modules[m].m,
+                                start->modules[m].module.out * sizeof(float)),
+                         0);
+    fl_assert_ok(fl_path_join(file, path, "README.md", &error), &error);
+    fl_assert_ok(fl_fs_read(file, 65536, &card, &error), &error);
+    ck_assert(strstr(fl_buf_text(&card), "not exact") != NULL);
+    fl_buf_free(&card);
+    fl_adapter_destroy(&found);
+    fl_adapter_destroy(&start);
+    bench_close(&bench);
+}
+END_TEST
+
 START_TEST(a_version_that_comes_before_any_check_of_its_job_is_kept)
 {
     struct bench bench;
@@ -513,10 +620,13 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, ranks_that_do_not_fit_are_refused);
     tcase_add_test(tc, a_failed_training_leaves_no_delta);
     tcase_add_test(tc, the_update_is_what_the_coordinator_reads);
+    tcase_add_test(tc, magnitudes_are_trained_kept_and_sent);
+    tcase_add_test(tc, a_task_that_does_not_fit_its_magnitudes_is_refused);
     tcase_add_test(tc, nothing_is_sealed_twice_in_one_attempt);
     tcase_add_test(tc, a_delta_that_is_gone_at_sealing_is_no_permanent_failure);
     tcase_add_test(tc, the_last_version_of_a_job_may_come_while_the_next_job_runs);
     tcase_add_test(tc, a_version_is_kept_as_a_peft_directory_and_ends_its_round);
+    tcase_add_test(tc, a_version_of_dora_is_kept_with_its_magnitudes);
     tcase_add_test(tc, a_version_that_comes_before_any_check_of_its_job_is_kept);
     tcase_add_test(tc, a_version_that_is_not_what_was_announced_is_refused);
     tcase_add_test(tc, the_order_of_data_depends_on_site_and_round);

@@ -168,7 +168,8 @@ static void make_cohort(uint32_t n)
     fl_buf_free(&plan);
     ck_assert_int_eq(fl_secagg_plan_encode(ranks.ranks, n, STUB_MODULES, &plan), FL_OK);
     fl_layout_destroy(&layout);
-    fl_assert_ok(fl_layout_create(&targets, &ranks, FL_FACTORS_BOTH, 1.0, 1.0, &layout, &error),
+    fl_assert_ok(fl_layout_create(&targets, &ranks, FL_FACTORS_BOTH,
+                                  (struct fl_ranges){1.0, 1.0, 1.0}, &layout, &error),
                  &error);
     fl_rank_plan_free(&ranks);
 }
