@@ -448,16 +448,17 @@ enum fl_status fl_sitestore_keep_adapter(const struct fl_sitestore *self, uint64
                                          const char *card, uint64_t keep, char *path,
                                          struct fl_error *error)
 {
-    char name[96], older[FL_PATH_BYTES];
+    char name[96], numbered[FL_PATH_BYTES];
+    snprintf(name, sizeof(name), "adapters/%" PRIu64 "@%u", job, version);
+    enum fl_status status = fl_sitestore_path(self, name, numbered, error);
+    /* under its number first: between the two it is there to be given back, and nobody uses a
+       version that this site would not own up to */
+    if (status == FL_OK && keep > 1)
+        status = fl_adapter_save(adapter, numbered, card, error);
     snprintf(name, sizeof(name), "adapters/%" PRIu64, job);
-    enum fl_status status = fl_sitestore_path(self, name, path, error);
+    if (status == FL_OK)
+        status = fl_sitestore_path(self, name, path, error);
     if (status == FL_OK)
         status = fl_adapter_save(adapter, path, card, error);
-    if (status != FL_OK || keep <= 1)
-        return status;
-    snprintf(name, sizeof(name), "adapters/%" PRIu64 "@%u", job, version);
-    status = fl_sitestore_path(self, name, older, error);
-    if (status == FL_OK)
-        status = fl_adapter_save(adapter, older, card, error);
-    return status == FL_OK ? prune(self, job, keep, error) : status;
+    return status == FL_OK && keep > 1 ? prune(self, job, keep, error) : status;
 }

@@ -112,8 +112,8 @@ FL_CHECKED enum fl_status fl_sitestore_save_mark(const struct fl_sitestore *self
 
 /*
  * Put a version of the global adapter into adapters/JOB/ with a model card, and, when keep > 1,
- * into adapters/JOB@N/ too, of which the newest `keep` stay. path receives where it is
- * (FL_PATH_BYTES).
+ * before that into adapters/JOB@N/, of which the newest `keep` stay: whenever the process dies,
+ * what stands in adapters/JOB/ is among them. path receives where it is (FL_PATH_BYTES).
  */
 FL_CHECKED enum fl_status fl_sitestore_keep_adapter(const struct fl_sitestore *self, uint64_t job,
                                                     uint32_t version,

@@ -325,6 +325,41 @@ START_TEST(what_a_crash_left_among_the_adapters_counts_for_nothing)
 }
 END_TEST
 
+static enum fl_status try_to_keep(const struct stub_site *site, uint64_t job, uint32_t version)
+{
+    struct fl_adapter *adapter = stub_start(version);
+    struct fl_error error;
+    char path[FL_PATH_BYTES];
+    enum fl_status status = fl_sitestore_keep_adapter(&site->store, job, version, adapter,
+                                                      "# card\n", 3, path, &error);
+    fl_adapter_destroy(&adapter);
+    return status;
+}
+
+/* A keeping that ends between its two places: whoever can use it can give it back. */
+START_TEST(the_newest_adapter_stands_under_its_number_before_it_can_be_used)
+{
+    struct stub_site site;
+    struct fl_adapter *first = stub_start(1), *used;
+    struct fl_error error;
+    uint32_t found[4];
+    char path[FL_PATH_BYTES];
+    stub_site_open(&site, NULL);
+    keep(&site, 4, 1, 3, path);
+    put(&site, "adapters/4@2", "in the way");
+    ck_assert_int_ne(try_to_keep(&site, 4, 2), FL_OK);
+    fl_assert_ok(fl_adapter_load(path, NULL, &used, &error), &error);
+    ck_assert_int_eq(memcmp(used->modules[0].a, first->modules[0].a, 4 * 4 * 8), 0);
+    put(&site, "adapters/5", "in the way");
+    ck_assert_int_ne(try_to_keep(&site, 5, 2), FL_OK);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 5, 0, found, 4), 1);
+    ck_assert_uint_eq(found[0], 2);
+    fl_adapter_destroy(&used);
+    fl_adapter_destroy(&first);
+    stub_site_close(&site);
+}
+END_TEST
+
 START_TEST(only_the_newest_is_kept_when_one_is_wanted)
 {
     struct stub_site site;
@@ -373,6 +408,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, a_damaged_record_of_what_was_seen_is_told);
     tcase_add_test(tc, the_newest_adapter_and_some_before_it_stay);
     tcase_add_test(tc, what_a_crash_left_among_the_adapters_counts_for_nothing);
+    tcase_add_test(tc, the_newest_adapter_stands_under_its_number_before_it_can_be_used);
     tcase_add_test(tc, only_the_newest_is_kept_when_one_is_wanted);
     tcase_add_test(tc, a_site_has_keys_and_one_daemon);
 }
