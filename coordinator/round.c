@@ -70,6 +70,14 @@ static bool pledge_lost(const struct fl_round *self, int64_t now_ms)
     return count_members(self, is_lost_pledge) > 0;
 }
 
+/* A new attempt would end before anybody was asked. It is not counted: a life of the coordinator
+   has a hundred numbers (job/attempt.h), and who resumes again and again would come into those of
+   the next one. */
+static bool resumes_in_vain(const struct fl_round *self, int64_t now_ms)
+{
+    return pledge_lost(self, now_ms) && !too_few_left(self, now_ms);
+}
+
 /* How many a stage needs: as many as the rules say, or all that the round is pledged to. */
 static uint32_t least_of(const struct fl_round *self, uint32_t least)
 {
@@ -426,6 +434,7 @@ static const struct row table[] = {
      FL_EFFECT_SEND_SITE, NULL},
     CANCELS(COMMIT),
 
+    {FL_ROUND_PAUSED, E(RESUME), resumes_in_vain, FL_ROUND_PAUSED, MOVE_ON, ENDED, PLEDGE_LOST},
     {FL_ROUND_PAUSED, E(RESUME), NULL, FL_ROUND_SELECT, MOVE_RETRY, FL_EFFECT_PERSIST, NULL},
     {FL_ROUND_PAUSED, PRESENCE | E(REVOKED), NULL, FL_ROUND_PAUSED, MOVE_STAY, 0, NULL},
     CANCELS(PAUSED),

@@ -531,6 +531,37 @@ START_TEST(a_pledge_to_a_site_that_was_revoked_pauses_the_job)
 }
 END_TEST
 
+/* Else a hundred of them would reach the numbers that a copy of the database counts in. */
+START_TEST(resuming_counts_no_attempt_while_the_pledge_is_lost)
+{
+    to_pledge();
+    (void)happen(FL_EVENT_REVOKED, 2);
+    uint32_t attempt = round_->attempt;
+    for (int i = 0; i < 200; i++) {
+        uint32_t effects = happen(FL_EVENT_RESUME, 0);
+        ck_assert_int_eq(round_->state, FL_ROUND_PAUSED);
+        ck_assert_uint_eq(effects, FL_EFFECT_PERSIST | FL_EFFECT_END);
+        ck_assert_ptr_nonnull(strstr(round_->reason, "another seed"));
+        ck_assert_uint_eq(round_->attempt, attempt);
+    }
+    (void)happen(FL_EVENT_ONLINE, 2); /* allowed again */
+    (void)happen(FL_EVENT_RESUME, 0);
+    ck_assert_int_eq(round_->state, FL_ROUND_SELECT);
+    ck_assert_uint_eq(round_->attempt, attempt + 1);
+}
+END_TEST
+
+START_TEST(too_many_refusals_fail_a_resumed_job_whatever_it_is_pledged_to)
+{
+    to_pledge();
+    (void)happen(FL_EVENT_REVOKED, 2);
+    fl_round_member(round_, 1)->answer = FL_ANSWER_REFUSED;
+    (void)happen(FL_EVENT_RESUME, 0);
+    tick();
+    ck_assert_int_eq(round_->state, FL_ROUND_FAILED);
+}
+END_TEST
+
 START_TEST(who_may_still_answer_is_waited_for_behind_the_first_answer)
 {
     to_unmask(3);
@@ -747,6 +778,8 @@ static void add_tests(TCase *tc)
         tc, an_attempt_that_broke_after_answers_were_asked_for_is_tried_again_with_the_same_sites);
     tcase_add_test(tc, a_pledge_ends_with_its_round);
     tcase_add_test(tc, a_pledge_to_a_site_that_was_revoked_pauses_the_job);
+    tcase_add_test(tc, resuming_counts_no_attempt_while_the_pledge_is_lost);
+    tcase_add_test(tc, too_many_refusals_fail_a_resumed_job_whatever_it_is_pledged_to);
     tcase_add_test(tc, who_may_still_answer_is_waited_for_behind_the_first_answer);
     tcase_add_test(tc, a_sum_that_may_not_be_opened_breaks_its_attempt);
     tcase_add_test(tc, an_evaluation_that_finds_no_sites_ends_the_job_as_done);
