@@ -14,11 +14,13 @@
 
 #define E(event) (1u << FL_EVENT_##event)
 
-/* The events that change who may still finish. */
-#define MEMBERS                                                                                    \
-    (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(TRAINED) | E(SITE_FAILED) | E(UPLOADED) | E(TICK))
+/* The events that change who may still finish, and with what a stage waits for: it is heard in that
+   stage alone. Who says it later, or is heard later since the disk had refused, is in no set. */
+#define MEMBERS  (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(SITE_FAILED) | E(TICK))
+#define TRAINED  (MEMBERS | E(TRAINED))
 #define KEYED    (MEMBERS | E(ADVERTISED))
 #define SHARED   (MEMBERS | E(SHARED))
+#define UPLOADED (MEMBERS | E(UPLOADED))
 #define OPENED   (MEMBERS | E(SIGNED) | E(ANSWERED))
 #define ANSWERS  (E(ONLINE) | E(OFFLINE) | E(REVOKED) | E(FIT) | E(REFUSED) | E(DEFERRED) | E(TICK))
 #define PRESENCE (E(ONLINE) | E(OFFLINE))
@@ -347,16 +349,15 @@ static const struct row table[] = {
      MOVE_STAY, 0, NULL},
     CANCELS(CONFIGURE),
 
-    REVOKES(TRAIN, MEMBERS),
-    {FL_ROUND_TRAIN, MEMBERS, trained_secure, FL_ROUND_KEYS, MOVE_ON,
+    REVOKES(TRAIN, TRAINED),
+    {FL_ROUND_TRAIN, TRAINED, trained_secure, FL_ROUND_KEYS, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_SEND_ALL, NULL},
-    {FL_ROUND_TRAIN, MEMBERS, trained, FL_ROUND_COLLECT, MOVE_ON,
+    {FL_ROUND_TRAIN, TRAINED, trained, FL_ROUND_COLLECT, MOVE_ON,
      FL_EFFECT_PERSIST | FL_EFFECT_COLLECT | FL_EFFECT_SEND_ALL, NULL},
-    BREAKS(TRAIN, MEMBERS, train_hopeless, train_ends_it),
+    BREAKS(TRAIN, TRAINED, train_hopeless, train_ends_it),
     {FL_ROUND_TRAIN, E(TRAINED) | E(SITE_FAILED), NULL, FL_ROUND_TRAIN, MOVE_STAY,
      FL_EFFECT_PERSIST, NULL},
-    {FL_ROUND_TRAIN, MEMBERS & ~E(UPLOADED), NULL, FL_ROUND_TRAIN, MOVE_STAY, FL_EFFECT_SEND_SITE,
-     NULL},
+    {FL_ROUND_TRAIN, MEMBERS, NULL, FL_ROUND_TRAIN, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(TRAIN),
 
     REVOKES(KEYS, KEYED),
@@ -379,12 +380,12 @@ static const struct row table[] = {
     {FL_ROUND_SHARES, MEMBERS, NULL, FL_ROUND_SHARES, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},
     CANCELS(SHARES),
 
-    REVOKES(COLLECT, MEMBERS),
-    {FL_ROUND_COLLECT, MEMBERS, collected_secure, FL_ROUND_UNMASK, MOVE_ON,
+    REVOKES(COLLECT, UPLOADED),
+    {FL_ROUND_COLLECT, UPLOADED, collected_secure, FL_ROUND_UNMASK, MOVE_ON,
      KEEP | FL_EFFECT_SEND_ALL | FL_EFFECT_SURVIVORS, NULL},
-    {FL_ROUND_COLLECT, MEMBERS, collected_plain, FL_ROUND_AGGREGATE, MOVE_ON,
+    {FL_ROUND_COLLECT, UPLOADED, collected_plain, FL_ROUND_AGGREGATE, MOVE_ON,
      KEEP | FL_EFFECT_AGGREGATE, NULL},
-    BREAKS(COLLECT, MEMBERS, collect_hopeless, collect_ends_it),
+    BREAKS(COLLECT, UPLOADED, collect_hopeless, collect_ends_it),
     {FL_ROUND_COLLECT, E(UPLOADED) | E(SITE_FAILED), NULL, FL_ROUND_COLLECT, MOVE_STAY, KEEP,
      NULL},
     {FL_ROUND_COLLECT, MEMBERS, NULL, FL_ROUND_COLLECT, MOVE_STAY, FL_EFFECT_SEND_SITE, NULL},

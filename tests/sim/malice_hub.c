@@ -253,6 +253,7 @@ void hub_crash(struct hub *self)
 
 static bool make_job(struct hub *self, const char *more, struct fl_error *error)
 {
+    static const char masked[] = "[privacy]\nsecure_aggregation = on\nupdate_range = 0.5\n";
     struct fl_buf text;
     int64_t id;
     struct fl_job_spec *spec = fl_calloc(1, sizeof(*spec));
@@ -262,8 +263,9 @@ static bool make_job(struct hub *self, const char *more, struct fl_error *error)
                   "[model]\nname = tiny\nsha256 = %064d\n"
                   "[lora]\ntargets = q_proj,v_proj\nalpha = 8\n"
                   "[train]\nsteps = 2\nbatch_size = 2\nseq_len = 8\nlr = 0.05\n"
-                  "[privacy]\nsecure_aggregation = on\nupdate_range = 0.5\n%s%s",
-                  7, strstr(more, "[ranks]") ? "" : "[ranks]\ndefault = 4\n", more);
+                  "%s%s%s",
+                  7, strstr(more, "[privacy]") ? "" : masked,
+                  strstr(more, "[ranks]") ? "" : "[ranks]\ndefault = 4\n", more);
     enum fl_status status = spec ? fl_job_parse(fl_buf_text(&text), text.length, "job.conf", spec,
                                                 error)
                                  : fl_fail_memory(error);
@@ -285,7 +287,8 @@ bool hub_open(struct hub *self, uint32_t sites, const char *job)
     self->mal.dialled = dialled;
     self->liar = sites - 1;
     record_log(self);
-    bool good = mal_make(&self->mal, sites, "") &&
+    const char *policy = strstr(job, "[privacy]") ? "require_secure_aggregation = off\n" : "";
+    bool good = mal_make(&self->mal, sites, policy) &&
                 fl_path_join(self->directory, self->mal.directory, "hub", &error) == FL_OK &&
                 fl_desk_create(self->directory, NULL, NULL, &error) == FL_OK;
     if (good)

@@ -64,7 +64,8 @@ struct hub {
     uint32_t record_count;
 };
 
-/* A coordinator with one job, and its sites. job: lines of the job file behind [cohort]. */
+/* A coordinator with one job, and its sites. job: lines of the job file behind [cohort]; without a
+   [privacy] of its own it has masks, with one the sites do not insist on them. */
 bool hub_open(struct hub *self, uint32_t sites, const char *job);
 void hub_close(struct hub *self);
 /* Let it run until the job is done, paused or failed, or HUB_WALKS_MS are over. */

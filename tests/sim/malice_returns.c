@@ -174,6 +174,60 @@ static void restarted_behind_its_upload(void)
     hub_close(&hub);
 }
 
+/* ---- a site that trained just before its time was up, while the disk refused ---- */
+
+static unsigned layouts, other_layouts;
+
+static void count_layouts(struct hub *hub, uint32_t site, const struct fl_wire *message)
+{
+    if (site == 3 && message->kind == FL_WIRE_TASK)
+        hub->mal.sites[3].held = true;
+    bool first = message->kind == FL_WIRE_COLLECT && message->round == 1;
+    layouts += first;
+    other_layouts += first && message->as.collect.cohort != 3;
+}
+
+/* That it trained is tried again when the others upload already: it is in no layout then, and a
+   coordinator that dies in between finds the one that their updates were made for. */
+static void trained_and_kept_too_late(void)
+{
+    static struct hub hub;
+    mal_case("trained_and_kept_too_late");
+    refusing = REFUSE_NOTHING;
+    layouts = other_layouts = 0;
+    if (hub_open(&hub, 4,
+                 "[cohort]\nmin_workers = 3\nselect_timeout = 5s\nround_timeout = 20s\n"
+                 "liveness_timeout = 5s\n[privacy]\nsecure_aggregation = off\n"
+                 "[evaluate]\nevery = 0\n")) {
+        struct mal_site *sites = hub.mal.sites;
+        hub.liar = 0;
+        hub.lie = keeps_its_update;
+        hub.on_told = count_layouts;
+        run_to(&hub, FL_ROUND_TRAIN);
+        int64_t over = hub.mal.now + 20000;
+        run_until(&hub, over - 3000);
+        refusing = REFUSE_SAVES;
+        sites[3].held = false;
+        sites[1].held = true;
+        run_until(&hub, over - 1000);
+        refusing = REFUSE_NOTHING;
+        mal_expect(hub_find(&hub, "commit_failed", NULL) != NULL, "the disk refused nothing");
+        mal_kill(&sites[3]);
+        run_to(&hub, FL_ROUND_COLLECT);
+        run_until(&hub, over + FL_ROUND_RETRY_MS);
+        sites[1].held = false;
+        run_until(&hub, over + FL_ROUND_RETRY_MS + 2000);
+        mal_expect(hub.said[1].updates == 1 && hub.lies > 0 && hub.job.phase == FL_ROUND_COLLECT,
+                   "not all but one have uploaded");
+        hub.lie = NULL;
+        hub_crash(&hub);
+        expect_a_quick_end(&hub);
+        mal_expect(layouts > 3 && other_layouts == 0, "%u of %u layouts are of other sites",
+                   other_layouts, layouts);
+    }
+    hub_close(&hub);
+}
+
 /* ---- a site that returned while the disk could not be read ---- */
 
 static void returned_behind_the_end(const char *name, enum refusal refusal)
@@ -270,6 +324,7 @@ int main(void)
         return 1;
     revoked_and_allowed_before_it_was_kept();
     restarted_behind_its_upload();
+    trained_and_kept_too_late();
     returned_behind_the_end("returned_and_no_job_was_read", REFUSE_JOBS);
     returned_behind_the_end("returned_and_no_version_was_read", REFUSE_NEWEST);
     begun_while_no_version_was_read();

@@ -428,6 +428,35 @@ START_TEST(a_dropout_of_any_stage_leaves_the_sets_before_it_as_they_are)
 }
 END_TEST
 
+/* An event that the disk refused is tried again later, when its stage may be over: layout, grid and
+   masks go by the sets as they were then. */
+START_TEST(what_is_heard_behind_its_stage_changes_no_set)
+{
+    static const enum fl_round_event walk[] = {FL_EVENT_ADVERTISED, FL_EVENT_SHARED,
+                                               FL_EVENT_UPLOADED};
+    for (size_t secure = 0; secure < 2; secure++) {
+        round_->rules.secure = secure > 0;
+        to_train(4);
+        all(FL_EVENT_TRAINED, 3);
+        now += rules.round_timeout_ms;
+        tick();
+        ck_assert_int_eq(round_->state, secure ? FL_ROUND_KEYS : FL_ROUND_COLLECT);
+        for (size_t i = 0; i <= 3 * secure; i++) {
+            ck_assert_uint_eq(happen(FL_EVENT_TRAINED, 4), 0);
+            ck_assert_uint_eq(fl_round_trained(round_), 3);
+            if (secure && i < 3)
+                all(walk[i], 3);
+        }
+        teardown();
+        setup();
+    }
+    to_unmask(4);
+    fl_round_member(round_, 4)->uploaded = false;
+    ck_assert_uint_eq(happen(FL_EVENT_UPLOADED, 4), 0);
+    ck_assert_uint_eq(fl_round_uploaded(round_), 3);
+}
+END_TEST
+
 START_TEST(fewer_than_the_threshold_break_the_attempt_in_every_stage)
 {
     static const enum fl_round_event walk[] = {FL_EVENT_ADVERTISED, FL_EVENT_SHARED,
@@ -771,6 +800,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, the_round_timeout_ends_training_with_enough_and_breaks_it_without);
     tcase_add_test(tc, secure_aggregation_passes_keys_shares_and_unmask);
     tcase_add_test(tc, a_dropout_of_any_stage_leaves_the_sets_before_it_as_they_are);
+    tcase_add_test(tc, what_is_heard_behind_its_stage_changes_no_set);
     tcase_add_test(tc, fewer_than_the_threshold_break_the_attempt_in_every_stage);
     tcase_add_test(tc, a_site_that_is_away_is_not_waited_for_where_enough_have_answered);
     tcase_add_test(tc, a_site_that_is_there_and_makes_no_keys_is_left_behind_soon);
