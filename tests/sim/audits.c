@@ -40,6 +40,21 @@ static bool stands(const char *log, const char *event, const char *hash)
     return false;
 }
 
+/* The line is owed from the moment that the job is done: a disk that refuses it is asked again some
+   seconds later, by then maybe by another process (coordinator/ending.h). */
+bool sim_check_ending(const struct sim *self)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error error;
+    struct fl_buf log;
+    if (fl_path_join(path, self->hub.directory, "audit.log", &error) != FL_OK ||
+        !fl_path_exists(path) || fl_fs_read(path, LOG_BYTES_MAX, &log, &error) != FL_OK)
+        return false;
+    bool said = stands(fl_buf_text(&log), "\"event\":\"job_ended\"", "\"state\":\"done\"");
+    fl_buf_free(&log);
+    return said;
+}
+
 /* What the coordinator says it took from a site, one of its processes has written down before it
    sent it. */
 static void check_line(struct sim *self, const char *line, const struct sim_site *site,

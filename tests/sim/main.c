@@ -261,8 +261,8 @@ static bool crash(const char *text, struct sim_walk *out)
 #ifdef SIM_PLANTED
 static bool plant(const char *name)
 {
-    static const char *const names[SIM_PLANT_COUNT] = {"none", "twice", "reused",
-                                                       "sync", "stale", "both"};
+    static const char *const names[SIM_PLANT_COUNT] = {"none",  "twice", "reused", "sync",
+                                                       "stale", "both",  "unsaid"};
     for (int i = 0; i < SIM_PLANT_COUNT; i++) {
         if (strcmp(name, names[i]) == 0) {
             sim_planted = (enum sim_plant)i;

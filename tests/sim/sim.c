@@ -12,7 +12,7 @@
 
 #define WALL_MS    1767225600000 /* 2026-01-01 */
 #define SETTLE_MS  1200000 /* a round must end so soon after the weather cleared, or the last */
-#define DELIVER_MS 300000  /* and its result be everywhere so soon after that */
+#define DELIVER_MS 300000  /* and its result be everywhere, and logged, so soon after that */
 #define STEPS_MAX  400000
 #define HEAP_MAX   100000
 
@@ -257,11 +257,13 @@ static bool go_on(struct sim *self)
     }
     if (!self->done_at)
         self->done_at = self->now;
-    if (self->counts.steps % 16 == 0 && sim_check_delivered(self))
+    if (self->counts.steps % 16 == 0 && sim_check_delivered(self) && sim_check_ending(self))
         return false;
     int64_t from = self->done_at > self->heal_at ? self->done_at : self->heal_at;
     if (self->now > from + DELIVER_MS)
-        sim_violation(self, "a site has not got the last version");
+        sim_violation(self, sim_check_delivered(self)
+                                ? "the job is done, and its audit log does not say so"
+                                : "a site has not got the last version");
     return !self->failed;
 }
 

@@ -183,6 +183,7 @@ enum sim_plant {
     SIM_PLANT_SYNC,   /* the coordinator's fsync does nothing */
     SIM_PLANT_STALE,  /* what was said in an earlier attempt is taken for this one */
     SIM_PLANT_BOTH,   /* a site gives both of its shares of one member */
+    SIM_PLANT_UNSAID, /* that a job ended is logged at once or never */
     SIM_PLANT_COUNT
 };
 extern enum sim_plant sim_planted;
@@ -334,6 +335,8 @@ void sim_check_shares(struct sim_site *site, const struct fl_wire *message, cons
                       size_t length);
 
 /* ---- audits.c ---- */
+/* Does the coordinator's log say that the job is done? */
+bool sim_check_ending(const struct sim *self);
 /* At the end: every audit log verifies, and they agree. */
 void sim_check_audits(struct sim *self);
 
