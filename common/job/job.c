@@ -58,7 +58,7 @@ static const struct fl_config_key keys[] = {
     TEXT("job", "name", name, NULL, "Name of the job: letters, digits, '.', '_' and '-'."),
     WHOLE("job", "rounds", rounds, 1, 100000, "4", "Rounds of training and averaging."),
     CHOICE("job", "strategy", strategy, FL_STRATEGY_CHOICES, "alternating",
-           "How the sites' updates become one adapter."),
+           "How the sites' updates become one adapter; the last three are not in this version."),
     WHOLE("job", "seed", seed, 0, 0, "0", "Fixes the adapter's start and each site's data order."),
 
     TEXT("model", "name", model, NULL, "The base model's name in each site's worker.conf."),
@@ -213,8 +213,8 @@ static enum fl_status check_strategy(const struct fl_job_spec *spec, struct fl_e
     if (info->needs_single && spec->secure_aggregation)
         return fl_fail(error, FL_EREFUSED,
                        "[job] strategy = %s needs every site's own matrices, which secure "
-                       "aggregation hides: use alternating, or set secure_aggregation = off",
-                       info->name);
+                       "aggregation hides: use alternating%s",
+                       info->name, info->built ? ", or set secure_aggregation = off" : "");
     if (!info->built)
         return fl_fail(error, FL_EREFUSED,
                        "[job] strategy = %s is not in this version; it has alternating, rolora, "
