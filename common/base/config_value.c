@@ -31,11 +31,12 @@ bool fl_config_is_handled(const struct fl_config_key *key)
     return key->kind == FL_CONFIG_PATTERN || fl_config_is_pattern(key->section);
 }
 
-/* The text of a bound: durations in seconds where they are whole. */
+/* The text of a bound: durations in seconds where they are whole; 16 digits, so that 0.9 stays 0.9.
+ */
 static void bound_text(const struct fl_config_key *key, double bound, char out[40])
 {
     if (key->kind != FL_CONFIG_DURATION)
-        snprintf(out, 40, "%.17g", bound);
+        snprintf(out, 40, "%.16g", bound);
     else if ((int64_t)bound % 1000 == 0)
         snprintf(out, 40, "%llds", (long long)bound / 1000);
     else

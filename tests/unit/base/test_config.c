@@ -27,7 +27,7 @@ static const struct fl_config_key keys[] = {
     {"lora", "targets", FL_CONFIG_STRING, offsetof(struct job, targets), 600, 0, 0, NULL, "",
      "adapted modules"},
     {"ranks", "round.*", FL_CONFIG_PATTERN, 0, 0, 1, 1024, NULL, NULL, "rank from a round on"},
-    {"train", "lr", FL_CONFIG_DOUBLE, offsetof(struct job, lr), 0, 0, 1, NULL, "1e-3",
+    {"train", "lr", FL_CONFIG_DOUBLE, offsetof(struct job, lr), 0, 0, 0.9, NULL, "1e-3",
      "learning rate"},
     {"cohort", "timeout", FL_CONFIG_DURATION, offsetof(struct job, timeout_ms), 0, 1000, 86400000,
      NULL, "60s", "deadline"},
@@ -150,6 +150,7 @@ START_TEST(a_wrong_value_is_refused_with_its_reason)
     assert_refused("[job]\nstrategy = sum\n",
                    "job.conf:2: [job] strategy: 'sum' is none of alternating|ffa|fedit");
     assert_refused("[train]\nlr = nan\n", "job.conf:2: [train] lr: 'nan' is not a number");
+    assert_refused("[train]\nlr = 5\n", "job.conf:2: [train] lr: 5 is outside 0 to 0.9");
     assert_refused("[cohort]\ntimeout = 10ms\n",
                    "job.conf:2: [cohort] timeout: 10ms is outside 1s to 86400s");
     assert_refused("[cohort]\ntimeout =\n", "job.conf:2: [cohort] timeout: '' is not a duration "
