@@ -42,6 +42,12 @@ static enum fl_status read_token(struct join *self, struct fl_error *error)
     if (status == FL_OK)
         status = fl_token_parse(text.data ? fl_buf_text(&text) : self->token_text, &self->token,
                                 error);
+    if (status == FL_EFORMAT && !text.data && access(self->token_text, F_OK) == 0)
+        status =
+            fl_fail(error, FL_EFORMAT,
+                    "'%.200s' is a file, not a join token; for the token in it: fedlora-worker "
+                    "join - --dir %s < %.200s",
+                    self->token_text, self->site, self->token_text);
     if (status == FL_OK && self->token.expires_ms < fl_clock_wall(fl_clock_system()))
         status = fl_fail(error, FL_EREFUSED,
                          "this token has expired; ask the coordinator's operator for a new one");

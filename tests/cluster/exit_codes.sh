@@ -97,6 +97,9 @@ expect 1 'status where no site is' "$worker" status --dir "$work/nowhere"
 expect 0 'status of a site' "$worker" status --dir "$work/bank" --json
 check 'as one object' same "$(grep -c . "$work/out")" 1
 expect 3 'a token from stdin that is none' "$worker" join - --dir "$work/late" <<<'hello'
+echo hello >"$work/token"
+expect 3 'the name of the file that a token is in' "$worker" join "$work/token" --dir "$work/late"
+check 'it says how to give it' complained 'join - --dir .*/late < .*/token'
 sed -i 's/^threads = .*/threads = lots/' "$work/bank/worker.conf"
 expect 3 'a broken worker.conf' "$worker" run --dir "$work/bank"
 check 'with its line' complained 'worker.conf:[0-9]+'
