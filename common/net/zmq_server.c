@@ -469,8 +469,15 @@ static enum fl_status open_port(struct fl_server *self, const struct fl_server_c
                                 ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_ACCEPTED);
     if (!p->monitor)
         return fl_zmq_fail(error, "no monitor socket");
-    if (zmq_bind(p->router, endpoint) != 0)
-        return fl_zmq_fail(error, endpoint);
+    if (zmq_bind(p->router, endpoint) != 0) {
+        status = fl_zmq_fail(error, endpoint);
+        if (status != FL_EBUSY)
+            return status;
+        return fl_fail(error, status,
+                       "%s: another program has this port; end it, or listen on another (enrolment "
+                       "takes the port behind that of sessions)",
+                       endpoint);
+    }
     size_t size = sizeof(p->endpoint);
     if (zmq_getsockopt(p->router, ZMQ_LAST_ENDPOINT, p->endpoint, &size) != 0)
         return fl_zmq_fail(error, endpoint);

@@ -479,8 +479,14 @@ static enum fl_status bind_socket(struct fl_web *self, const char *listen_on,
     if (bind(self->socket, (const struct sockaddr *)&self->access.address,
              self->access.address_length) != 0 ||
         listen(self->socket, BACKLOG) != 0 ||
-        getsockname(self->socket, (struct sockaddr *)&bound, &length) != 0)
-        return fl_fail_errno(error, errno, "[http] listen = %s", listen_on);
+        getsockname(self->socket, (struct sockaddr *)&bound, &length) != 0) {
+        if (errno != EADDRINUSE)
+            return fl_fail_errno(error, errno, "[http] listen = %s", listen_on);
+        return fl_fail(error, FL_EBUSY,
+                       "[http] listen = %s: another program has this port; end it, or listen on "
+                       "another",
+                       listen_on);
+    }
     char port[16] = "";
     uint64_t number = 0;
     (void)getnameinfo((const struct sockaddr *)&bound, length, NULL, 0, port, sizeof port,

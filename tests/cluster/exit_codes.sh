@@ -79,6 +79,8 @@ expect 0 'roster list without a daemon' "$coordinator" roster list --dir "$work/
 # --- two daemons on one directory
 coordinator_start
 expect 1 'a second daemon on the same directory' "$coordinator" serve --dir "$work/coord"
+expect 1 'another coordinator on the same port' "$coordinator" serve --dir "$work/copy"
+check 'it says that the port is taken' complained 'another program has this port'
 expect 0 'health with a daemon' "$coordinator" health --dir "$work/coord"
 site_join bank
 site_start bank
