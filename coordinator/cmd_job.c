@@ -74,6 +74,8 @@ static int submit(int argc, char **argv)
 {
     const char *path = NULL;
     int code;
+    size_t i;
+    const json_t *note;
     struct fl_error error;
     const struct fl_positional positionals[] = {
         {.name = "FILE", .target = &path, .doc = "the job file; `job template` prints a sample"}};
@@ -96,6 +98,8 @@ static int submit(int argc, char **argv)
         (void)printf("{\"job\":%lld}\n", (long long)id);
     else
         (void)printf("%lld\n", (long long)id);
+    json_array_foreach(json_object_get(answer, "notes"), i, note)(void)
+        fprintf(stderr, "note: %s\n", json_string_value(note));
     json_decref(answer);
     return 0;
 }

@@ -82,6 +82,35 @@ static enum fl_status resolve_start(const struct fl_op *op, struct fl_job_spec *
     return status;
 }
 
+/* What is not wrong, since sites may still join, but keeps a job waiting or a rule idle for long.
+ */
+static enum fl_status add_notes(const struct fl_op *op, const struct fl_job_spec *spec)
+{
+    const struct fl_roster *roster = op->desk->roster;
+    char text[FL_REASON_BYTES];
+    unsigned allowed = 0;
+    json_t *notes = json_array();
+    for (uint32_t i = 0; i < fl_roster_count(roster); i++)
+        allowed += fl_roster_at(roster, i)->revoked ? 0 : 1;
+    if (spec->min_workers > allowed) {
+        (void)snprintf(
+            text, sizeof text,
+            "[cohort] min_workers = %llu, but sites that are enrolled: %u; the job waits "
+            "until more have joined",
+            (unsigned long long)spec->min_workers, allowed);
+        (void)json_array_append_new(notes, json_string(text));
+    }
+    for (uint32_t i = 0; i < spec->ranks.count; i++) {
+        const struct fl_rank_rule *rule = &spec->ranks.rules[i];
+        if (rule->kind != FL_RANK_WORKER || fl_roster_by_name(roster, rule->worker))
+            continue;
+        (void)snprintf(text, sizeof text, "[ranks] worker.%s: no site of that name is enrolled",
+                       rule->worker);
+        (void)json_array_append_new(notes, json_string(text));
+    }
+    return fl_op_set(op->answer, "notes", notes);
+}
+
 enum fl_status fl_op_job_submit(const struct fl_op *op, struct fl_error *error)
 {
     const char *text, *what;
@@ -99,6 +128,8 @@ enum fl_status fl_op_job_submit(const struct fl_op *op, struct fl_error *error)
         (void)snprintf(spec->start, sizeof spec->start, "%s", start);
     if (status == FL_OK && spec->start[0])
         status = resolve_start(op, spec, error);
+    if (status == FL_OK && (status = add_notes(op, spec)) != FL_OK)
+        status = fl_fail_memory(error);
     if (status == FL_OK)
         status = fl_queue_submit(op->desk->store, spec, fl_clock_wall(op->desk->clock), &id, error);
     fl_free(spec);

@@ -33,6 +33,7 @@ check 'the template has a job section' said '^\[job\]'
 job_file "$work/good.conf"
 expect 0 'a job is queued without a daemon' "$coordinator" job submit "$work/good.conf" --dir "$work/coord" --json
 check 'with --json as an object' said '^\{"job":1\}$'
+check 'it says that the job waits for sites' complained 'note: .cohort. min_workers = [0-9]+, but sites that are enrolled: 0'
 refuse() { # SENTENCE PATTERN WORDS...
     local sentence=$1 pattern=$2
     shift 2
