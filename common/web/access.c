@@ -81,6 +81,11 @@ static enum fl_status load_token(const char *path, struct fl_web_access *out,
 {
     char text[FL_SECRET_TEXT_BYTES];
     enum fl_status status = fl_secret_text_load(path, text, error);
+    if (status == FL_ENOTFOUND)
+        return fl_fail(error, status,
+                       "[http] token_file = %s is not there; make it: umask 077; head -c 24 "
+                       "/dev/urandom | base64 > %s",
+                       path, path);
     size_t length = status == FL_OK ? strcspn(text, "\r\n") : 0;
     size_t rest = status == FL_OK ? strspn(text + length, "\r\n") : 0;
     if (status == FL_OK && text[length + rest] != '\0')

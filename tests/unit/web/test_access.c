@@ -88,6 +88,7 @@ START_TEST(a_token_file_is_held_to_the_rules_of_key_files)
     ck_assert_int_eq(chmod(directory, 0700), 0);
     ck_assert_int_eq(fl_web_access_open("0.0.0.0:1", "/nowhere/token", &access_, &error),
                      FL_ENOTFOUND);
+    ck_assert_ptr_nonnull(strstr(error.text, "make it: umask 077;"));
 }
 END_TEST
 
