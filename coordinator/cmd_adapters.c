@@ -169,6 +169,15 @@ static enum fl_status write_export(const json_t *answer, const char *out, struct
     return status;
 }
 
+/* Whoever names no version shall see which it was: of a job that has just begun it is the start. */
+static void say_export(const json_t *v, const char *out)
+{
+    const long long version = (long long)json_integer_value(json_object_get(v, "version"));
+    (void)fprintf(stderr, "wrote %s: version %lld of job %lld%s\n", out, version,
+                  (long long)json_integer_value(json_object_get(v, "job")),
+                  version == 0 ? ", which is its start: no round of it is done yet" : "");
+}
+
 static int export_version(int argc, char **argv)
 {
     const char *out = NULL;
@@ -207,7 +216,7 @@ static int export_version(int argc, char **argv)
     if (write_export(answer, out, &error) != FL_OK)
         code = fl_cli_fail(FL_PROGRAM, &error);
     else
-        (void)fprintf(stderr, "wrote %s\n", out);
+        say_export(json_object_get(answer, "version"), out);
     json_decref(answer);
     return code;
 }

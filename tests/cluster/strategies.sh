@@ -35,6 +35,7 @@ for strategy in fedit ffa alternating; do
     after=$(value loss <"$work/out")
     expect 0 "$strategy: so can version 0" "$coordinator" adapters export --dir "$work/coord" \
         --job "$job" --version 0 --out "$work/start-$strategy"
+    check "$strategy: it says which that is" complained "version 0 of job $job, which is its start"
     expect 0 "$strategy: version 0 is an adapter" "$worker" eval --model "$tiny" \
         --data "$tiny/clinic.jsonl" --adapter "$work/start-$strategy"
     before=$(value loss <"$work/out")
