@@ -216,6 +216,9 @@ static enum fl_status read_header(struct fl_source *self, struct fl_error *error
 
 /* ---- which of them ---- */
 
+/* A zero among so many first bytes: a model, a program, UTF-16 without its mark. */
+#define BINARY_BYTES 16
+
 /* Known by their first bytes; the command line that converts them is BEFORE NAME BETWEEN NAME
  * AFTER. */
 static const struct {
@@ -244,6 +247,11 @@ static enum fl_status refuse_foreign(struct fl_source *self, struct fl_error *er
                            self->feed.path, FOREIGN[i].what, FOREIGN[i].before, name,
                            FOREIGN[i].between, name, FOREIGN[i].after);
     }
+    if (memchr(ahead, '\0', length < BINARY_BYTES ? length : BINARY_BYTES) != NULL)
+        return fl_fail(error, FL_EFORMAT,
+                       "%.200s: it begins with binary data, not with text; name a JSONL, JSON, CSV "
+                       "or .txt file",
+                       self->feed.path);
     return FL_OK;
 }
 

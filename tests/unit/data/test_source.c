@@ -150,6 +150,9 @@ START_TEST(what_is_no_data_is_refused_with_what_to_do)
         ck_assert_msg(strncmp(error.text, CASES[i].expected, strlen(CASES[i].expected)) == 0, "%s",
                       error.text);
     }
+    ck_assert_int_eq(begin_named("a.safetensors", "\x30\7\0\0\0\0\0\0{", 9), FL_EFORMAT);
+    ck_assert_str_eq(error.text, "a.safetensors: it begins with binary data, not with text; name a "
+                                 "JSONL, JSON, CSV or .txt file");
     ck_assert_int_eq(fl_source_open("/no/such/file", &source, &error), FL_ENOTFOUND);
 }
 END_TEST
