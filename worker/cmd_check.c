@@ -60,13 +60,16 @@ static bool wait_up(struct fl_link *link, char *text, size_t bytes)
         if (status == FL_OK && event.kind == FL_LINK_DOWN && fl_link_reset(link) != FL_OK)
             break;
     }
-    snprintf(text, bytes, "nothing answered within %d s", CONNECT_MS / 1000);
+    snprintf(text, bytes,
+             "nothing answered within %d s: see whether it is served there, whether the way out is "
+             "open, and whether [coordinator] address and key are its own",
+             CONNECT_MS / 1000);
     return false;
 }
 
 static void check_connection(struct check *self)
 {
-    char text[512], answer[128];
+    char text[512], answer[192];
     struct fl_link *link = NULL;
     struct fl_error error;
     if (fl_daemon_link(&self->daemon, -1, &link, &error) != FL_OK) {
