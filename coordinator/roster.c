@@ -123,7 +123,9 @@ static enum fl_status check_new(const struct fl_roster *self, const char *name,
                        "\"%s\" is no name for a site (1 to 63 of A-Z a-z 0-9 . _ -)", name);
     const struct fl_site *same_name = fl_roster_by_name(self, name);
     if (same_name && memcmp(&same_name->identity, identity, sizeof *identity) != 0)
-        return fl_fail(error, FL_EEXIST, "%s is enrolled with another key", name);
+        return fl_fail(
+            error, FL_EEXIST,
+            "%s is enrolled with another key; a site whose keys are new needs a new name", name);
     const struct fl_site *same_key = fl_roster_by_key(self, identity->x25519);
     if (same_key && same_key != same_name)
         return fl_fail(error, FL_EEXIST, "this key is enrolled as %s", same_key->name);

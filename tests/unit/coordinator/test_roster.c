@@ -154,6 +154,7 @@ START_TEST(a_revoked_site_returns_only_with_its_own_key)
     ck_assert(fl_roster_by_name(roster, "clinic")->revoked);
     ck_assert_int_eq(fl_roster_add(roster, "clinic", fl_keys_public(coordinator), now, &error),
                      FL_EEXIST);
+    ck_assert_ptr_nonnull(strstr(error.text, "new name"));
     ck_assert_int_eq(fl_roster_add(roster, "other", identity, now, &error), FL_EEXIST);
     fl_assert_ok(fl_roster_add(roster, "clinic", identity, now, &error), &error);
     ck_assert(!fl_roster_by_name(roster, "clinic")->revoked);
