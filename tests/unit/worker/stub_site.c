@@ -29,7 +29,8 @@ static enum fl_status fit(void *context, const struct fl_siteconf *conf,
     while (atomic_load(&self->hold_fit))
         usleep(1000);
     if (self->fit_status != FL_OK)
-        return fl_fail(error, self->fit_status, "the stub does not fit");
+        return fl_fail(error, self->fit_status, "%s",
+                       self->fit_says ? self->fit_says : "the stub does not fit");
     memcpy(out->manifest, offer->manifest, FL_HASH_BYTES);
     out->rows = 10;
     out->inventory = stub_inventory;

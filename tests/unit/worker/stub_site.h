@@ -21,6 +21,7 @@ struct stub_trainer {
     atomic_int hold;           /* while set, a run waits (until stopped) */
     atomic_int hold_fit;       /* while set, a fit waits */
     enum fl_status fit_status; /* what fit() gives; FL_OK by default */
+    const char *fit_says;      /* NULL: "the stub does not fit" */
     enum fl_status run_status;
     uint64_t data_seed; /* of the last run */
     float poison;       /* added to one value of the delta */
