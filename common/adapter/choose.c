@@ -80,7 +80,7 @@ static enum fl_status check_targets(const struct fl_inventory *self, const char 
         entries++;
         if (!entry_matches_any(self, entry, length))
             return fl_fail(error, FL_EINVAL, "target '%.*s' matches no linear of this model",
-                           (int)(length > 100 ? 100 : length), entry);
+                           SHOWN(length), entry);
     }
     return entries ? FL_OK : fl_fail(error, FL_EINVAL, "no target module is given");
 }
@@ -170,8 +170,8 @@ static bool read_range(const char *text, unsigned long *first, unsigned long *la
     return *end == '\0' && *first <= *last;
 }
 
-static enum fl_status mark_layers(const struct fl_inventory *self, uint32_t layers,
-                                  const char *list, bool *dropped, struct fl_error *error)
+static enum fl_status mark_layers(const struct fl_inventory *self, const char *list, bool *dropped,
+                                  struct fl_error *error)
 {
     bool wanted[FL_LAYERS_MAX] = {false};
     const char *entry;
@@ -186,26 +186,15 @@ static enum fl_status mark_layers(const struct fl_inventory *self, uint32_t laye
         if (!read_range(text, &first, &last))
             return fl_fail(error, FL_EINVAL, "--layers: '%.100s' is no block and no range as 4-7",
                            text);
-        if (last >= layers)
+        if (last >= self->layers)
             return fl_fail(error, FL_EINVAL, "--layers: %.100s, but the model's blocks are 0 to %u",
-                           text, layers - 1);
+                           text, self->layers - 1);
         for (unsigned long i = first; i <= last; i++)
             wanted[i] = true;
     }
     for (uint32_t i = 0; i < self->count; i++)
         dropped[i] = dropped[i] || !wanted[self->modules[i].layer];
     return FL_OK;
-}
-
-/* Blocks of a base: what it says, or what its linears show. */
-static uint32_t layers_of(const struct fl_inventory *self)
-{
-    uint32_t layers = self->layers;
-    for (uint32_t i = 0; i < self->count; i++) {
-        if (self->modules[i].layer >= layers)
-            layers = self->modules[i].layer + 1;
-    }
-    return layers < FL_LAYERS_MAX ? layers : FL_LAYERS_MAX;
 }
 
 enum fl_status fl_choose_modules(const struct fl_inventory *self, const struct fl_choice *choice,
@@ -222,7 +211,7 @@ enum fl_status fl_choose_modules(const struct fl_inventory *self, const struct f
     if (status == FL_OK && choice->exclude)
         status = mark_excluded(out, choice->exclude, dropped, error);
     if (status == FL_OK && choice->layers)
-        status = mark_layers(out, layers_of(self), choice->layers, dropped, error);
+        status = mark_layers(out, choice->layers, dropped, error);
     if (status == FL_OK) {
         drop(out, dropped);
         if (out->count == 0)
@@ -289,18 +278,10 @@ static enum fl_status check_used(const struct fl_inventory *chosen, const json_t
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)pattern, key, value)
     {
-        struct fl_peft_config one = {.lora_alpha = -1.0};
         bool used = false;
         enum fl_status status = FL_OK;
-        one.alpha_pattern = json_object();
-        if (!one.alpha_pattern || json_object_set_new(one.alpha_pattern, key, json_real(1.0)) != 0)
-            status = fl_fail_memory(error);
-        for (uint32_t i = 0; i < chosen->count && status == FL_OK && !used; i++) {
-            double alpha = 0.0;
-            status = fl_peft_module_alpha(&one, chosen->modules[i].name, &alpha, error);
-            used = alpha > 0.0;
-        }
-        json_decref(one.alpha_pattern);
+        for (uint32_t i = 0; i < chosen->count && status == FL_OK && !used; i++)
+            status = fl_peft_key_matches(key, chosen->modules[i].name, &used, error);
         if (status == FL_EFORMAT) {
             error->status = FL_EINVAL;
             fl_error_prefix(error, "%s", option);

@@ -66,8 +66,15 @@ FL_CHECKED enum fl_status fl_peft_adapts(const struct fl_peft_config *self, cons
                                          bool *adapts, struct fl_error *error);
 
 /*
- * Rank and alpha of one module: the first pattern key k whose regular expression "(.*\.)?(k)$"
- * matches the name, else the defaults. FL_EFORMAT: a pattern that can't be read.
+ * Does a key k of rank_pattern or alpha_pattern mean this module: does the regular expression
+ * "(.*\.)?(k)$" match its name? FL_EFORMAT: a pattern that can't be read.
+ */
+FL_CHECKED enum fl_status fl_peft_key_matches(const char *key, const char *module, bool *matches,
+                                              struct fl_error *error);
+
+/*
+ * Rank and alpha of one module: those of the first pattern key that matches it
+ * (fl_peft_key_matches), else the defaults. FL_EFORMAT: a pattern that can't be read.
  */
 FL_CHECKED enum fl_status fl_peft_module_rank(const struct fl_peft_config *self, const char *module,
                                               uint32_t *rank, struct fl_error *error);

@@ -181,8 +181,8 @@ static bool plain_matches(const char *key, const char *module)
     return true;
 }
 
-static enum fl_status key_matches(const char *key, const char *module, bool *matches,
-                                  struct fl_error *error)
+enum fl_status fl_peft_key_matches(const char *key, const char *module, bool *matches,
+                                   struct fl_error *error)
 {
     struct fl_pattern *pattern = NULL;
     if (is_plain(key)) {
@@ -205,7 +205,7 @@ static enum fl_status find_pattern(const json_t *pattern, const char *module, co
     json_object_foreach((json_t *)(uintptr_t)pattern, key, value)
     {
         bool matches;
-        enum fl_status status = key_matches(key, module, &matches, error);
+        enum fl_status status = fl_peft_key_matches(key, module, &matches, error);
         if (status != FL_OK)
             return status;
         if (matches) {
