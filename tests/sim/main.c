@@ -1,8 +1,9 @@
 /*
- * main.c - sim --seeds A-B [--workers LOW-HIGH] [-v]: run seeds, say which fails and how to see it
- * again. sim --walk: a short job without weather, again and again, each time with one crash at the
- * next durable step of the coordinator and of a site, by kill -9 and by a power cut.
- * Exit code 0: none; 1: one failed; 2: usage.
+ * main.c - sim --seeds A-B [--workers LOW-HIGH] [--rounds LOW-HIGH] [-v]: run seeds, say which
+ * fails and how to see it again; --rounds: jobs of so many in place of the seed's few. sim --walk:
+ * a short job without weather, again and again, each time with one crash at the next durable step
+ * of the coordinator and of a site, by kill -9 and by a power cut. Exit code 0: none; 1: one
+ * failed; 2: usage.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -23,8 +24,9 @@
 struct options {
     uint64_t first, last;
     uint32_t least, most;
-    double seconds;    /* no new seed after so long; 0: all */
-    uint64_t failures; /* stop after so many */
+    uint32_t least_rounds, most_rounds; /* 0: as the seed has it */
+    double seconds;                     /* no new seed after so long; 0: all */
+    uint64_t failures;                  /* stop after so many */
     bool verbose, twice, walk;
     struct sim_walk crash; /* of the runs */
 };
@@ -68,6 +70,12 @@ static uint32_t sites_of(const struct options *options, uint64_t seed)
            (uint32_t)(seed * 2654435761u >> 7) % (options->most - options->least + 1);
 }
 
+static uint32_t rounds_of(const struct options *options, uint64_t seed)
+{
+    return options->least_rounds +
+           (uint32_t)(seed * 40503u >> 5) % (options->most_rounds - options->least_rounds + 1);
+}
+
 static const char *const sim_count_names[] = {"steps",
                                               "frames",
                                               "deaths of sites",
@@ -103,17 +111,19 @@ static_assert(sizeof(sim_count_names) / sizeof(sim_count_names[0]) ==
 
 static const char *const places[] = {"store", "hub", "site"};
 
-static void say_replay(const struct options *options, uint64_t seed, uint32_t sites)
+static void say_replay(const struct options *options, const struct sim *sim)
 {
     const struct sim_walk *crash = &options->crash;
-    char where[64] = "";
+    char where[64] = "", rounds[32] = "";
+    if (sim->rounds)
+        (void)snprintf(rounds, sizeof(rounds), " --rounds %u", sim->rounds);
     if (crash->on)
         (void)snprintf(where, sizeof(where), " --crash %s:%ld%s",
                        places[crash->in_store ? 0 : 1 + (crash->machine != SIM_MACHINE_HUB)],
                        crash->n, crash->power ? ":power" : "");
     (void)snprintf(replay, sizeof(replay),
-                   "replay: build/tests/sim/" PROGRAM " --seed %" PRIu64 " --workers %u%s -v\n",
-                   seed, sites, where);
+                   "replay: build/tests/sim/" PROGRAM " --seed %" PRIu64 " --workers %u%s%s -v\n",
+                   sim->seed, sim->site_count, rounds, where);
 }
 
 static bool run_once(const struct options *options, uint64_t seed, struct sim_counts *counts,
@@ -124,10 +134,11 @@ static bool run_once(const struct options *options, uint64_t seed, struct sim_co
         return false;
     sim->seed = seed;
     sim->site_count = sites_of(options, seed);
+    sim->rounds = rounds_of(options, seed);
     sim->verbose = options->verbose;
     stream = seed * 0x9e3779b97f4a7c15u + 1;
     sim->walk = options->crash;
-    say_replay(options, seed, sim->site_count);
+    say_replay(options, sim);
     bool good = sim_run(sim);
     if (!good)
         (void)fprintf(stderr, "seed %" PRIu64 ", %u sites, after %.3f s: %s\n%s", seed,
@@ -294,6 +305,11 @@ static bool parse(int argc, char **argv, struct options *out)
                 return false;
             out->least = (uint32_t)low;
             out->most = (uint32_t)high;
+        } else if (strcmp(argv[i], "--rounds") == 0) {
+            if (!range(argv[++i], &low, &high) || low < 1 || high > SIM_ROUNDS_MAX)
+                return false;
+            out->least_rounds = (uint32_t)low;
+            out->most_rounds = (uint32_t)high;
         } else if (strcmp(argv[i], "--seconds") == 0)
             out->seconds = strtod(argv[++i], NULL);
         else if (strcmp(argv[i], "--failures") == 0)
@@ -325,10 +341,11 @@ int main(int argc, char **argv)
 {
     struct options options = {.first = 1, .last = 100, .least = 3, .most = 8, .failures = 5};
     if (!parse(argc, argv, &options)) {
-        (void)fprintf(stderr,
-                      "usage: sim [--seeds A-B] [--workers LOW-HIGH] [--seconds S] "
-                      "[--failures N] [--twice] [--walk] [--crash store|hub|site:N[:power]] "
-                      "[-v]\n");
+        (void)fprintf(
+            stderr,
+            "usage: sim [--seeds A-B] [--workers LOW-HIGH] [--rounds LOW-HIGH] "
+            "[--seconds S] [--failures N] [--twice] [--walk] [--crash store|hub|site:N[:power]] "
+            "[-v]\n");
         return 2;
     }
     (void)signal(SIGABRT, on_death);

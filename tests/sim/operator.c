@@ -4,6 +4,8 @@
 #include "disk.h"
 #include "sim.h"
 
+#define PATIENCE_MS 2000
+
 /* false: no daemon is there to ask. */
 static bool is_reachable(const struct sim *self)
 {
@@ -28,8 +30,9 @@ static void ask(struct sim *self, fl_op_function function, json_t *request)
 
 void sim_operator_resume(struct sim *self)
 {
-    if (!is_reachable(self))
+    if (!is_reachable(self) || self->now < self->resume_at)
         return;
+    self->resume_at = self->now + PATIENCE_MS;
     self->counts.resumes++;
     sim_trace(self, "the operator resumes the job");
     ask(self, fl_op_job_resume, json_pack("{s:i}", "job", SIM_JOB));

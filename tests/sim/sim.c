@@ -273,7 +273,9 @@ static void set_world(struct sim *self)
     self->process_count = self->site_count + twin;
     self->secure = sim_chance(self, 50);
     self->restores = sim_chance(self, 20);
-    self->rounds = 1 + sim_below(self, sim_chance(self, 20) ? 6 : 4);
+    uint32_t rounds = 1 + sim_below(self, sim_chance(self, 20) ? SIM_ROUNDS_FEW : 4);
+    if (self->rounds == 0)
+        self->rounds = rounds;
     set_clock(self, &self->hub.time);
     for (uint32_t i = 0; i < self->process_count; i++) {
         self->wake_at[i] = INT64_MAX;
@@ -292,6 +294,10 @@ static void set_weather(struct sim *self)
     self->fault_every_ms = every[sim_below(self, 5)] / (1 + self->site_count / 32);
     self->outbox_bytes = sim_chance(self, 30) ? 512 + sim_below(self, 8192) : 1u << 20;
     self->heal_at = 1000 + sim_below(self, 120000);
+    if (self->rounds > SIM_ROUNDS_FEW) { /* as many faults, over all of a long job */
+        self->heal_at *= 1 + self->rounds / 4;
+        self->fault_every_ms *= 1 + self->rounds / 4;
+    }
     self->faults = true;
 }
 

@@ -32,7 +32,8 @@ struct fl_compute;
 #define SIM_SITES_MAX  200
 #define SIM_MACHINES   (SIM_SITES_MAX + 2) /* the coordinator's, the sites', a twin's */
 #define SIM_FEW        16                  /* sites of an ordinary seed at most */
-#define SIM_ROUNDS_MAX 8
+#define SIM_ROUNDS_MAX 64
+#define SIM_ROUNDS_FEW 6 /* of an ordinary seed at most */
 #define SIM_MEMORY     8 /* frames that a site may say again */
 #define SIM_JOB        1 /* the only job of a coordinator */
 
@@ -204,7 +205,7 @@ struct sim {
     bool verbose, failed;
     char failure[512];
     char directory[FL_PATH_BYTES];
-    int64_t now, heal_at, done_at;
+    int64_t now, heal_at, done_at, resume_at;
     uint64_t seq, digest;
     struct sim_event *heap; /* owned */
     size_t heap_count, heap_capacity;
@@ -225,7 +226,7 @@ struct sim {
     int64_t latency_ms, fault_every_ms;
     size_t outbox_bytes;
     bool faults;
-    uint32_t rounds; /* of the job */
+    uint32_t rounds; /* of the job; set before the run: so many, else as the seed has it */
     bool secure;     /* it has secure aggregation on */
     bool restores;   /* the coordinator is put back to a copy when the weather clears */
     bool copied;     /* there is one */
