@@ -1,4 +1,4 @@
-/* round_internal.h - what can be said of a member; shared by round.c and round_due.c. */
+/* round_internal.h - what can be said of a member; shared by the files of the round. */
 #ifndef FL_COORDINATOR_ROUND_INTERNAL_H
 #define FL_COORDINATOR_ROUND_INTERNAL_H
 
@@ -142,6 +142,11 @@ static inline bool is_revoked_cohort(const struct fl_member *m)
 {
     return m->cohort && m->revoked;
 }
+
+/* ---- round_heard.c ---- */
+/* Enter what the event says of its site, a member. */
+void fl_round_hear(struct fl_round *self, struct fl_member *m, const struct fl_round_input *input,
+                   int64_t now_ms);
 
 /* ---- round_left_out.c ---- */
 /* SELECT: who is left out is not asked, unless too few others are there. Returns effects. */
