@@ -73,8 +73,7 @@ static bool pledge_lost(const struct fl_round *self, int64_t now_ms)
 }
 
 /* A new attempt would end before anybody was asked. It is not counted: a life of the coordinator
-   has a hundred numbers (job/attempt.h), and who resumes again and again would come into those of
-   the next one. */
+   has a hundred numbers (job/attempt.h), and who resumes again and again would use them up. */
 static bool resumes_in_vain(const struct fl_round *self, int64_t now_ms)
 {
     return pledge_lost(self, now_ms) && !too_few_left(self, now_ms);
@@ -656,6 +655,35 @@ static void take(struct fl_round *self, const struct row *row, const struct fl_r
     enter(self, row->to, now_ms);
 }
 
+/* ---- the end of a hundred ---- */
+
+#define NO_NUMBER                                                                                  \
+    "this round has used up the attempt numbers of its hundred, and the next are those of "        \
+    "copies: "                                                                                     \
+    "serve a `backup` of this coordinator in its place, or cancel, and submit a job that starts "  \
+    "from the newest version"
+
+static bool takes_a_number(const struct row *row)
+{
+    return row->move == MOVE_RETRY || row->move == MOVE_BREAK || row->move == MOVE_ANEW;
+}
+
+/* Returns the effects. What happens in place of an attempt that no number is left for: a copy of
+   the database counts in the next hundred, and nobody here can know whether one does already. */
+static uint32_t stop_counting(struct fl_round *self, const struct row *in_place_of,
+                              const struct fl_round_input *input, int64_t now_ms)
+{
+    struct fl_round_input unexplained = *input;
+    const struct row stop = {.from = self->state,
+                             .to = fl_round_only_evaluates(self) ? FL_ROUND_DONE : FL_ROUND_PAUSED,
+                             .move = MOVE_ON,
+                             .effects = ENDED | (in_place_of->effects & FL_EFFECT_ABANDON),
+                             .reason = NO_NUMBER};
+    unexplained.reason = NULL;
+    take(self, &stop, &unexplained, now_ms);
+    return stop.effects;
+}
+
 uint32_t fl_round_step(struct fl_round *self, const struct fl_round_input *input, int64_t now_ms)
 {
     assert(input->event < FL_EVENT_COUNT);
@@ -671,6 +699,10 @@ uint32_t fl_round_step(struct fl_round *self, const struct fl_round_input *input
             continue;
         if (row->guard && !row->guard(self, now_ms))
             continue;
+        if (takes_a_number(row) && fl_attempt_is_last(self->attempt)) {
+            effects |= stop_counting(self, row, input, now_ms);
+            break;
+        }
         take(self, row, input, now_ms);
         effects |= row->effects;
         if (row->effects & FL_EFFECT_CONFIGURE || row->effects & FL_EFFECT_AGGREGATE ||

@@ -21,7 +21,9 @@
  * counted over the whole job, until one with it holds. The most suspect are kept apart while enough
  * others are there: within the round all of them, or half if there are too few others; in a later
  * round half, so that those who did nothing come back (round_left_out.c).
- * Threads: a round is a plain value.
+ * Attempts are counted within one hundred (job/attempt.h). An attempt that it has no number left
+ * for does not begin: the job pauses, and says that a backup has numbers of its own; resuming
+ * pauses it again. An evaluation ends as done. Threads: a round is a plain value.
  */
 #ifndef FL_COORDINATOR_ROUND_H
 #define FL_COORDINATOR_ROUND_H

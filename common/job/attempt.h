@@ -4,7 +4,8 @@
  * A coordinator counts the attempts at a round from 1. A copy of its database (a backup) cannot
  * know how far the original counted afterwards, and no site can tell: each knows its own last
  * attempt only. So each life of a coordinator counts in a hundred of its own: 1.., 101.., 201..; a
- * job keeps its hundred from round to round. A later hundred comes after all of an earlier one,
+ * job keeps its hundred from round to round, and a round that has used it up ends in a pause, since
+ * the next number is the first of a copy's. A later hundred comes after all of an earlier one,
  * whatever the rounds: a job that goes on from an older version does earlier rounds again.
  * Threads: pure functions.
  */
@@ -20,6 +21,12 @@
 static inline uint32_t fl_attempt_life(uint32_t attempt)
 {
     return attempt / FL_ATTEMPT_HUNDRED;
+}
+
+/* Would the attempt behind it be counted in another life's hundred? */
+static inline bool fl_attempt_is_last(uint32_t attempt)
+{
+    return attempt % FL_ATTEMPT_HUNDRED == FL_ATTEMPT_HUNDRED - 1;
 }
 
 /* Does attempt a of round ra come before attempt b of round rb? */

@@ -431,6 +431,78 @@ START_TEST(no_walk_skips_a_round_or_reuses_an_attempt)
 }
 END_TEST
 
+/* SITES sites in the state's stage, of the last attempt that the hundred has a number for. */
+static void at_the_last_number(enum fl_round_state state)
+{
+    struct fl_round_rules secure = rules;
+    secure.secure = secure.draws = true;
+    fl_round_init(round_, &secure);
+    for (uint32_t site = 1; site <= SITES; site++) {
+        struct fl_member *m = fl_round_member(round_, site);
+        m->online = m->seen = m->cohort = m->trained = m->advertised = true;
+        m->shared = state >= FL_ROUND_COLLECT;
+        m->uploaded = m->signed_ = state >= FL_ROUND_UNMASK;
+    }
+    fl_round_restore(round_, state, 1, 199, 0, now);
+}
+
+static void ck_out_of_numbers(uint32_t effects, uint32_t expected)
+{
+    ck_assert_int_eq(round_->state, FL_ROUND_PAUSED);
+    ck_assert_uint_eq(round_->attempt, 199);
+    ck_assert_uint_eq(effects, expected);
+    ck_assert_ptr_nonnull(strstr(round_->reason, "backup"));
+}
+
+/* The next number is the first of a hundred that a copy of the database counts in. */
+START_TEST(a_round_that_used_up_its_hundred_pauses_the_job_and_says_what_to_do)
+{
+    const struct fl_round_input failed = {.event = FL_EVENT_AGGREGATE_FAILED, .reason = "no sum"};
+    const uint32_t broken = FL_EFFECT_PERSIST | FL_EFFECT_END | FL_EFFECT_ABANDON;
+    at_the_last_number(FL_ROUND_KEYS);
+    ck_out_of_numbers(happen(FL_EVENT_REVOKED, 1), broken);
+    at_the_last_number(FL_ROUND_SHARES);
+    (void)happen(FL_EVENT_SITE_FAILED, 1);
+    ck_out_of_numbers(happen(FL_EVENT_SITE_FAILED, 2), broken);
+    at_the_last_number(FL_ROUND_AGGREGATE); /* it would begin anew */
+    ck_out_of_numbers(fl_round_step(round_, &failed, now), broken);
+    for (int i = 0; i < 3; i++)
+        ck_out_of_numbers(happen(FL_EVENT_RESUME, 0), FL_EFFECT_PERSIST | FL_EFFECT_END);
+}
+END_TEST
+
+START_TEST(an_evaluation_that_used_up_its_hundred_ends_the_job_as_done)
+{
+    at_the_last_number(FL_ROUND_TRAIN);
+    round_->round = rules.rounds + 1;
+    (void)happen(FL_EVENT_REVOKED, 1);
+    ck_assert_int_eq(round_->state, FL_ROUND_DONE);
+    ck_assert_uint_eq(round_->attempt, 199);
+}
+END_TEST
+
+START_TEST(no_walk_leaves_its_hundred)
+{
+    uint64_t random = 88172645463325252u;
+    for (int walk = 0; walk < 400; walk++) {
+        at_the_last_number((enum fl_round_state)(FL_ROUND_SELECT + walk % 9));
+        round_->rules.secure = walk % 2 == 1;
+        for (int i = 0; i < 400 && round_->round == 1; i++) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            const struct fl_round_input input = {
+                .event = (enum fl_round_event)(random % FL_EVENT_COUNT),
+                .site = 1 + (uint32_t)(random >> 20) % SITES,
+                .wait_ms = 500};
+            now += (int64_t)(random >> 40) % 3000;
+            (void)fl_round_step(round_, &input, now);
+            ck_assert(round_->round > 1 || round_->attempt == 199);
+        }
+    }
+}
+END_TEST
+
 START_TEST(states_and_events_have_names)
 {
     for (int i = 0; i < FL_ROUND_STATE_COUNT; i++)
@@ -470,6 +542,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, who_was_waited_for_in_vain_is_left_out_of_the_next_attempt);
     tcase_add_test(tc, every_pair_of_state_and_event_is_either_in_the_table_or_changes_nothing);
     tcase_add_test(tc, no_walk_skips_a_round_or_reuses_an_attempt);
+    tcase_add_test(tc, a_round_that_used_up_its_hundred_pauses_the_job_and_says_what_to_do);
+    tcase_add_test(tc, an_evaluation_that_used_up_its_hundred_ends_the_job_as_done);
+    tcase_add_test(tc, no_walk_leaves_its_hundred);
     tcase_add_test(tc, states_and_events_have_names);
 }
 

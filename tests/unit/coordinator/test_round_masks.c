@@ -211,7 +211,7 @@ START_TEST(a_pledge_to_a_site_that_was_revoked_pauses_the_job)
 }
 END_TEST
 
-/* Else a hundred of them would reach the numbers that a copy of the database counts in. */
+/* Else a hundred of them would use up the numbers that this life of the job has. */
 START_TEST(resuming_counts_no_attempt_while_the_pledge_is_lost)
 {
     to_pledge();
