@@ -73,7 +73,7 @@ static uint32_t kept_versions(const struct fl_client *self, uint64_t job, uint32
 {
     uint32_t count = fl_sitestore_versions(self->c.store, job, after, numbers, FL_RECALLED_MAX);
     uint32_t newest = self->seen.number;
-    /* with keep_versions = 1 the newest has no folder of its own */
+    /* an older program gave the newest no folder of its own where only one was to be kept */
     if (count == 0 && is_newest(self, job, newest) && newest > after)
         numbers[count++] = newest;
     return count;

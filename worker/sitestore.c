@@ -422,18 +422,22 @@ uint32_t fl_sitestore_versions(const struct fl_sitestore *self, uint64_t job, ui
     return taken;
 }
 
-/* Remove adapters/JOB@N/ beyond the newest `keep`. */
-static enum fl_status prune(const struct fl_sitestore *self, uint64_t job, uint64_t keep,
-                            struct fl_error *error)
+/* Remove adapters/JOB@N/ but for `newest` and, of the others, the keep - 1 with the highest
+   numbers: behind a job that went back those may be higher than the newest one's. */
+static enum fl_status prune(const struct fl_sitestore *self, uint64_t job, uint32_t newest,
+                            uint64_t keep, struct fl_error *error)
 {
+    uint64_t kept = 1;
     char folder[FL_PATH_BYTES];
     uint32_t *versions = NULL;
     enum fl_status status = fl_sitestore_path(self, "adapters", folder, error);
     if (status != FL_OK)
         return status;
     size_t count = list_versions(folder, job, &versions);
-    for (size_t i = keep; i < count && status == FL_OK; i++) {
+    for (size_t i = 0; i < count && status == FL_OK; i++) {
         char name[64], path[FL_PATH_BYTES];
+        if (versions[i] == newest || kept++ < keep)
+            continue;
         snprintf(name, sizeof(name), "%" PRIu64 "@%u", job, versions[i]);
         status = fl_path_join(path, folder, name, error);
         if (status == FL_OK)
@@ -451,14 +455,16 @@ enum fl_status fl_sitestore_keep_adapter(const struct fl_sitestore *self, uint64
     char name[96], numbered[FL_PATH_BYTES];
     snprintf(name, sizeof(name), "adapters/%" PRIu64 "@%u", job, version);
     enum fl_status status = fl_sitestore_path(self, name, numbered, error);
-    /* under its number first: between the two it is there to be given back, and nobody uses a
-       version that this site would not own up to */
-    if (status == FL_OK && keep > 1)
+    /* under its number first, and the one before it stays until both are there: whenever the
+       process dies a version is there to be given back, and nobody uses one that this site would
+       not own up to. So too if only one is wanted: which one adapters/JOB/ is has yet to be noted.
+     */
+    if (status == FL_OK)
         status = fl_adapter_save(adapter, numbered, card, error);
     snprintf(name, sizeof(name), "adapters/%" PRIu64, job);
     if (status == FL_OK)
         status = fl_sitestore_path(self, name, path, error);
     if (status == FL_OK)
         status = fl_adapter_save(adapter, path, card, error);
-    return status == FL_OK && keep > 1 ? prune(self, job, keep, error) : status;
+    return status == FL_OK ? prune(self, job, version, keep, error) : status;
 }

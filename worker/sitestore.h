@@ -111,9 +111,10 @@ FL_CHECKED enum fl_status fl_sitestore_save_mark(const struct fl_sitestore *self
                                                  struct fl_error *error);
 
 /*
- * Put a version of the global adapter into adapters/JOB/ with a model card, and, when keep > 1,
- * before that into adapters/JOB@N/, of which the newest `keep` stay: whenever the process dies,
- * what stands in adapters/JOB/ is among them. path receives where it is (FL_PATH_BYTES).
+ * Put a version of the global adapter into adapters/JOB@N/ with a model card, then into
+ * adapters/JOB/, and remove those before it but for keep - 1 (keep: at least 1). Whenever the
+ * process dies, what stands in adapters/JOB/ is among the numbered ones, whole. path receives where
+ * it is (FL_PATH_BYTES).
  */
 FL_CHECKED enum fl_status fl_sitestore_keep_adapter(const struct fl_sitestore *self, uint64_t job,
                                                     uint32_t version,

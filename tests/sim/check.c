@@ -478,20 +478,60 @@ static bool took_part(const struct sim_site *site)
            fl_path_exists(path);
 }
 
-static bool has_newest(const struct sim *self, const struct sim_site *site)
+/* The hash of the weights in a folder of the site's adapters. */
+static bool hash_adapter(const struct sim_site *site, const char *folder,
+                         uint8_t hash[FL_HASH_BYTES])
 {
-    const struct sim_history *history = &self->history;
     struct fl_error error;
     struct fl_buf bytes;
-    uint8_t hash[FL_HASH_BYTES];
-    char path[FL_PATH_BYTES];
-    if (fl_path_join(path, site->directory, "adapters/1/adapter_model.safetensors", &error) !=
-            FL_OK ||
-        !fl_path_exists(path) || fl_fs_read(path, 1u << 24, &bytes, &error) != FL_OK)
+    char path[FL_PATH_BYTES], name[96];
+    (void)snprintf(name, sizeof(name), "adapters/%s/adapter_model.safetensors", folder);
+    if (fl_path_join(path, site->directory, name, &error) != FL_OK || !fl_path_exists(path) ||
+        fl_fs_read(path, 1u << 24, &bytes, &error) != FL_OK)
         return false;
     fl_sha256(bytes.data, bytes.length, hash);
     fl_buf_free(&bytes);
-    return memcmp(hash, history->sha256[history->versions], FL_HASH_BYTES) == 0;
+    return true;
+}
+
+static bool has_newest(const struct sim *self, const struct sim_site *site)
+{
+    const struct sim_history *history = &self->history;
+    uint8_t hash[FL_HASH_BYTES];
+    return hash_adapter(site, "1", hash) &&
+           memcmp(hash, history->sha256[history->versions], FL_HASH_BYTES) == 0;
+}
+
+/* A later version than the one that was noted is as good; behind a restore there may be another of
+   its number. */
+static bool has_from(const struct sim_site *site, const struct fl_seen *seen)
+{
+    const struct sim *self = site->sim;
+    uint32_t numbers[SIM_ROUNDS_MAX + 1];
+    uint8_t hash[FL_HASH_BYTES];
+    uint32_t count = fl_sitestore_versions(&site->store, SIM_JOB, seen->number - 1, numbers,
+                                           SIM_ROUNDS_MAX + 1);
+    for (uint32_t i = 0; i < count && numbers[i] <= SIM_ROUNDS_MAX; i++) {
+        char folder[32];
+        (void)snprintf(folder, sizeof(folder), "%d@%u", SIM_JOB, numbers[i]);
+        const uint8_t *expected = numbers[i] == seen->number ? seen->version
+                                                             : self->history.sha256[numbers[i]];
+        if (hash_adapter(site, folder, hash) &&
+            (self->counts.restores > 0 || memcmp(hash, expected, FL_HASH_BYTES) == 0))
+            return true;
+    }
+    return hash_adapter(site, "1", hash) && memcmp(hash, seen->version, FL_HASH_BYTES) == 0;
+}
+
+void sim_check_site(struct sim_site *site)
+{
+    struct fl_seen seen;
+    struct fl_error error;
+    if (fl_sitestore_load_seen(&site->store, &seen, &error) != FL_OK)
+        return; /* whoever cannot read it does not start */
+    if (seen.job == SIM_JOB && seen.has_version && seen.number > 0 && !has_from(site, &seen))
+        sim_violation(site->sim, "%s noted version %u and has none from it on", site->name,
+                      seen.number);
 }
 
 void sim_check_restore(struct sim *self)

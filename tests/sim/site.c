@@ -57,6 +57,7 @@ void sim_site_start(struct sim_site *site)
         return;
     }
     sim_trace(self, "%s starts, life %u", site->name, site->life);
+    sim_check_site(site);
     site->working = false;
     self->wake_at[site->index] = self->now;
     sim_net_dial(site);

@@ -92,8 +92,11 @@ static enum fl_status make_site(struct sim *self, uint32_t index, struct fl_erro
     if (!site->conf)
         return fl_fail_memory(error);
     fl_buf_init(&text, 4096);
-    fl_buf_printf(&text, "[coordinator]\naddress = tcp://127.0.0.1:1\n[models]\ntiny = /nowhere\n"
-                         "[policy]\nrequire_secure_aggregation = off\n");
+    fl_buf_printf(&text,
+                  "[coordinator]\naddress = tcp://127.0.0.1:1\n[models]\ntiny = /nowhere\n"
+                  "[policy]\nrequire_secure_aggregation = off\n"
+                  "[adapters]\nkeep_versions = %u\n",
+                  1 + index % 3);
     status = fl_siteconf_parse(fl_buf_text(&text), text.length, "worker.conf", site->conf, error);
     fl_buf_free(&text);
     return status;

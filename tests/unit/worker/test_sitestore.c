@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runner.h"
@@ -325,13 +326,14 @@ START_TEST(what_a_crash_left_among_the_adapters_counts_for_nothing)
 }
 END_TEST
 
-static enum fl_status try_to_keep(const struct stub_site *site, uint64_t job, uint32_t version)
+static enum fl_status try_to_keep(const struct stub_site *site, uint64_t job, uint32_t version,
+                                  uint64_t limit)
 {
     struct fl_adapter *adapter = stub_start(version);
     struct fl_error error;
     char path[FL_PATH_BYTES];
     enum fl_status status = fl_sitestore_keep_adapter(&site->store, job, version, adapter,
-                                                      "# card\n", 3, path, &error);
+                                                      "# card\n", limit, path, &error);
     fl_adapter_destroy(&adapter);
     return status;
 }
@@ -347,11 +349,11 @@ START_TEST(the_newest_adapter_stands_under_its_number_before_it_can_be_used)
     stub_site_open(&site, NULL);
     keep(&site, 4, 1, 3, path);
     put(&site, "adapters/4@2", "in the way");
-    ck_assert_int_ne(try_to_keep(&site, 4, 2), FL_OK);
+    ck_assert_int_ne(try_to_keep(&site, 4, 2, 3), FL_OK);
     fl_assert_ok(fl_adapter_load(path, NULL, &used, &error), &error);
     ck_assert_int_eq(memcmp(used->modules[0].a, first->modules[0].a, 4 * 4 * 8), 0);
     put(&site, "adapters/5", "in the way");
-    ck_assert_int_ne(try_to_keep(&site, 5, 2), FL_OK);
+    ck_assert_int_ne(try_to_keep(&site, 5, 2, 3), FL_OK);
     ck_assert_uint_eq(fl_sitestore_versions(&site.store, 5, 0, found, 4), 1);
     ck_assert_uint_eq(found[0], 2);
     fl_adapter_destroy(&used);
@@ -368,9 +370,84 @@ START_TEST(only_the_newest_is_kept_when_one_is_wanted)
     stub_site_open(&site, NULL);
     keep(&site, 4, 1, 1, path);
     keep(&site, 4, 2, 1, path);
-    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 4), 0);
-    ck_assert_uint_eq(count_in(&site, "adapters", NULL), 1);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 4), 1);
+    ck_assert_uint_eq(found[0], 2);
+    ck_assert_uint_eq(count_in(&site, "adapters", NULL), 2); /* and the newest without a number */
     stub_site_close(&site);
+}
+END_TEST
+
+START_TEST(a_version_that_is_made_again_stays_beside_those_of_higher_numbers)
+{
+    struct stub_site site;
+    uint32_t found[4];
+    char path[FL_PATH_BYTES];
+    stub_site_open(&site, NULL);
+    for (uint32_t version = 1; version <= 4; version++)
+        keep(&site, 4, version, 2, path);
+    keep(&site, 4, 2, 2, path);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 4), 2);
+    ck_assert(found[0] == 4 && found[1] == 2);
+    keep(&site, 4, 3, 1, path);
+    ck_assert_uint_eq(fl_sitestore_versions(&site.store, 4, 0, found, 4), 1);
+    ck_assert_uint_eq(found[0], 3);
+    stub_site_close(&site);
+}
+END_TEST
+
+/* Some numbered adapter is whole, and what stands in adapters/4/ is one of them. */
+static void ck_whole_versions(const struct stub_site *site)
+{
+    uint32_t found[4], whole = 0;
+    char path[FL_PATH_BYTES], name[32];
+    struct fl_error error;
+    struct fl_adapter *used, *numbered, *expected;
+    path_in(site, "adapters/4", path);
+    fl_assert_ok(fl_adapter_load(path, NULL, &used, &error), &error);
+    uint32_t count = fl_sitestore_versions(&site->store, 4, 0, found, 4);
+    bool owned = false;
+    for (uint32_t i = 0; i < count; i++) {
+        (void)snprintf(name, sizeof(name), "adapters/4@%u", found[i]);
+        path_in(site, name, path);
+        if (fl_adapter_load(path, NULL, &numbered, &error) != FL_OK)
+            continue;
+        expected = stub_start(found[i]);
+        ck_assert_mem_eq(numbered->modules[0].a, expected->modules[0].a, 4 * 4 * 8);
+        owned = owned || memcmp(numbered->modules[0].a, used->modules[0].a, 4 * 4 * 8) == 0;
+        whole++;
+        fl_adapter_destroy(&expected);
+        fl_adapter_destroy(&numbered);
+    }
+    ck_assert_uint_ge(whole, 1);
+    ck_assert(owned);
+    fl_adapter_destroy(&used);
+}
+
+/* In a process of its own, which goes no further than the first write or fsync that the disk
+   refuses. Deaths between two steps are the simulator's (sim --walk). */
+START_TEST(a_site_that_keeps_one_version_has_one_whichever_write_of_the_next_fails)
+{
+    long n = 0;
+    for (bool ended = true; ended; n++) {
+        struct stub_site site;
+        char path[FL_PATH_BYTES];
+        stub_site_open(&site, NULL);
+        keep(&site, 4, 1, 1, path);
+        ck_whole_versions(&site);
+        pid_t child = fork();
+        if (child == 0) {
+            fl_fs_fail_write_at(n);
+            enum fl_status status = try_to_keep(&site, 4, 2, 1);
+            _exit(fl_fs_fault_fired() ? 1 : status == FL_OK ? 0 : 2);
+        }
+        int code = 0;
+        ck_assert(child > 0 && waitpid(child, &code, 0) == child && WIFEXITED(code));
+        ck_assert_int_le(WEXITSTATUS(code), 1);
+        ended = WEXITSTATUS(code) == 1;
+        ck_whole_versions(&site);
+        stub_site_close(&site);
+    }
+    ck_assert_int_gt(n, 4);
 }
 END_TEST
 
@@ -410,6 +487,8 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_a_crash_left_among_the_adapters_counts_for_nothing);
     tcase_add_test(tc, the_newest_adapter_stands_under_its_number_before_it_can_be_used);
     tcase_add_test(tc, only_the_newest_is_kept_when_one_is_wanted);
+    tcase_add_test(tc, a_version_that_is_made_again_stays_beside_those_of_higher_numbers);
+    tcase_add_test(tc, a_site_that_keeps_one_version_has_one_whichever_write_of_the_next_fails);
     tcase_add_test(tc, a_site_has_keys_and_one_daemon);
 }
 
