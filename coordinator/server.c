@@ -11,6 +11,8 @@
 #define TICK_MS     200 /* the longest sleep: timers are coarse */
 #define SHORTEST_MS 5
 
+#define ENDING_WAIT_MS (6 * FL_ROUND_RETRY_MS)
+
 /* ---- what commands see ---- */
 
 static void live_worker(void *context, uint32_t site, struct fl_live_worker *out)
@@ -308,10 +310,36 @@ int64_t fl_server_wait_ms(const struct fl_server *self)
     return wait < SHORTEST_MS ? SHORTEST_MS : wait;
 }
 
-static bool finished(const struct fl_server *self)
+/* A line of the audit log that the disk refused is tried again before a daemon without work ends:
+   nobody may start the next one soon. */
+static bool waits_for_ending(struct fl_server *self, int64_t now_ms)
 {
-    return self->options.exit_when_idle && self->idle && !self->job.id &&
-           fl_server_now(self) >= self->busy_until_ms;
+    if (self->ending_ms == 0)
+        return false;
+    if (self->ending_until_ms == 0)
+        self->ending_until_ms = now_ms + ENDING_WAIT_MS;
+    return now_ms < self->ending_until_ms;
+}
+
+static bool finished(struct fl_server *self)
+{
+    int64_t now = fl_server_now(self);
+    if (self->options.exit_when_idle && self->idle && !self->job.id && now >= self->busy_until_ms)
+        return !waits_for_ending(self, now);
+    self->ending_until_ms = 0;
+    return false;
+}
+
+/* Whatever the reason to end is: once more, and then it is the next process's. */
+static void write_last_endings(struct fl_server *self)
+{
+    if (self->ending_ms == 0)
+        return;
+    fl_conduct_write_endings(self);
+    if (self->ending_ms != 0)
+        fl_log(FL_LOG_WARN, "ending_owed",
+               "the audit log still lacks that a job ended: free its disk, and the next start "
+               "writes it");
 }
 
 static void say_goodbye(struct fl_server *self)
@@ -340,6 +368,7 @@ enum fl_status fl_server_run(struct fl_server *self, const volatile int *stop,
             fl_server_tick(self);
         }
     }
+    write_last_endings(self);
     /* the round stays as the database has it: nothing of this end is part of it */
     fl_conduct_drop_job(self);
     say_goodbye(self);

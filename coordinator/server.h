@@ -42,7 +42,11 @@ void fl_server_event(struct fl_server *self, const struct fl_transport_event *ev
 void fl_server_tick(struct fl_server *self);
 /* How long fl_transport_next() may wait. */
 int64_t fl_server_wait_ms(const struct fl_server *self);
-/* Loop until *stop becomes true or, with exit_when_idle, nothing is left to do. */
+/*
+ * Loop until *stop becomes true or, with exit_when_idle, nothing is left to do. A line of the audit
+ * log that is owed (ending.h) counts as something to do for half a minute, and is tried once more
+ * at every end; one that the disk still refuses is told in the log and left to the next start.
+ */
 FL_CHECKED enum fl_status fl_server_run(struct fl_server *self, const volatile int *stop,
                                         struct fl_error *error);
 

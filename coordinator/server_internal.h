@@ -92,7 +92,8 @@ struct fl_server {
     int64_t next_look_ms;  /* at the queue */
     int64_t busy_until_ms; /* exit_when_idle waits for this */
     int64_t joins_reset_ms, parked_ms;
-    int64_t ending_ms; /* lines of ended jobs are written again then; 0: none is owed */
+    int64_t ending_ms;       /* lines of ended jobs are written again then; 0: none is owed */
+    int64_t ending_until_ms; /* exit_when_idle waits so long for them; 0: it has not begun to */
     uint32_t joins;
     struct fl_join_source { /* refused joins of one address in this minute */
         char address[FL_PEER_ADDRESS_BYTES];
