@@ -71,7 +71,7 @@ static const struct fl_config_key keys[] = {
     {"policy", "known_sites", FL_CONFIG_STRING, MEMBER(known_sites), 0, 0, NULL, "",
      "names of partners that this site knows, parted by commas"},
     {"policy", "min_known", FL_CONFIG_U64, MEMBER(min_known), 0, FL_WORKERS_MAX, NULL, "0",
-     "how many of them, verified, must be in a cohort beside this site"},
+     "how many of them, on the authority's list or pinned, must be in a cohort beside this site"},
     {"policy", "hours", FL_CONFIG_STRING, MEMBER(hours), 0, 0, NULL, "",
      "when training may begin, local time, such as 22:00-06:00; empty: always"},
     {"train", "threads", FL_CONFIG_U64, MEMBER(threads), 0, 4096, NULL, "0",

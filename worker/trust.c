@@ -40,6 +40,7 @@ struct cohort {
     const struct fl_secagg_advert *adverts; /* (count) */
     uint32_t count;
     bool verified[FL_COHORT_MAX];
+    bool known[FL_COHORT_MAX]; /* of known_sites, by another way than the coordinator's word */
 };
 
 /* settle: as for fl_trust_store_list() */
@@ -147,16 +148,24 @@ static void state_authority(struct fl_trust *self, const struct knowledge *k)
         state(self, FL_TRUST_ROOTED, "%s", base);
 }
 
-static void state_pinned(struct fl_trust *self, const struct knowledge *k)
+/* Pinned partners, and how many of them are in known_sites. */
+static uint32_t count_pins(const struct fl_trust *self, const struct knowledge *k, uint64_t *known)
 {
-    char lack[160];
     uint32_t partners = 0;
-    uint64_t known = 0;
+    *known = 0;
     for (uint32_t i = 0; i < k->pins.count; i++) {
         const bool other = !is_own(self, k->pins.rows[i].identity.ed25519);
         partners += other;
-        known += other && is_known(self, k->pins.rows[i].name);
+        *known += other && is_known(self, k->pins.rows[i].name);
     }
+    return partners;
+}
+
+static void state_pinned(struct fl_trust *self, const struct knowledge *k)
+{
+    char lack[160];
+    uint64_t known;
+    const uint32_t partners = count_pins(self, k, &known);
     if (are_enough(self, (uint64_t)partners + 1, known, lack, sizeof(lack)))
         state(self, FL_TRUST_ROOTED,
               "%u pinned partners; with this site only they count in a cohort", partners);
@@ -165,6 +174,23 @@ static void state_pinned(struct fl_trust *self, const struct knowledge *k)
               "%u pinned partners; %s, " REFUSES_ALL
               ": `fedlora-worker roster pin NAME IDENTITY --dir SITE`",
               partners, lack);
+}
+
+static void state_first_use(struct fl_trust *self, const struct knowledge *k)
+{
+    uint64_t known;
+    (void)count_pins(self, k, &known);
+    if (known < self->conf->min_known)
+        state(self, FL_TRUST_MISSING,
+              "min_known = %" PRIu64 ", but %" PRIu64
+              " of known_sites are there, pinned, " REFUSES_ALL
+              ": `fedlora-worker roster pin NAME IDENTITY --dir SITE`",
+              self->conf->min_known, known);
+    else
+        state(self, FL_TRUST_FIRST_USE,
+              "no authority key is pinned: secure aggregation protects against a curious "
+              "coordinator only (first use: %u partners remembered, %u pinned)",
+              k->memory.count, k->pins.count);
 }
 
 static void restate(struct fl_trust *self, const struct knowledge *k)
@@ -185,10 +211,7 @@ static void restate(struct fl_trust *self, const struct knowledge *k)
     else if (self->conf->roster == FL_ROSTER_PINNED)
         state_pinned(self, k);
     else
-        state(self, FL_TRUST_FIRST_USE,
-              "no authority key is pinned: secure aggregation protects against a curious "
-              "coordinator only (first use: %u partners remembered, %u pinned)",
-              k->memory.count, k->pins.count);
+        state_first_use(self, k);
 }
 
 enum fl_trust_standing fl_trust_describe(struct fl_trust *self, char *text)
@@ -342,17 +365,19 @@ static enum fl_status verify(const struct fl_trust *self, struct knowledge *k,
         switch (self->conf->roster) {
         case FL_ROSTER_AUTHORITY:
             status = check_member(&k->list, member, error);
-            cohort->verified[i] = true;
+            cohort->verified[i] = cohort->known[i] = true;
             break;
         case FL_ROSTER_PINNED:
-            cohort->verified[i] = pinned || own;
+            cohort->verified[i] = cohort->known[i] = pinned || own;
             break;
         case FL_ROSTER_FIRST_USE:
             if (!pinned && !own)
                 status = check_memory(k, member, error);
             cohort->verified[i] = true;
+            cohort->known[i] = pinned; /* a name alone is the coordinator's to give */
             break;
         }
+        cohort->known[i] = cohort->known[i] && !own && is_known(self, member->name);
     }
     return status;
 }
@@ -369,7 +394,7 @@ static enum fl_status check_numbers(const struct fl_trust *self, const struct co
             continue;
         }
         verified++;
-        known += !is_own(self, member->identity) && is_known(self, member->name);
+        known += cohort->known[i];
     }
     if (verified < minimum && stranger)
         return fl_fail(error, FL_EREFUSED,

@@ -12,7 +12,8 @@
  *               coordinator that lies from the start
  * In every mode: a pin is never contradicted (a pinned name with another key, or a pinned key under
  * another name, is refused); names and keys occur once each; this site is among the members; and at
- * least min_known verified members beside this site are in known_sites.
+ * least min_known members beside this site are in known_sites, on the authority's list or pinned (a
+ * name that came with first use counts only once it is pinned).
  *
  * The files are read anew at each check (0.2 s for the largest list, once an attempt), so that what
  * a person just accepted or pinned holds at once, beside a running daemon too. See trust_store.h.

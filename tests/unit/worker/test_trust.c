@@ -182,6 +182,8 @@ END_TEST
 
 START_TEST(partners_that_are_known_must_be_there)
 {
+    for (int i = CLINIC; i <= WARD; i++)
+        pin(i);
     open_site("known_sites = clinic, ward\nmin_known = 2\n");
     GATHER(BANK, CLINIC, LIBRARY, STRANGER);
     refuses(3, "min_known = 2, but 1 of known_sites");
@@ -197,6 +199,22 @@ START_TEST(partners_that_are_known_must_be_there)
     GATHER(BANK, CLINIC, WARD);
     add("other", STRANGER);
     joins(3);
+}
+END_TEST
+
+/* Else a coordinator would only have to call its own sites by those names. */
+START_TEST(a_name_alone_makes_no_known_partner)
+{
+    open_site("known_sites = clinic, ward\nmin_known = 1\n");
+    says(FL_TRUST_MISSING, "min_known = 1, but 0 of known_sites are there");
+    GATHER(BANK, LIBRARY);
+    add("clinic", STRANGER);
+    refuses(3, "min_known = 1, but 0 of known_sites are in this cohort, verified");
+    pin(CLINIC);
+    refuses(3, "'clinic' has another key than the one pinned for it");
+    GATHER(BANK, LIBRARY, CLINIC);
+    joins(3);
+    says(FL_TRUST_FIRST_USE, "1 pinned");
 }
 END_TEST
 
@@ -457,6 +475,7 @@ static void add_tests(TCase *tc)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_list_of_members_must_be_sound_in_itself);
     tcase_add_test(tc, partners_that_are_known_must_be_there);
+    tcase_add_test(tc, a_name_alone_makes_no_known_partner);
     tcase_add_test(tc, a_pin_is_never_contradicted);
     tcase_add_test(tc, members_of_the_signed_list_are_let_in_and_nobody_else);
     tcase_add_test(tc, who_is_revoked_is_out_at_the_next_check);
