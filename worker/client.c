@@ -45,8 +45,7 @@ enum fl_status fl_client_create(const struct fl_client_config *config, struct fl
     if (status == FL_OK)
         status = fl_audit_open(path, &signer, &self->audit, error);
     if (status == FL_OK)
-        status = fl_sitestore_load_seen(config->store, &self->seen, error);
-    fl_client_take_up_seen(self);
+        status = fl_client_take_up_seen(self, error);
     if (status == FL_OK && (fl_shelf_create(&self->shelf) != FL_OK ||
                             fl_serve_create(self->shelf, &self->serve) != FL_OK))
         status = fl_fail_memory(error);

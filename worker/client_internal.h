@@ -140,8 +140,9 @@ void fl_client_feed_pending(struct fl_client *self);
 /* Make the highest (round, attempt) of the job durable, and the newest version kept (NULL: as
    before). */
 void fl_client_remember(struct fl_client *self, const uint8_t *version_hash, uint32_t number);
-/* What was read of state/seen.json counts only if it is of this coordinator. */
-void fl_client_take_up_seen(struct fl_client *self);
+/* Read state/seen.json. What it says of another coordinator does not count, and what the site has
+   of that one is set aside. */
+FL_CHECKED enum fl_status fl_client_take_up_seen(struct fl_client *self, struct fl_error *error);
 /* RECALL: offer the versions that are kept. */
 void fl_client_recall(struct fl_client *self, const struct fl_wire *message);
 

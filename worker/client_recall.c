@@ -14,15 +14,27 @@
 #define RECALLS_AT_ONCE 32   /* each hashes files, and leaves lines in the audit log */
 #define RECALL_EARNS_MS 5000 /* one more each */
 
-void fl_client_take_up_seen(struct fl_client *self)
+enum fl_status fl_client_take_up_seen(struct fl_client *self, struct fl_error *error)
 {
     struct fl_seen *seen = &self->seen;
     char own[sizeof(seen->coordinator)];
+    enum fl_status status = fl_sitestore_load_seen(self->c.store, seen, error);
+    if (status != FL_OK)
+        return status;
     snprintf(own, sizeof(own), "%.16s", self->c.conf->coordinator_key);
-    /* job numbers of another coordinator mean nothing here */
-    if (seen->coordinator[0] && strcmp(seen->coordinator, own) != 0)
+    /* job numbers of another coordinator mean nothing here, and its versions are none of this
+       one's business */
+    const bool moved = seen->coordinator[0] && strcmp(seen->coordinator, own) != 0;
+    if (moved) {
+        status = fl_sitestore_part(self->c.store, seen->coordinator, error);
+        fl_log(FL_LOG_WARN, "coordinator_changed",
+               "worker.conf names another coordinator: adapters of the one before are kept apart, "
+               "in adapters-KEY",
+               FL_STR("key", seen->coordinator));
         memset(seen, 0, sizeof(*seen));
+    }
     memcpy(seen->coordinator, own, sizeof(own));
+    return status == FL_OK && moved ? fl_sitestore_save_seen(self->c.store, seen, error) : status;
 }
 
 void fl_client_remember(struct fl_client *self, const uint8_t *version_hash, uint32_t number)

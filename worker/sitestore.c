@@ -122,6 +122,53 @@ enum fl_status fl_sitestore_save_seen(const struct fl_sitestore *self, const str
     return status == FL_OK ? fl_fs_write(path, text, (size_t)length, 0600, error) : status;
 }
 
+/* ---- another coordinator ---- */
+
+static bool is_empty(const char *folder)
+{
+    bool empty = true;
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry = dir ? readdir(dir) : NULL; entry && empty; entry = readdir(dir))
+        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+    if (dir)
+        closedir(dir);
+    return empty;
+}
+
+static enum fl_status set_adapters_aside(const struct fl_sitestore *self, const char *former,
+                                         struct fl_error *error)
+{
+    char from[FL_PATH_BYTES], to[FL_PATH_BYTES], name[64];
+    enum fl_status status = fl_sitestore_path(self, "adapters", from, error);
+    if (status != FL_OK || is_empty(from))
+        return status;
+    snprintf(name, sizeof(name), "adapters-%.16s", former);
+    status = fl_sitestore_path(self, name, to, error);
+    for (unsigned n = 2; status == FL_OK && fl_path_exists(to); n++) {
+        snprintf(name, sizeof(name), "adapters-%.16s.%u", former, n);
+        status = fl_sitestore_path(self, name, to, error);
+    }
+    if (status == FL_OK)
+        status = fl_fs_rename(from, to, error);
+    return status == FL_OK ? make_folder(self->site, "adapters", error) : status;
+}
+
+enum fl_status fl_sitestore_part(const struct fl_sitestore *self, const char *former,
+                                 struct fl_error *error)
+{
+    static const char *const rounds[] = {"state/deltas", "state/uploads", "state/offer.frame"};
+    char path[FL_PATH_BYTES];
+    enum fl_status status = set_adapters_aside(self, former, error);
+    for (size_t i = 0; i < sizeof(rounds) / sizeof(rounds[0]) && status == FL_OK; i++) {
+        status = fl_sitestore_path(self, rounds[i], path, error);
+        if (status == FL_OK)
+            status = fl_fs_remove(path, error);
+        if (status == FL_OK && i < 2)
+            status = make_folder(self->site, rounds[i], error);
+    }
+    return status;
+}
+
 /* ---- state/deltas ---- */
 
 static enum fl_status delta_path(const struct fl_sitestore *self, uint64_t job, uint32_t round,

@@ -10,6 +10,7 @@
  *   state/uploads/J-R-A.sealed     the sealed update of one attempt: only these bytes are sent
  *   adapters/J/                    the newest global adapter of job J as a PEFT directory;
  *   adapters/J@N/                  the last keep_versions versions, each under its number
+ *   adapters-KEY/                  what adapters/ held of another coordinator, by its key
  *   audit.log, audit.log.head      chained and signed: what left the site, and what was answered
  *   status.json                    what `status` shows
  *
@@ -67,6 +68,14 @@ FL_CHECKED enum fl_status fl_sitestore_load_seen(const struct fl_sitestore *self
 FL_CHECKED enum fl_status fl_sitestore_save_seen(const struct fl_sitestore *self,
                                                  const struct fl_seen *seen,
                                                  struct fl_error *error);
+
+/*
+ * The site has another coordinator than the one whose key began with `former`: job numbers mean
+ * something else now. adapters/ becomes adapters-FORMER/ (or, where that is taken, .2, .3 and so
+ * on), and what is kept of rounds that were going on is removed. May be called again after a crash.
+ */
+FL_CHECKED enum fl_status fl_sitestore_part(const struct fl_sitestore *self, const char *former,
+                                            struct fl_error *error);
 
 /*
  * delta may be NULL (a round that only evaluated). The file is sealed to the site's own key.
