@@ -266,6 +266,15 @@ void fl_client_pump(struct fl_client *self)
     }
 }
 
+/* To one digit: an exact speed, times the seconds of a round, is the number of its tokens. */
+static double coarse(double speed)
+{
+    if (!isfinite(speed) || speed <= 0.0)
+        return 0.0;
+    const double unit = pow(10.0, floor(log10(speed)));
+    return round(speed / unit) * unit;
+}
+
 static void heartbeat(struct fl_client *self)
 {
     struct fl_trainer_progress p = fl_compute_progress(self->c.compute);
@@ -277,7 +286,8 @@ static void heartbeat(struct fl_client *self)
         beat.as.heartbeat.activity = FL_ACTIVITY_UPLOADING;
     beat.as.heartbeat.step = p.step;
     beat.as.heartbeat.steps = p.steps;
-    beat.as.heartbeat.tokens_per_second = isfinite(p.tokens_per_second) ? p.tokens_per_second : 0.0;
+    const double speed = isfinite(p.tokens_per_second) ? p.tokens_per_second : 0.0;
+    beat.as.heartbeat.tokens_per_second = self->offer.secure_aggregation ? coarse(speed) : speed;
     (void)!fl_client_send(self, &beat);
     self->sent_at = fl_client_now(self);
 }

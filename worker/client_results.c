@@ -46,17 +46,17 @@ static enum fl_refusal refusal_of(enum fl_status status, bool *permanent)
  * The reason as it may leave the site: every other site hears it too when it ends the job. What an
  * error says of data and disk names files, rows and columns, and a path may stand in any of them;
  * those words stay in the site's own log and status.
- * Behind the fit, "data" may be what the coordinator sent, and it is told which.
+ * Other errors of "data" are of what the coordinator sent, and it is told which.
  */
-static const char *reason_told(enum fl_work_kind kind, enum fl_refusal code, const char *reason)
+static const char *reason_told(const struct fl_work_result *r, enum fl_refusal code)
 {
-    if (kind == FL_WORK_FIT && code == FL_REFUSAL_DATA)
+    if (r->of_own_data && code == FL_REFUSAL_DATA)
         return "its data cannot be used as it is; its own log and `status` say why";
-    if (kind <= FL_WORK_KEEP && code == FL_REFUSAL_DISK)
+    if (r->kind <= FL_WORK_KEEP && code == FL_REFUSAL_DISK)
         return "reading or writing a file failed there; its own log and `status` say why";
-    if (strchr(reason, '/') != NULL)
+    if (strchr(r->error.text, '/') != NULL)
         return "the reason names files there; its own log and `status` say it";
-    return reason;
+    return r->error.text;
 }
 
 #define RETRY_MS 30000
@@ -96,7 +96,7 @@ static void fit_result(struct fl_client *self, struct fl_work_result *r)
         self->answer.verdict = permanent ? FL_VERDICT_PERMANENT : FL_VERDICT_TEMPORARY;
         self->answer.retry_after_ms = permanent ? 0 : RETRY_MS;
         fl_wire_set_text(self->answer.reason, sizeof(self->answer.reason),
-                         reason_told(r->kind, self->answer.code, r->error.text));
+                         reason_told(r, self->answer.code));
         fl_client_refused(self, self->answer.code, r->error.text);
     }
     if (self->stage == FL_STAGE_FITTING) {
@@ -119,7 +119,7 @@ void fl_client_failed(struct fl_client *self, struct fl_work_result *r, enum fl_
     self->failure.permanent = permanent;
     self->failure.retry_after_ms = permanent || r->status == FL_EBUSY ? 0 : RETRY_MS;
     fl_wire_set_text(self->failure.reason, sizeof(self->failure.reason),
-                     reason_told(r->kind, self->failure.code, r->error.text));
+                     reason_told(r, self->failure.code));
     self->failed = true;
     fl_client_refused(self, self->failure.code, r->error.text);
     fl_client_event(self, event);

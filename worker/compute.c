@@ -103,6 +103,8 @@ void fl_work_result_free(struct fl_work_result *result)
     if (!result)
         return;
     fl_object_close(&result->object);
+    if (result->reply) /* an answer that is not sent: shares of secrets */
+        sodium_memzero(result->reply, result->reply_bytes);
     fl_free(result->reply);
     fl_free(result);
 }

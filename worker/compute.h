@@ -65,6 +65,7 @@ struct fl_work_result {
     enum fl_status status;
     struct fl_error error; /* when status is not FL_OK */
     enum fl_refusal code;  /* FL_REFUSAL_NONE: what the status means */
+    bool of_own_data;      /* the error may quote the site's data: its words do not leave */
     /* FL_WORK_FIT */
     struct fl_trainer_fit fit;  /* without its inventory */
     struct fl_wire_offer offer; /* what was checked */

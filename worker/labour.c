@@ -58,6 +58,7 @@ static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
     struct fl_inventory targets = {0};
     fl_buf_init(&bytes, FL_ADAPTER_BYTES_MAX);
     result->offer = work->offer;
+    result->of_own_data = true;
     enum fl_status status = self->trainer.fit(self->trainer.context, self->conf, &work->offer,
                                               &result->fit, error);
     if (status == FL_OK)
@@ -220,6 +221,7 @@ static enum fl_status train_anew(struct fl_labour *self, const struct fl_work *w
         .context = self->progress_context,
         .stop = &self->stop};
     status = self->trainer.run(self->trainer.context, &task, &done, error);
+    result->of_own_data = status != FL_OK; /* which may have been read again */
     if (status == FL_OK && done.delta && !fl_adapter_finite(done.delta))
         status = fl_fail(error, FL_ERANGE, "training gave values that are not finite");
     if (status != FL_OK)

@@ -62,8 +62,11 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
     memset(out, 0, sizeof(*out));
     atomic_fetch_add(&self->runs, 1);
     self->data_seed = task->data_seed;
-    struct fl_trainer_progress progress = {
-        .activity = FL_ACTIVITY_TRAINING, .step = 1, .steps = task->offer->steps, .loss = 2.0};
+    struct fl_trainer_progress progress = {.activity = FL_ACTIVITY_TRAINING,
+                                           .step = 1,
+                                           .steps = task->offer->steps,
+                                           .loss = 2.0,
+                                           .tokens_per_second = 1234.5};
     if (task->on_progress)
         task->on_progress(task->context, &progress);
     while (atomic_load(&self->hold)) {
@@ -72,12 +75,15 @@ static enum fl_status run(void *context, const struct fl_trainer_task *task,
         usleep(1000);
     }
     if (self->run_status != FL_OK)
-        return fl_fail(error, self->run_status, "the stub cannot train");
+        return fl_fail(error, self->run_status, "%s",
+                       self->run_says ? self->run_says : "the stub cannot train");
     out->stats = (struct fl_update_stats){.weight = 40,
                                           .eval_loss_sum = 12.0,
                                           .eval_tokens = 4,
                                           .train_loss_sum = 80.0,
                                           .train_tokens = 40};
+    if (self->measures_not || !task->evaluate)
+        out->stats.eval_loss_sum = 0.0, out->stats.eval_tokens = 0;
     out->steps = task->offer->steps;
     out->seconds = 0.5;
     if (!task->train)

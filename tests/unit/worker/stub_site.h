@@ -23,8 +23,10 @@ struct stub_trainer {
     enum fl_status fit_status; /* what fit() gives; FL_OK by default */
     const char *fit_says;      /* NULL: "the stub does not fit" */
     enum fl_status run_status;
-    uint64_t data_seed; /* of the last run */
-    float poison;       /* added to one value of the delta */
+    const char *run_says; /* NULL: "the stub cannot train" */
+    uint64_t data_seed;   /* of the last run */
+    float poison;         /* added to one value of the delta */
+    bool measures_not;    /* it has no rows to evaluate on */
 };
 
 struct stub_site {

@@ -1,0 +1,93 @@
+/*
+ * What a site says of itself beside its update: nothing of its data is in it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "fake_link.h"
+#include "runner.h"
+#include "worker/client.h"
+
+static struct stub_site site;
+static struct fake fake;
+static struct fl_object_ref start_ref;
+static uint8_t ranks[2 * STUB_MODULES];
+
+static void setup(void)
+{
+    struct fl_error error;
+    struct fl_adapter *adapter = stub_start(1);
+    struct fl_buf start;
+    stub_site_open(&site, NULL);
+    stub_ranks(ranks, 4);
+    fl_buf_init(&start, 1u << 20);
+    fl_assert_ok(fl_adapter_encode(adapter, &start, &error), &error);
+    fl_adapter_destroy(&adapter);
+    fake_open(&fake, &site);
+    fake_offer_object(&fake, start.data, start.length, &start_ref);
+    fl_buf_free(&start);
+    fake_greet(&fake);
+}
+
+static void teardown(void)
+{
+    atomic_store(&site.stub.hold, 0);
+    fake_close(&fake);
+    stub_site_close(&site);
+}
+
+/* Offer a round and give the task. */
+static void begin_training(bool secure)
+{
+    struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
+    m.as.offer = stub_offer();
+    m.as.offer.secure_aggregation = secure;
+    fake_send(&fake, &m);
+    (void)fake_await(&fake, FL_WIRE_FIT);
+    m = fake_message(&fake, FL_WIRE_TASK);
+    m.as.task.start = start_ref;
+    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
+    m.as.task.site_ranks = m.as.task.global_ranks;
+    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
+    fake_send(&fake, &m);
+}
+
+/* Times the seconds of the round an exact speed would be the number of its tokens: the weight. */
+START_TEST(with_masks_the_speed_is_told_in_round_numbers)
+{
+    const bool secure = _i == 1;
+    atomic_store(&site.stub.hold, 1);
+    begin_training(secure);
+    fake_await_run(&fake);
+    fake_pass(&fake, 6000);
+    const struct fl_wire *beat = fake_await(&fake, FL_WIRE_HEARTBEAT);
+    ck_assert_uint_eq(beat->as.heartbeat.step, 1);
+    ck_assert_double_eq(beat->as.heartbeat.tokens_per_second, secure ? 1000.0 : 1234.5);
+}
+END_TEST
+
+/* Data are read again when another job's version came in between. */
+START_TEST(what_training_finds_wrong_with_the_data_stays_at_the_site)
+{
+    static const enum fl_status statuses[] = {FL_EFORMAT, FL_ENOTFOUND};
+    site.stub.run_status = statuses[_i];
+    site.stub.run_says = "rows.jsonl:17: not valid JSON near 'Maria M.'";
+    begin_training(true);
+    const struct fl_wire *failed = fake_await(&fake, FL_WIRE_FAILED);
+    ck_assert_int_eq(failed->as.failed.code, FL_REFUSAL_DATA);
+    ck_assert_msg(strstr(failed->as.failed.reason, "its own log") != NULL &&
+                      strstr(failed->as.failed.reason, "Maria") == NULL,
+                  "%s", failed->as.failed.reason);
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+    tcase_set_timeout(tc, 60);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_loop_test(tc, with_masks_the_speed_is_told_in_round_numbers, 0, 2);
+    tcase_add_loop_test(tc, what_training_finds_wrong_with_the_data_stays_at_the_site, 0, 2);
+}
+
+FL_TEST_MAIN("worker.client_tells", add_tests)
