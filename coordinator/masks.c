@@ -269,11 +269,13 @@ static void reject(struct fl_server *server, struct fl_seat *seat, const struct 
     fl_conduct(server, &input);
 }
 
-static void ranks_hash_of(const struct fl_server *server, uint32_t site, uint8_t *out)
+static bool has_its_ranks(const struct fl_server *server, uint32_t site,
+                          const struct fl_secagg_advert *advert)
 {
     const struct fl_rank_plan *plan = &server->attempt.plan;
     uint32_t row = fl_send_plan_row(server->round, site);
-    fl_secagg_ranks_hash(plan->ranks + (size_t)row * plan->modules, plan->modules, out);
+    return fl_secagg_ranks_verify(advert, plan->ranks + (size_t)row * plan->modules, plan->modules,
+                                  NULL) == FL_OK;
 }
 
 /* NULL: good. */
@@ -281,7 +283,6 @@ static const char *fault_of_advert(struct fl_server *server, const struct fl_sea
                                    const struct fl_masks *masks, const uint8_t *bytes)
 {
     struct fl_secagg_advert advert;
-    uint8_t ranks[FL_HASH_BYTES];
     const struct fl_site *site = fl_roster_by_id(server->desk->roster, seat->site);
     if (fl_secagg_advert_decode(bytes, &advert) != FL_OK || strcmp(advert.name, seat->name) != 0)
         return "its advert has another name";
@@ -290,8 +291,7 @@ static const char *fault_of_advert(struct fl_server *server, const struct fl_sea
     if (fl_secagg_advert_verify(&masks->context, &advert) != FL_OK)
         return "its advert is not signed for this attempt: it was told other settings, another "
                "base or another start, or lies";
-    ranks_hash_of(server, seat->site, ranks);
-    if (memcmp(advert.ranks, ranks, FL_HASH_BYTES) != 0)
+    if (!has_its_ranks(server, seat->site, &advert))
         return "its advert names other ranks than it was given";
     return NULL;
 }

@@ -282,7 +282,11 @@ static enum fl_status do_train(struct fl_labour *self, const struct fl_work *wor
     status = fl_labour_load_kept(self, work, fingerprint, &kept, &result->stats, error);
     fl_adapter_destroy(&kept);
     result->reused = status == FL_OK;
-    return status == FL_ENOTFOUND ? train_anew(self, work, fingerprint, result, error) : status;
+    if (status == FL_ENOTFOUND)
+        status = train_anew(self, work, fingerprint, result, error);
+    if (status == FL_OK && result->stats.stats.eval_tokens > 0)
+        self->measured = work->key;
+    return status;
 }
 
 /* ---- keep ---- */

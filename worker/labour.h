@@ -18,6 +18,9 @@ struct fl_masking {
     struct fl_layout *layout;    /* owned; NULL: the cohort is not known */
     struct fl_grid grid;
     uint32_t index; /* of this site in the cohort */
+    /* who evaluated, and whether so many did that their sum may be seen */
+    struct fl_secagg_set measuring;
+    bool shows_measures;
     bool has_delta; /* something was trained, and masked: */
     uint8_t delta[FL_HASH_BYTES];
 };
@@ -35,6 +38,7 @@ struct fl_labour {
     uint64_t job;
     struct fl_inventory targets; /* owned */
     uint8_t data[FL_HASH_BYTES]; /* of the rows that it trains and evaluates on */
+    struct fl_attempt measured;  /* the last attempt that this site has evaluated in */
     struct fl_masking masking;
     struct fl_trust *trust;   /* owned; opened with the first cohort */
     struct fl_ledger *ledger; /* owned; opened with the first answer */

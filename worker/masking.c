@@ -102,6 +102,12 @@ static void set_context(const struct fl_labour *self, const struct fl_work *work
     memcpy(out->start, work->task.start.root, FL_HASH_BYTES);
 }
 
+static bool has_measured(const struct fl_labour *self, const struct fl_work *work)
+{
+    const struct fl_attempt *own = &self->measured, *key = &work->key;
+    return own->job == key->job && own->round == key->round && own->attempt == key->attempt;
+}
+
 enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work,
                               struct fl_work_result *result, struct fl_error *error)
 {
@@ -117,6 +123,8 @@ enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work
     if (status == FL_OK) {
         set_context(self, work, global, &context);
         fl_secagg_ranks_hash(own, self->targets.count, hash);
+        if (has_measured(self, work))
+            fl_secagg_measured_hash(hash, hash);
         status = fl_secagg_site_create(&context, self->name, hash, self->store->keys,
                                        fl_entropy_system(), &self->masking.site);
     }
@@ -172,6 +180,33 @@ static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
     return status;
 }
 
+/*
+ * Rows to evaluate on are each site's own affair: where few have them, the summed loss would be
+ * theirs. All members see the same signed list and count alike, by the job's own minimum, which is
+ * no less than any member's policy: either all who evaluated put it into the sum, or nobody.
+ */
+static void count_measures(struct fl_labour *self, const struct fl_work *work,
+                           const struct fl_rank_plan *plan)
+{
+    struct fl_masking *m = &self->masking;
+    const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(m->site);
+    for (uint32_t i = 0; i < cohort->count; i++) {
+        bool measures = false;
+        if (fl_secagg_ranks_verify(&cohort->adverts[i], plan->ranks + (size_t)i * plan->modules,
+                                   plan->modules, &measures) == FL_OK)
+            m->measuring.has[i] = measures;
+    }
+    uint32_t count = fl_secagg_set_count(&m->measuring, cohort->count);
+    m->shows_measures = count >= fl_masking_minimum(self, &work->offer);
+    if (count > 0 && !m->shows_measures)
+        fl_log(
+            FL_LOG_INFO, "evaluation_withheld",
+            "so few sites evaluated that their summed loss would tell of single ones; it is left "
+            "out",
+            FL_U64("job", work->key.job), FL_U64("round", work->key.round),
+            FL_U64("evaluated", count));
+}
+
 /* The layout that follows from what every member signed that it trains. */
 static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *work,
                                   struct fl_error *error)
@@ -187,6 +222,8 @@ static enum fl_status make_layout(struct fl_labour *self, const struct fl_work *
         plan.global[i] = fl_labour_rank_at(&work->task.global_ranks, i);
     status = fl_secagg_plan_decode(work->cohort.plan.data, work->cohort.plan.length, cohort,
                                    plan.modules, plan.ranks, error);
+    if (status == FL_OK)
+        count_measures(self, work, &plan);
     if (status == FL_OK)
         status = fl_labour_ranges(self, work, &ranges, error);
     if (status == FL_OK)
@@ -330,6 +367,22 @@ static enum fl_status check_tiers(struct fl_labour *self, const struct fl_secagg
                    thinnest, least);
 }
 
+/* The same for what they measured, which is in the sum by now. */
+static enum fl_status check_measures(const struct fl_labour *self, const struct fl_work *work,
+                                     const struct fl_secagg_set *survivors,
+                                     struct fl_work_result *result, struct fl_error *error)
+{
+    const struct fl_masking *m = &self->masking;
+    uint32_t count = 0, least = fl_masking_minimum(self, &work->offer);
+    for (uint32_t i = 0; i < FL_SECAGG_SITES_MAX; i++)
+        count += survivors->has[i] && m->measuring.has[i];
+    if (!m->shows_measures || count >= least)
+        return FL_OK;
+    result->code = FL_REFUSAL_PRIVACY;
+    return fl_fail(error, FL_EREFUSED,
+                   "thin tier: only %u of the survivors evaluated, %u are needed", count, least);
+}
+
 static enum fl_status check_survivors(struct fl_labour *self, const struct fl_work *work,
                                       struct fl_secagg_set *out, struct fl_work_result *result,
                                       struct fl_error *error)
@@ -348,7 +401,8 @@ static enum fl_status check_survivors(struct fl_labour *self, const struct fl_wo
         return fl_fail(error, FL_EREFUSED, "the sum would be over %u sites, %u are demanded here",
                        fl_secagg_set_count(out, n), least);
     }
-    return check_tiers(self, out, result, error);
+    status = check_tiers(self, out, result, error);
+    return status == FL_OK ? check_measures(self, work, out, result, error) : status;
 }
 
 /* A sum over strangers and few others would show the others. */
@@ -417,6 +471,12 @@ static enum fl_status fingerprint(const struct fl_labour *self, const struct fl_
     return FL_OK;
 }
 
+static void ranks_hash_at(const struct fl_rank_plan *plan, uint32_t member,
+                          uint8_t out[FL_HASH_BYTES])
+{
+    fl_secagg_ranks_hash(plan->ranks + (size_t)member * plan->modules, plan->modules, out);
+}
+
 /*
  * How the same delta is shown must stay the same too: with another cap of weights, norm or range
  * two sums of one set differ by what exceeded the smaller one, maybe of a single site; and with
@@ -430,15 +490,18 @@ static enum fl_status enter_form(struct fl_labour *self, const struct fl_work *w
     static const uint8_t none[FL_SEED_BYTES];
     uint8_t key[FL_HASH_BYTES], encoding[FL_HASH_BYTES], form[1][FL_KEY_BYTES];
     const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
-    const uint8_t *own = cohort->adverts[self->masking.index].ranks;
+    const struct fl_rank_plan *plan = &self->masking.layout->ranks;
+    uint8_t own[FL_HASH_BYTES], ranks[FL_HASH_BYTES];
     struct fl_prf prf;
     bool equal = true;
     fl_prf_begin(&prf, none, "fedlora-ledger-form-key-v1");
     fl_prf_bytes(&prf, about, FL_HASH_BYTES);
     fl_prf_end(&prf, key);
-    for (uint32_t i = 0; i < cohort->count; i++)
-        equal = equal &&
-                (!survivors->has[i] || memcmp(cohort->adverts[i].ranks, own, FL_HASH_BYTES) == 0);
+    ranks_hash_at(plan, self->masking.index, own);
+    for (uint32_t i = 0; i < cohort->count && equal; i++) {
+        ranks_hash_at(plan, i, ranks);
+        equal = !survivors->has[i] || memcmp(ranks, own, FL_HASH_BYTES) == 0;
+    }
     fl_job_encoding(&work->offer, encoding);
     fl_prf_begin(&prf, none, "fedlora-ledger-form-v1");
     fl_prf_bytes(&prf, encoding, FL_HASH_BYTES);
@@ -446,7 +509,8 @@ static enum fl_status enter_form(struct fl_labour *self, const struct fl_work *w
         if (!survivors->has[i])
             continue;
         fl_prf_bytes(&prf, cohort->adverts[i].identity, FL_KEY_BYTES);
-        fl_prf_bytes(&prf, cohort->adverts[i].ranks, FL_HASH_BYTES);
+        ranks_hash_at(plan, i, ranks);
+        fl_prf_bytes(&prf, ranks, FL_HASH_BYTES);
     }
     fl_prf_end(&prf, form[0]);
     enum fl_status status = fl_ledger_admit(self->ledger, key, (const uint8_t(*)[FL_KEY_BYTES])form,

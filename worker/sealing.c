@@ -149,9 +149,13 @@ static enum fl_status encode(struct fl_labour *self, const struct fl_work *work,
         layout = own;
         index = 0;
     }
+    struct fl_update_stats stats = result->stats.stats;
+    if (secure && !self->masking.shows_measures) {
+        stats.eval_loss_sum = 0.0;
+        stats.eval_tokens = 0;
+    }
     if (status == FL_OK)
-        status = fl_update_encode(layout, &grid, index, delta, &result->stats.stats, plain,
-                                  &result->cut, error);
+        status = fl_update_encode(layout, &grid, index, delta, &stats, plain, &result->cut, error);
     if (status == FL_OK && secure) {
         name_delta(&self->masking, delta);
         status = fl_masking_apply(self, work, plain->data, result, error);

@@ -60,7 +60,8 @@ static const struct fl_config_key keys[] = {
     {"policy", "require_secure_aggregation", FL_CONFIG_BOOL, MEMBER(require_secure_aggregation), 0,
      0, NULL, "on", "refuse jobs in which the coordinator could read this site's own update"},
     {"policy", "share_eval", FL_CONFIG_BOOL, MEMBER(share_eval), 0, 0, NULL, "off",
-     "let the coordinator see this site's own evaluation loss"},
+     "let the coordinator see this site's own evaluation loss; off: only the sum of at least 3 "
+     "sites"},
     {"policy", "roster", FL_CONFIG_CHOICE, MEMBER(roster_choice), 0, 0,
      "auto|authority|pinned|first-use", "auto",
      "what shows that a cohort's sites are real; auto: authority if its key is set, else "

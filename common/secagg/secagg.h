@@ -55,7 +55,8 @@ struct fl_secagg_advert {
     uint8_t share_key[FL_KEY_BYTES];        /* c_u: encrypts shares between sites */
     uint8_t mask_key[FL_KEY_BYTES];         /* s_u: agrees on pairwise masks */
     uint8_t seed_commitment[FL_HASH_BYTES]; /* to the self-mask seed b_u */
-    uint8_t ranks[FL_HASH_BYTES];           /* fl_secagg_ranks_hash() of what it trains */
+    uint8_t ranks[FL_HASH_BYTES];           /* fl_secagg_ranks_hash() of what it trains, or
+                                               fl_secagg_measured_hash() of that */
     uint8_t signature[FL_SIGNATURE_BYTES];
 };
 
@@ -200,6 +201,13 @@ FL_CHECKED enum fl_status fl_secagg_advert_decode(const uint8_t bytes[FL_SECAGG_
 
 /* Hash of the ranks that a site trains: (modules) u16, in the order of the target modules. */
 void fl_secagg_ranks_hash(const uint16_t *ranks, uint32_t modules, uint8_t out[FL_HASH_BYTES]);
+/* What a site signs in place of that hash if it has evaluated too, so that all know how many did.
+ */
+void fl_secagg_measured_hash(const uint8_t ranks[FL_HASH_BYTES], uint8_t out[FL_HASH_BYTES]);
+/* Which of the two this advert has of these ranks. FL_EREFUSED: neither. *measures may be NULL. */
+FL_CHECKED enum fl_status fl_secagg_ranks_verify(const struct fl_secagg_advert *advert,
+                                                 const uint16_t *ranks, uint32_t modules,
+                                                 bool *measures);
 /*
  * The ranks of all members, rows in the order of the cohort, as runs: for each row u16 number of
  * runs and (u16 length, u16 rank) each, or u16 0xffff and the u16 number of an earlier row that is

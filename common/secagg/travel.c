@@ -69,6 +69,27 @@ void fl_secagg_ranks_hash(const uint16_t *ranks, uint32_t modules, uint8_t out[F
     fl_blake2b_final(&hash, out);
 }
 
+void fl_secagg_measured_hash(const uint8_t ranks[FL_HASH_BYTES], uint8_t out[FL_HASH_BYTES])
+{
+    struct fl_blake2b hash;
+    fl_blake2b_init(&hash, NULL, 0);
+    fl_blake2b_update(&hash, "fedlora-measured-v1", 19);
+    fl_blake2b_update(&hash, ranks, FL_HASH_BYTES);
+    fl_blake2b_final(&hash, out);
+}
+
+enum fl_status fl_secagg_ranks_verify(const struct fl_secagg_advert *advert, const uint16_t *ranks,
+                                      uint32_t modules, bool *measures)
+{
+    uint8_t plain[FL_HASH_BYTES], measured[FL_HASH_BYTES];
+    fl_secagg_ranks_hash(ranks, modules, plain);
+    fl_secagg_measured_hash(plain, measured);
+    const bool also = memcmp(advert->ranks, measured, FL_HASH_BYTES) == 0;
+    if (measures)
+        *measures = also;
+    return also || memcmp(advert->ranks, plain, FL_HASH_BYTES) == 0 ? FL_OK : FL_EREFUSED;
+}
+
 /* ---- plans ---- */
 
 static void put_u16(struct fl_buf *out, uint32_t value)
@@ -162,12 +183,10 @@ enum fl_status fl_secagg_plan_decode(const uint8_t *bytes, size_t length,
     if (length > FL_SECAGG_PLAN_BYTES_MAX)
         return fl_fail(error, FL_EFORMAT, "the list of ranks is too long");
     for (uint32_t i = 0; i < cohort->count; i++) {
-        uint8_t hash[FL_HASH_BYTES];
         const struct fl_secagg_advert *advert = &cohort->adverts[i];
         if (!get_row(&from, i, modules, ranks))
             return fl_fail(error, FL_EFORMAT, "the ranks of '%s' cannot be read", advert->name);
-        fl_secagg_ranks_hash(ranks + (size_t)i * modules, modules, hash);
-        if (memcmp(hash, advert->ranks, FL_HASH_BYTES) != 0)
+        if (fl_secagg_ranks_verify(advert, ranks + (size_t)i * modules, modules, NULL) != FL_OK)
             return fl_fail(error, FL_EREFUSED,
                            "'%s' has not signed the ranks that it is said to "
                            "train",

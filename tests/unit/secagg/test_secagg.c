@@ -491,10 +491,27 @@ START_TEST(ranks_travel_in_runs_and_each_row_is_what_its_site_signed)
 }
 END_TEST
 
+START_TEST(who_evaluated_is_signed_with_the_ranks)
+{
+    bool measures = true;
+    begin(SITES, 12);
+    struct fl_secagg_advert advert = a.adverts[2];
+    ck_assert_int_eq(fl_secagg_ranks_verify(&advert, plan[2], MODULES, &measures), FL_OK);
+    ck_assert(!measures);
+    fl_secagg_measured_hash(advert.ranks, advert.ranks);
+    ck_assert_int_eq(fl_secagg_ranks_verify(&advert, plan[2], MODULES, &measures), FL_OK);
+    ck_assert(measures);
+    ck_assert_int_eq(fl_secagg_ranks_verify(&advert, plan[0], MODULES, NULL), FL_EREFUSED);
+    ck_assert_int_eq(fl_secagg_advert_verify(&a.context, &advert), FL_EREFUSED); /* not its word */
+    end();
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, a_share_that_never_opened_costs_nothing_while_others_are_enough);
     tcase_add_test(tc, adverts_travel_as_bytes_and_only_names_are_names);
+    tcase_add_test(tc, who_evaluated_is_signed_with_the_ranks);
     tcase_add_test(tc, ranks_travel_in_runs_and_each_row_is_what_its_site_signed);
     tcase_add_test(tc, the_sum_is_exact_for_every_cohort_that_keeps_its_threshold);
     tcase_add_test(tc, thresholds_are_those_of_the_design);

@@ -373,6 +373,64 @@ START_TEST(an_answer_is_given_once_and_a_second_sum_with_one_site_less_never)
 }
 END_TEST
 
+/* Open the sum of the first n sites, all of which survive. */
+static void open_sum(uint32_t n)
+{
+    struct fl_secagg_set all = {{false}};
+    static uint8_t answers[SITES * SITES * FL_SCALAR_BYTES];
+    const size_t bytes = (size_t)n * FL_SCALAR_BYTES;
+    sign(n);
+    for (uint32_t i = 0; i < n; i++) {
+        struct fl_work work = survivors_work(n);
+        reply_of(i, &work, FL_WORK_UNMASK, answers + i * bytes, bytes);
+        all.has[i] = true;
+    }
+    fl_assert_ok(fl_secagg_unmask(&context, &cohort, &all, &all, &all, answers, masked,
+                                  masked_scalars, layout->scalar_count, NULL, &error),
+                 &error);
+}
+
+/* The loss of one site that alone has rows to evaluate on would be the "sum". */
+START_TEST(what_too_few_sites_measured_is_in_no_sum)
+{
+    zero_sums();
+    for (int measuring = 0; measuring <= SITES; measuring++) {
+        for (int i = 0; i < SITES; i++)
+            sites[i].stub.stub.measures_not = i >= measuring;
+        memset(masked, 0, (1u << 16) * sizeof(*masked));
+        memset(masked_scalars, 0, sizeof(masked_scalars));
+        key = (struct fl_attempt){20 + (uint64_t)measuring, 1, 1};
+        offer.seed = 20 + (uint64_t)measuring; /* other work to the ledger, and trained anew */
+        for (int i = 0; i < SITES; i++)
+            sites[i].stub.stub.poison = 0.01f * (float)(measuring + 1);
+        to_sum(SITES, masked, masked_scalars);
+        open_sum(SITES);
+        const uint64_t *tail = masked_scalars + layout->tier_count;
+        const uint64_t shown = measuring >= 3 ? (uint64_t)measuring : 0;
+        ck_assert_uint_eq(tail[FL_SCALAR_EVAL_TOKENS], 4 * shown);
+        ck_assert_uint_eq(tail[FL_SCALAR_EVAL_LOSS], (uint64_t)(12.0 * FL_LOSS_SCALE) * shown);
+        ck_assert_uint_eq(tail[FL_SCALAR_TRAIN_TOKENS], 40 * SITES);
+    }
+    free_sums();
+}
+END_TEST
+
+/* Three measured, and one of them is lost behind its masks. */
+START_TEST(what_too_few_survivors_measured_is_not_opened)
+{
+    static uint8_t three[SITES] = {1, 1, 0, 1};
+    zero_sums();
+    sites[3].stub.stub.measures_not = true;
+    to_sum(SITES, masked, masked_scalars);
+    for (uint32_t i = 0; i < SITES; i += 3) { /* one that measured, and one that did not */
+        struct fl_work work = survivors_work(SITES);
+        work.unmask.survivors.data = three;
+        refused(i, &work, FL_WORK_SURVIVORS, "thin tier: only 2 of the survivors evaluated");
+    }
+    free_sums();
+}
+END_TEST
+
 START_TEST(a_rank_that_too_few_survivors_trained_is_not_opened)
 {
     zero_sums();
@@ -442,6 +500,8 @@ static void add_tests(TCase *tc)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, the_opened_sum_is_that_of_the_plain_updates, 0, 2);
     tcase_add_test(tc, an_answer_is_given_once_and_a_second_sum_with_one_site_less_never);
+    tcase_add_test(tc, what_too_few_sites_measured_is_in_no_sum);
+    tcase_add_test(tc, what_too_few_survivors_measured_is_not_opened);
     tcase_add_test(tc, a_rank_that_too_few_survivors_trained_is_not_opened);
     tcase_add_test(tc, a_cohort_is_what_its_members_signed);
     tcase_add_test(tc, nothing_is_sealed_but_what_the_cohort_gives);
