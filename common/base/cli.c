@@ -9,20 +9,24 @@
 #include "base/buf.h"
 #include "base/cli_internal.h"
 
-#define FL_CLI_NAMES_MAX 96
-#define FL_NEAREST_BYTES 64
+#define FL_CLI_NAMES_MAX  96
+#define FL_NEAREST_BYTES  64
+#define FL_NEAREST_PREFIX 2 /* letters of a name's beginning that say which is meant */
 
-/* Levenshtein distance of two short words. */
+/*
+ * Damerau-Levenshtein distance of two short words, in its restricted form: two neighbours that
+ * changed places count once, and are not edited further.
+ */
 static size_t distance(const char *a, const char *b)
 {
-    size_t rows[2][FL_NEAREST_BYTES + 1];
-    size_t b_length = strlen(b);
+    size_t rows[3][FL_NEAREST_BYTES + 1];
+    const size_t b_length = strlen(b);
     for (size_t j = 0; j <= b_length; j++)
         rows[0][j] = j;
-    size_t now = 0;
-    for (size_t i = 0; a[i]; i++) {
-        const size_t *above = rows[now];
-        size_t *row = rows[now ^ 1];
+    size_t i = 0;
+    for (; a[i]; i++) {
+        const size_t *above = rows[i % 3], *two_above = rows[(i + 2) % 3];
+        size_t *row = rows[(i + 1) % 3];
         row[0] = i + 1;
         for (size_t j = 0; j < b_length; j++) {
             size_t best = above[j] + (a[i] != b[j]);
@@ -30,25 +34,46 @@ static size_t distance(const char *a, const char *b)
                 best = above[j + 1] + 1;
             if (row[j] + 1 < best)
                 best = row[j] + 1;
+            if (i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] &&
+                two_above[j - 1] + 1 < best)
+                best = two_above[j - 1] + 1;
             row[j + 1] = best;
         }
-        now ^= 1;
     }
-    return rows[now][b_length];
+    return rows[i % 3][b_length];
+}
+
+/* Without the dashes of an option, which would make any two options alike. */
+static const char *without_dashes(const char *name)
+{
+    return name + strspn(name, "-");
+}
+
+/* How far word is from what it may have been meant for; SIZE_MAX: it was not. What begins with it
+   is nearer than any slip. */
+static size_t remoteness(const char *word, const char *name)
+{
+    const size_t length = strlen(word), name_length = strnlen(name, FL_NEAREST_BYTES);
+    if (length == 0 || name_length == FL_NEAREST_BYTES)
+        return SIZE_MAX;
+    const size_t longer = length > name_length ? length : name_length;
+    const size_t most = longer < 3 ? 1 : longer / 3;
+    const size_t d = distance(word, name);
+    const bool begins = length >= FL_NEAREST_PREFIX && strncmp(name, word, length) == 0;
+    if (begins)
+        return d;
+    return d <= most && d < name_length ? FL_NEAREST_BYTES + d : SIZE_MAX;
 }
 
 const char *fl_nearest(const char *word, const char *const *names, size_t count)
 {
     const char *nearest = NULL;
-    size_t length = strnlen(word, FL_NEAREST_BYTES);
-    size_t best = length / 3 + 2; /* what is as far as this is no slip of the finger */
-    if (length == FL_NEAREST_BYTES)
+    size_t best = SIZE_MAX;
+    if (strnlen(word, FL_NEAREST_BYTES) == FL_NEAREST_BYTES)
         return NULL;
     for (size_t i = 0; i < count; i++) {
-        if (strnlen(names[i], FL_NEAREST_BYTES) == FL_NEAREST_BYTES)
-            continue;
-        size_t d = distance(word, names[i]);
-        if (d < best && d < strlen(names[i])) {
+        const size_t d = remoteness(without_dashes(word), without_dashes(names[i]));
+        if (d < best) {
             best = d;
             nearest = names[i];
         }

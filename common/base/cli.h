@@ -88,7 +88,12 @@ int fl_cli_fail(const char *program, const struct fl_error *error);
 int fl_cli_main(const char *program, const char *summary, const struct fl_command *commands,
                 size_t count, int argc, char **argv);
 
-/* The entry of names nearest to word by edit distance, if near enough to suggest, else NULL. */
+/*
+ * The entry of names that word may have been meant for, to suggest it; NULL: none. Dashes in front
+ * aside, it is a name that begins with word (two letters or more), else one at a
+ * Damerau-Levenshtein distance of at most a third of the longer of the two (one edit for the
+ * shortest); the nearest of these, and of equals the first.
+ */
 const char *fl_nearest(const char *word, const char *const *names, size_t count);
 
 /* true when stderr is a terminal and NO_COLOR is unset (colour, redrawn progress lines). */
