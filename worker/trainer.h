@@ -19,8 +19,12 @@
 #include "proto/wire.h"
 #include "worker/siteconf.h"
 
+/* Where the check of an offer ended that did not succeed. */
+enum fl_trainer_fault { FL_FAULT_MODEL, FL_FAULT_DATA, FL_FAULT_MEMORY };
+
 /* What a site finds when it checks an offer. */
 struct fl_trainer_fit {
+    enum fl_trainer_fault fault; /* of a check that failed; else without meaning */
     uint8_t manifest[FL_HASH_BYTES];
     uint8_t data[FL_HASH_BYTES];   /* of all rows that it would train and evaluate on */
     struct fl_inventory inventory; /* every linear of the base; owned by the caller */
@@ -64,7 +68,8 @@ struct fl_trainer_result {
 struct fl_trainer {
     /*
      * Open the offer's model and data. FL_OK, or why not: FL_ENOTFOUND (no model, no data),
-     * FL_EFORMAT (damaged), FL_EREFUSED (memory limit), with *error filled.
+     * FL_EINVAL (another model), FL_EFORMAT (damaged), FL_EREFUSED (memory limit), with *error
+     * filled and out->fault set.
      */
     enum fl_status (*fit)(void *context, const struct fl_siteconf *conf,
                           const struct fl_wire_offer *offer, struct fl_trainer_fit *out,

@@ -239,6 +239,7 @@ static enum fl_status estimate_memory(const struct native *self, const struct fl
 {
     struct fl_inventory targets = {0};
     struct fl_adapter *adapter = NULL;
+    out->fault = FL_FAULT_MODEL; /* it may lack the job's modules, or be narrower than its ranks */
     enum fl_status status = fl_inventory_select(fl_model_inventory(self->model), offer->targets,
                                                 &targets, error);
     if (status == FL_OK)
@@ -250,6 +251,7 @@ static enum fl_status estimate_memory(const struct native *self, const struct fl
     struct fl_finetune_options options;
     struct fl_footprint footprint;
     settle_options(conf, offer, &options);
+    out->fault = FL_FAULT_MEMORY;
     status = fl_finetune_plan(self->model, adapter, self->train.all.rows, self->train.all.count,
                               &options, &footprint, error);
     out->memory_bytes = footprint.total;
@@ -305,8 +307,10 @@ static enum fl_status native_fit(void *context, const struct fl_siteconf *conf,
                        offer->model, own, wanted);
     }
     status = model_open(self, path, error);
-    if (status == FL_OK)
+    if (status == FL_OK) {
+        out->fault = FL_FAULT_DATA;
         status = open_data(self, conf, offer, error);
+    }
     if (status == FL_OK)
         status = estimate_memory(self, conf, offer, out, error);
     if (status != FL_OK)

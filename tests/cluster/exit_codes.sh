@@ -88,6 +88,10 @@ site_start bank
 within 60 online bank || fail 'bank is online'
 expect 1 'a second daemon at the same site' "$worker" run --dir "$work/bank"
 expect 0 'a dry run' "$worker" check --dir "$work/bank"
+job_file "$work/other.conf" "model.sha256=$(printf '%064d' 7)" privacy.secure_aggregation=on
+expect 1 'a dry run against a job with another model' "$worker" check --dir "$work/bank" --job "$work/other.conf"
+check 'names the model' said "^model +FAILED model 'tiny' here has manifest [0-9a-f]{64}, the job wants 0+7$"
+check 'and blames no data' test -z "$(grep '^data' "$work/out")"
 token=$("$coordinator" invite --dir "$work/coord" late)
 stop bank
 stop coord

@@ -155,6 +155,30 @@ START_TEST(a_memory_limit_is_kept_by_computing_more_and_refuses_only_what_cannot
 }
 END_TEST
 
+START_TEST(a_check_that_fails_says_whether_model_data_or_memory_is_at_fault)
+{
+    struct fl_trainer_fit out;
+    write_records("rows.jsonl", 0, 8, "");
+    fl_assert_ok(fit("rows.jsonl", "", &out), &error);
+
+    ck_assert_int_eq(fit("absent.jsonl", "", &out), FL_ENOTFOUND);
+    ck_assert_int_eq(out.fault, FL_FAULT_DATA);
+    ck_assert_int_eq(fit("rows.jsonl", "[train]\nmemory_limit = 1M\n", &out), FL_EREFUSED);
+    ck_assert_int_eq(out.fault, FL_FAULT_MEMORY);
+
+    snprintf(offer->targets, sizeof offer->targets, "c_attn");
+    ck_assert_int_ne(fit("rows.jsonl", "", &out), FL_OK);
+    ck_assert_int_eq(out.fault, FL_FAULT_MODEL);
+    snprintf(offer->targets, sizeof offer->targets, "q_proj");
+    offer->manifest[0] ^= 1;
+    ck_assert_int_eq(fit("rows.jsonl", "", &out), FL_EINVAL);
+    ck_assert_int_eq(out.fault, FL_FAULT_MODEL);
+    snprintf(offer->model, sizeof offer->model, "huge");
+    ck_assert_int_eq(fit("rows.jsonl", "", &out), FL_ENOTFOUND);
+    ck_assert_int_eq(out.fault, FL_FAULT_MODEL);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, set_up, tear_down);
@@ -163,5 +187,6 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_is_empty_cut_and_broken_is_counted);
     tcase_add_test(tc, a_memory_limit_is_kept_by_computing_more_and_refuses_only_what_cannot_fit);
     tcase_add_test(tc, conversations_take_the_form_that_the_site_names);
+    tcase_add_test(tc, a_check_that_fails_says_whether_model_data_or_memory_is_at_fault);
 }
 FL_TEST_MAIN("worker/trainer_native", add_tests)
