@@ -1,7 +1,10 @@
 /*
  * cmd_export.c - `fedlora-worker export`: a PEFT adapter as a GGUF adapter for llama.cpp.
  */
+#include <stdio.h>
+
 #include "base/cli.h"
+#include "base/fs.h"
 #include "format/hfcache.h"
 #include "format/narrow.h"
 #include "worker/commands.h"
@@ -12,6 +15,7 @@
 
 struct exporter {
     const char *model, *adapter, *out, *format, *dtype;
+    bool json;
     struct fl_local local;
 };
 
@@ -28,6 +32,8 @@ static bool parse(struct exporter *e, int argc, char **argv, int *exit_code)
          "of the file"},
         {"--dtype", "TYPE", FL_OPTION_CHOICE, &e->dtype, 0, 0, "f32|f16|bf16", false, NULL,
          "of the factors"},
+        {"--json", NULL, FL_OPTION_FLAG, &e->json, 0, 0, NULL, false, NULL,
+         "print what was written as one JSON object instead of words"},
     };
     const struct fl_usage usage = {
         .program = PROGRAM,
@@ -59,6 +65,17 @@ static enum fl_status export_adapter(struct exporter *e, struct fl_error *error)
     return status;
 }
 
+static enum fl_status tell(const struct exporter *e, struct fl_error *error)
+{
+    char use[FL_PATH_BYTES + 128];
+    (void)snprintf(use, sizeof use,
+                   "an adapter for llama.cpp, beside its base as GGUF: -m BASE.gguf --lora %s",
+                   e->out);
+    const struct fl_local_written written = {
+        .path = e->out, .dtype = fl_narrow_parse(e->dtype), .format = e->format, .use = use};
+    return fl_local_tell_written(&written, e->json, error);
+}
+
 int fl_cmd_export(int argc, char **argv)
 {
     struct exporter e = {.format = "gguf", .dtype = "f32"};
@@ -68,6 +85,9 @@ int fl_cmd_export(int argc, char **argv)
         return exit_code;
     }
     enum fl_status status = export_adapter(&e, &error);
+    if (status == FL_OK) {
+        status = tell(&e, &error);
+    }
     fl_local_close(&e.local);
     return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
 }

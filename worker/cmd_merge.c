@@ -27,7 +27,7 @@ struct merge {
     const char *named;         /* --model */
     char model[FL_PATH_BYTES]; /* where it is */
     const char *adapter, *out, *dtype;
-    bool base_gguf, out_gguf;
+    bool base_gguf, out_gguf, json;
     struct fl_local local;
     struct fl_merge what;
 };
@@ -43,6 +43,8 @@ static bool parse(struct merge *m, int argc, char **argv, int *exit_code)
          "a new directory, or a new file whose name ends in .gguf"},
         {"--dtype", "TYPE", FL_OPTION_CHOICE, &m->dtype, 0, 0, "base|f32|f16|bf16", false, NULL,
          "of the weights; base: as they are, f16 where they are quantised"},
+        {"--json", NULL, FL_OPTION_FLAG, &m->json, 0, 0, NULL, false, NULL,
+         "print what was written as one JSON object instead of words"},
     };
     const struct fl_usage usage = {
         .program = PROGRAM,
@@ -329,6 +331,20 @@ static enum fl_status merge(struct merge *m, struct fl_error *error)
     return m->out_gguf ? merge_gguf(m, error) : merge_directory(m, error);
 }
 
+static enum fl_status tell(const struct merge *m, struct fl_error *error)
+{
+    char use[FL_PATH_BYTES + 128];
+    (void)snprintf(use, sizeof use,
+                   "it takes the place of the base%s: fedlora-worker generate --model %s "
+                   "--prompt TEXT",
+                   m->out_gguf ? ", in llama.cpp (-m) and here" : " wherever that is read", m->out);
+    const struct fl_local_written written = {.path = m->out,
+                                             .dtype = fl_merge_dtype(&m->what),
+                                             .format = m->out_gguf ? "gguf" : "safetensors",
+                                             .use = use};
+    return fl_local_tell_written(&written, m->json, error);
+}
+
 int fl_cmd_merge(int argc, char **argv)
 {
     static struct merge m = {.dtype = "base"};
@@ -338,6 +354,9 @@ int fl_cmd_merge(int argc, char **argv)
         return exit_code;
     }
     enum fl_status status = merge(&m, &error);
+    if (status == FL_OK) {
+        status = tell(&m, &error);
+    }
     fl_local_close(&m.local);
     return status == FL_OK ? 0 : fl_cli_fail(PROGRAM, &error);
 }

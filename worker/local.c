@@ -3,6 +3,7 @@
  */
 #include "worker/local.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/alloc.h"
+#include "base/fs.h"
 #include "worker/data/tokenizer.h"
 
 void fl_local_close(struct fl_local *self)
@@ -295,5 +297,55 @@ enum fl_status fl_local_print(json_t *object, struct fl_error *error)
     if (status != FL_OK) {
         return fl_fail_errno(error, errno ? errno : EIO, "standard output");
     }
+    return FL_OK;
+}
+
+/* Of a file, or of the files of a directory together. */
+static uint64_t bytes_at(const char *path)
+{
+    struct stat info;
+    uint64_t bytes = 0;
+    if (stat(path, &info) != 0) {
+        return 0;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return (uint64_t)info.st_size;
+    }
+    DIR *directory = opendir(path);
+    for (struct dirent *e = directory ? readdir(directory) : NULL; e; e = readdir(directory)) {
+        if (fstatat(dirfd(directory), e->d_name, &info, 0) == 0 && S_ISREG(info.st_mode)) {
+            bytes += (uint64_t)info.st_size;
+        }
+    }
+    if (directory) {
+        closedir(directory);
+    }
+    return bytes;
+}
+
+static void tell_size(uint64_t bytes)
+{
+    static const char *const units[] = {"kB", "MB", "GB", "TB"};
+    size_t unit = 0;
+    double size = (double)bytes / 1e3;
+    for (; size >= 999.95 && unit < 3; unit++) {
+        size /= 1e3;
+    }
+    fprintf(stderr, "%.1f %s", size, units[unit]);
+}
+
+enum fl_status fl_local_tell_written(const struct fl_local_written *what, bool as_json,
+                                     struct fl_error *error)
+{
+    const uint64_t bytes = bytes_at(what->path);
+    const char *dtype = fl_dtype_name(what->dtype);
+    if (as_json) {
+        return fl_local_print(json_pack("{s:s, s:I, s:s, s:s}", "path", what->path, "bytes",
+                                        (json_int_t)bytes, "dtype", dtype, "format", what->format),
+                              error);
+    }
+    fprintf(stderr, "wrote %s (", what->path);
+    tell_size(bytes);
+    fprintf(stderr, ", %s): %s\n", dtype, what->use);
     return FL_OK;
 }

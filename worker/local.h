@@ -15,6 +15,7 @@
 #include "adapter/adapter.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "format/dtype.h"
 #include "worker/data/chat_form.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/engine.h"
@@ -136,5 +137,20 @@ uint64_t fl_local_peak_rss_bytes(void);
 
 /* Print object as one line on stdout and release it; NULL (out of memory) is an error too. */
 FL_CHECKED enum fl_status fl_local_print(json_t *object, struct fl_error *error);
+
+/* A model or adapter that a command has written. */
+struct fl_local_written {
+    const char *path; /* a file, or a directory of files */
+    enum fl_dtype dtype;
+    const char *format; /* "safetensors", "gguf" */
+    const char *use;    /* what to do with it, for people */
+};
+
+/*
+ * Say in one line on stderr what was written, how large it is and what to do with it, or, as_json,
+ * print {"path","bytes","dtype","format"} on stdout.
+ */
+FL_CHECKED enum fl_status fl_local_tell_written(const struct fl_local_written *what, bool as_json,
+                                                struct fl_error *error);
 
 #endif

@@ -311,8 +311,16 @@ expect 1 "no such prompt file" "$worker" generate --model "$tiny" --prompt-file 
 greedy() { "$worker" generate --prompt 'Define: ward' --max-tokens 12 "$@" 2>/dev/null; }
 wanted=$(greedy --model "$tiny" --adapter "$work/a")
 expect 0 "merge to a directory" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged"
+says "merge to a directory" "^wrote $work/merged \([0-9.]+ [kM]B, F32\): .* fedlora-worker generate --model $work/merged --prompt TEXT$" "$work/err"
+one_line "merge to a directory" 1
+[ ! -s "$work/out" ] || fail "merge to a directory: words on stdout"
 [ "$(greedy --model "$work/merged")" = "$wanted" ] || fail "the merged directory says something else"
+expect 0 "merge as JSON" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged-json" --dtype bf16 --json
+says "merge as JSON" "^\{\"path\":\"$work/merged-json\",\"bytes\":$(cat "$work"/merged-json/* | wc -c),\"dtype\":\"BF16\",\"format\":\"safetensors\"\}$" "$work/out"
+one_line "merge as JSON" 0
 expect 0 "merge to GGUF" "$worker" merge --model "$tiny" --adapter "$work/a" --out "$work/merged.gguf"
+says "merge to GGUF" "^wrote $work/merged.gguf \([0-9.]+ [kM]B, F32\): .*llama.cpp" "$work/err"
+one_line "merge to GGUF" 1
 [ "$(greedy --model "$work/merged.gguf")" = "$wanted" ] || fail "the merged GGUF file says something else"
 "$worker" train --model "$golden/tiny-gguf/f32.gguf" --data "$tiny/bank.jsonl" --out "$work/ga" \
     --steps 2 --threads 1 2>/dev/null
@@ -334,8 +342,13 @@ expect 2 "merge to a directory that can't be described" "$worker" merge --model 
 
 # --- export
 expect 0 "export" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf"
+says "export" "^wrote $work/a.gguf \([0-9.]+ kB, F32\): .*--lora $work/a.gguf" "$work/err"
+one_line "export" 1
+[ ! -s "$work/out" ] || fail "export: words on stdout"
 expect 0 "inspect of what was exported" "$worker" inspect "$work/a.gguf"
-expect 0 "export as f16" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf" --dtype f16
+expect 0 "export as f16" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/a.gguf" --dtype f16 --json
+says "export as f16" "^\{\"path\":\"$work/a.gguf\",\"bytes\":$(wc -c <"$work/a.gguf"),\"dtype\":\"F16\",\"format\":\"gguf\"\}$" "$work/out"
+one_line "export as JSON" 0
 expect 1 "export onto a directory" "$worker" export --model "$tiny" --adapter "$work/a" --out "$work/precious"
 cp "$golden/tiny-gguf/f32.gguf" "$work/base.gguf"
 expect 1 "export onto the model" "$worker" export --model "$work/base.gguf" --adapter "$work/a" --out "$work/base.gguf"
