@@ -45,6 +45,9 @@ enum fl_status fl_client_create(const struct fl_client_config *config, struct fl
     if (status == FL_OK)
         status = fl_audit_open(path, &signer, &self->audit, error);
     if (status == FL_OK)
+        status = fl_history_load(config->store->site, &self->history, error);
+    self->sent_before = self->history.sent_count;
+    if (status == FL_OK)
         status = fl_client_take_up_seen(self, error);
     if (status == FL_OK && (fl_shelf_create(&self->shelf) != FL_OK ||
                             fl_serve_create(self->shelf, &self->serve) != FL_OK))

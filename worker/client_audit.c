@@ -101,8 +101,8 @@ void fl_client_audit_heard(struct fl_client *self, const struct fl_wire *message
     const struct fl_wire_receipt *receipt = &message->as.receipt;
     if (message->kind != FL_WIRE_RECEIPT)
         return;
-    for (uint32_t i = 0; i < FL_SENT_KEPT && i < self->sent_count; i++) {
-        struct fl_kept_sent *sent = &self->sent[i];
+    for (uint32_t i = 0; i < fl_history_kept(&self->history); i++) {
+        struct fl_kept_sent *sent = &self->history.sent[i];
         if (sent->answered || sent->key.job != message->job || sent->key.round != message->round ||
             sent->key.attempt != message->attempt)
             continue;

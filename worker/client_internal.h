@@ -8,9 +8,9 @@
 
 #include "base/audit.h"
 #include "worker/client.h"
+#include "worker/history.h"
 
 #define FL_REFUSALS_KEPT 16
-#define FL_SENT_KEPT     32
 
 /* A bulk object on its way here, in memory. */
 struct fl_incoming {
@@ -24,14 +24,6 @@ struct fl_kept_refusal {
     uint64_t job;
     enum fl_refusal code;
     char reason[FL_REASON_BYTES];
-};
-
-struct fl_kept_sent { /* what left the site */
-    struct fl_attempt key;
-    uint64_t bytes;
-    char sha256[FL_HASH_HEX_BYTES];
-    int64_t wall_ms;
-    bool answered; /* what became of it stands in the audit log */
 };
 
 struct fl_offer_lines { /* of the audit log: see client_audit.c */
@@ -102,10 +94,9 @@ struct fl_client {
     /* status */
     struct fl_kept_refusal refusals[FL_REFUSALS_KEPT];
     uint32_t refusal_count;
-    struct fl_kept_sent sent[FL_SENT_KEPT];
-    uint32_t sent_count;
-    char newest_adapter[FL_PATH_BYTES];
-    uint32_t newest_version;
+    struct fl_history history; /* of earlier runs too */
+    uint32_t sent_before;      /* of its uploads, those of earlier runs */
+    uint32_t newest_version;   /* that this run has kept */
     uint64_t newest_job;
     double eval_loss; /* the site's own, of the last evaluation; NaN: none */
     int64_t status_at, progress_at;

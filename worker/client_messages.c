@@ -430,7 +430,7 @@ static void take_job_end(struct fl_client *self, const struct fl_wire *m)
            m->as.job_end.reason[0] ? m->as.job_end.reason : "the job has ended",
            FL_U64("job", m->job), FL_STR("state", states[m->as.job_end.state]),
            FL_U64("version", m->as.job_end.version),
-           FL_STR("adapter", self->newest_job == m->job ? self->newest_adapter : NULL));
+           FL_STR("adapter", self->newest_job == m->job ? self->history.adapter : NULL));
     fl_client_event(self, FL_SESSION_JOB_END);
     fl_client_ask_again(self);
 }

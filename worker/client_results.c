@@ -175,7 +175,7 @@ static void train_result(struct fl_client *self, struct fl_work_result *r)
 /* In the audit log before the first byte can leave. */
 static bool record_sent(struct fl_client *self, const struct fl_work_result *r, uint64_t bytes)
 {
-    struct fl_kept_sent *sent = &self->sent[self->sent_count % FL_SENT_KEPT];
+    struct fl_kept_sent *sent = fl_history_next(&self->history);
     sent->key = r->key;
     sent->bytes = bytes;
     sent->answered = false;
@@ -187,7 +187,7 @@ static bool record_sent(struct fl_client *self, const struct fl_work_result *r, 
         FL_STR("sha256", sent->sha256),    {.kind = FL_FIELD_END}};
     if (fl_client_audit(self, "update_sent", fields) != FL_OK)
         return false;
-    self->sent_count++;
+    self->history.sent_count++;
     fl_log_fields(FL_LOG_INFO, "update_sent", "the sealed update is offered to the coordinator",
                   fields);
     return true;
@@ -261,7 +261,9 @@ static void keep_result(struct fl_client *self, struct fl_work_result *r)
     }
     self->newest_job = r->key.job;
     self->newest_version = r->version;
-    memcpy(self->newest_adapter, r->path, sizeof(self->newest_adapter));
+    self->history.job = r->key.job;
+    self->history.version = r->version;
+    memcpy(self->history.adapter, r->path, sizeof(self->history.adapter));
     self->status_dirty = true;
     record_kept(self, r);
     if (self->key.job == r->key.job)

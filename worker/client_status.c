@@ -25,21 +25,6 @@ static json_t *refusals_json(const struct fl_client *self)
     return list;
 }
 
-static json_t *sent_json(const struct fl_client *self)
-{
-    json_t *list = json_array();
-    uint32_t count = self->sent_count < FL_SENT_KEPT ? self->sent_count : FL_SENT_KEPT;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct fl_kept_sent *s = &self->sent[(self->sent_count - count + i) % FL_SENT_KEPT];
-        json_array_append_new(list,
-                              json_pack("{s:I,s:i,s:i,s:I,s:s,s:I}", "job", (json_int_t)s->key.job,
-                                        "round", (int)s->key.round, "attempt", (int)s->key.attempt,
-                                        "bytes", (json_int_t)s->bytes, "sha256", s->sha256, "at_ms",
-                                        (json_int_t)s->wall_ms));
-    }
-    return list;
-}
-
 static void set(json_t *object, const char *key, json_t *value)
 {
     (void)!json_object_set_new(object, key, value ? value : json_null());
@@ -67,10 +52,7 @@ static json_t *status_json(struct fl_client *self)
         json_real(isfinite(p.tokens_per_second) ? p.tokens_per_second : 0));
     set(root, "eval_loss", isfinite(self->eval_loss) ? json_real(self->eval_loss) : json_null());
     set(root, "refusals", refusals_json(self));
-    set(root, "sent", sent_json(self));
-    set(root, "adapter", self->newest_adapter[0] ? json_string(self->newest_adapter) : json_null());
-    set(root, "adapter_version",
-        self->newest_adapter[0] ? json_integer(self->newest_version) : json_null());
+    fl_history_put(&self->history, root);
     return root;
 }
 

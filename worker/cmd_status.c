@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include "base/cli.h"
+#include "base/clock.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "worker/commands.h"
 #include "worker/daemon.h"
+#include "worker/history.h"
 
 #define STATUS_BYTES_MAX (1u << 20)
 
@@ -61,9 +63,11 @@ static void print_lists(const json_t *root)
     }
     json_array_foreach(json_object_get(root, "sent"), i, entry)
     {
-        printf("sent        job %lld round %lld attempt %lld: %lld bytes, sha256 %s\n",
+        char when[FL_TIME_TEXT_BYTES];
+        fl_time_text(number_of(entry, "at_ms"), when);
+        printf("sent        job %lld round %lld attempt %lld: %lld bytes, sha256 %s, %s\n",
                number_of(entry, "job"), number_of(entry, "round"), number_of(entry, "attempt"),
-               number_of(entry, "bytes"), text_of(entry, "sha256", ""));
+               number_of(entry, "bytes"), text_of(entry, "sha256", ""), when);
     }
 }
 
@@ -77,6 +81,16 @@ static void print_job(const json_t *root)
            after ? " and the last evaluation" : "", text_of(root, "stage", "idle"));
 }
 
+static void print_adapter(const json_t *root)
+{
+    const char *path = text_of(root, "adapter", NULL);
+    if (path)
+        printf("adapter     %s (version %lld of job %lld)\n", path,
+               number_of(root, "adapter_version"), number_of(root, "adapter_job"));
+    else
+        printf("adapter     none yet\n");
+}
+
 static void print_text(const json_t *root, bool running)
 {
     printf("daemon      %s\n", running ? "running" : "not running");
@@ -88,13 +102,23 @@ static void print_text(const json_t *root, bool running)
     if (json_object_get(root, "eval_loss") && json_is_number(json_object_get(root, "eval_loss")))
         printf("held-out    loss %.4f at this site\n",
                json_number_value(json_object_get(root, "eval_loss")));
-    printf("adapter     %s\n", text_of(root, "adapter", "none yet"));
+    print_adapter(root);
     print_lists(root);
     printf("trust       %s\n", text_of(root, "secure_aggregation_root", "-"));
 }
 
+/* The audit log is ahead of status.json, and stays when that is lost. */
+static void refresh_history(const char *site, json_t *root)
+{
+    struct fl_history history;
+    struct fl_error ignored;
+    if (fl_history_load(site, &history, &ignored) == FL_OK &&
+        (history.sent_count > 0 || history.adapter[0]))
+        fl_history_put(&history, root);
+}
+
 /* As of now: a list may have been taken since the daemon wrote its status, or none may run. */
-static void refresh_trust(const char *site, json_t *root)
+static void refresh(const char *site, json_t *root)
 {
     struct fl_daemon daemon;
     struct fl_error error;
@@ -103,6 +127,7 @@ static void refresh_trust(const char *site, json_t *root)
         (void)fl_trust_describe(daemon.trust, text);
         (void)!json_object_set_new(root, "secure_aggregation_root", json_string(text));
     }
+    refresh_history(daemon.store.site[0] ? daemon.store.site : site, root);
     fl_daemon_close(&daemon);
 }
 
@@ -125,7 +150,7 @@ static enum fl_status show(const char *site, bool as_json, struct fl_error *erro
         status = fl_fail_memory(error);
         goto out;
     }
-    refresh_trust(site, root);
+    refresh(site, root);
     if (as_json)
         status = fl_json_print(root);
     else
@@ -155,7 +180,8 @@ int fl_cmd_status(int argc, char **argv)
         .program = "fedlora-worker status",
         .summary =
             "Connection, job and round, refusals with their reasons, what left the site, and\n"
-            "where the newest global adapter is.",
+            "where the newest global adapter is: of earlier runs too, whether or not the daemon "
+            "runs.",
         .example = "fedlora-worker status --dir /var/lib/fedlora/site --json",
         .options = options,
         .option_count = sizeof(options) / sizeof(options[0])};

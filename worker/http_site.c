@@ -161,11 +161,11 @@ static void fill_lists(struct fl_site_view *view, const struct fl_client *client
         view->refusals[i] = client->refusals[(client->refusal_count - 1 - i) % FL_REFUSALS_KEPT];
     view->refusal_count = count;
     view->refusal_total = client->refusal_count;
-    count = client->sent_count < FL_SENT_KEPT ? client->sent_count : FL_SENT_KEPT;
+    count = fl_history_kept(&client->history);
     for (uint32_t i = 0; i < count; i++)
-        view->sent[i] = client->sent[(client->sent_count - 1 - i) % FL_SENT_KEPT];
+        view->sent[i] = *fl_history_newest(&client->history, i);
     view->sent_count = count;
-    view->sent_total = client->sent_count;
+    view->sent_total = client->history.sent_count - client->sent_before;
 }
 
 static struct fl_site_view *make_view(const struct fl_http_site *self, struct fl_client *client,
@@ -182,8 +182,8 @@ static struct fl_site_view *make_view(const struct fl_http_site *self, struct fl
     view->stage = client->stage;
     view->progress = *progress;
     view->eval_loss = client->eval_loss;
-    view->newest_job = client->newest_job;
-    view->newest_version = client->newest_version;
+    view->newest_job = client->history.job;
+    view->newest_version = client->history.version;
     view->evaluated = self->evaluated;
     view->trained = self->trained;
     view->tally = self->tally;
@@ -193,7 +193,8 @@ static struct fl_site_view *make_view(const struct fl_http_site *self, struct fl
     (void)snprintf(view->name, sizeof view->name, "%s", client->name);
     (void)snprintf(view->coordinator, sizeof view->coordinator, "%s", client->c.conf->address);
     (void)snprintf(view->trust, sizeof view->trust, "%s", self->trust);
-    (void)snprintf(view->newest_adapter, sizeof view->newest_adapter, "%s", client->newest_adapter);
+    (void)snprintf(view->newest_adapter, sizeof view->newest_adapter, "%s",
+                   client->history.adapter);
     if (client->key.job)
         (void)snprintf(view->job_name, sizeof view->job_name, "%s", client->offer.name);
     fill_lists(view, client);

@@ -33,6 +33,7 @@ fl_room(worker LINKS ${CMAKE_DL_LIBS} fl_engine fl_data fl_job fl_secagg fl_web 
   course.c
   daemon.c
   download.c
+  history.c
   http_get.c
   http_site.c
   http_site_page.c

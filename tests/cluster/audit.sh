@@ -63,6 +63,27 @@ check 'and why' test -n "$(log_of ward offer_refused | value reason)"
 check 'the second job is over' within 60 job_over "$job"
 for name in bank clinic ward; do stop $name; done
 
+# --- what a site's own people are shown of it: while its daemon runs, after a restart, without one
+in_log=$(log_of bank update_sent | grep -o '"sha256":"[0-9a-f]*"')
+shows_all() { # SENTENCE
+    "$worker" status --dir "$work/bank" --json >"$work/out"
+    check "$1: status shows what left the site" same "$(sed 's/.*"sent":\[\([^]]*\)\].*/\1/' "$work/out" |
+        grep -o '"sha256":"[0-9a-f]*"')" "$in_log"
+    check "$1: with bytes" said '"bytes":[1-9][0-9]*,"sha256"'
+    check "$1: and the newest adapter" said "\"adapter\":\"$work/bank/adapters/1\",\"adapter_job\":1,\"adapter_version\":2"
+}
+shows_all 'a daemon that has stopped'
+expect 0 'status in words' "$worker" status --dir "$work/bank"
+check 'names adapter, version and job' said "^adapter +$work/bank/adapters/1 \(version 2 of job 1\)$"
+check 'and says when what left' said '^sent .*: [0-9]+ bytes, sha256 [0-9a-f]{64}, 20[0-9-]+T[0-9:.]+Z$'
+site_start bank
+within 60 online bank || fail 'bank is online again'
+shows_all 'a daemon that was started again'
+check 'its status file has it too' grep -q '"adapter":"[^"]*/adapters/1"' "$work/bank/status.json"
+kill_now bank
+rm "$work/bank/status.json"
+shows_all 'a site whose status file is lost'
+
 # --- an outsider with a copy
 hex=$("${verify_site[@]}" "$work/bank" --json | value key)
 identity=$("$worker" keys --dir "$work/bank" | grep -o 'fl1:.*')
