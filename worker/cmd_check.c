@@ -87,8 +87,9 @@ static void check_connection(struct check *self)
 static void check_models(struct check *self)
 {
     const struct fl_siteconf *conf = self->daemon.conf;
-    if (conf->model_count == 0)
-        report(self, "model", false, "no model is named in [models]");
+    const char *lacks = fl_siteconf_lacks_models(conf);
+    if (lacks)
+        report(self, "model", false, lacks);
     for (uint32_t i = 0; i < conf->model_count; i++) {
         uint8_t hash[FL_HASH_BYTES];
         char hex[FL_HASH_HEX_BYTES], text[FL_ERROR_TEXT_BYTES + FL_NAME_BYTES + 80];
@@ -115,8 +116,9 @@ static void check_path(struct check *self, const char *path)
 static void check_data(struct check *self)
 {
     const struct fl_siteconf *conf = self->daemon.conf;
-    if (!conf->data_path[0] && conf->data_count == 0)
-        report(self, "data", false, "no data is named: [data] path is empty");
+    const char *lacks = fl_siteconf_lacks_data(conf);
+    if (lacks)
+        report(self, "data", false, lacks);
     if (conf->data_path[0])
         check_path(self, conf->data_path);
     if (conf->data_eval[0])

@@ -45,6 +45,21 @@ static void say_start(const struct fl_daemon *daemon)
                "read this site's own update");
 }
 
+/* Neither is an error: a site may be set up before it has them. */
+static void say_what_lacks(const struct fl_daemon *daemon)
+{
+    char path[FL_PATH_BYTES];
+    struct fl_error ignored;
+    const char *models = fl_siteconf_lacks_models(daemon->conf);
+    const char *data = fl_siteconf_lacks_data(daemon->conf);
+    if (fl_sitestore_path(&daemon->store, "worker.conf", path, &ignored) != FL_OK)
+        return;
+    if (models)
+        fl_log(FL_LOG_WARN, "no_models", models, FL_STR("file", path));
+    if (data)
+        fl_log(FL_LOG_WARN, "no_data", data, FL_STR("file", path));
+}
+
 static enum fl_status run(const char *site, struct fl_error *error)
 {
     struct fl_daemon daemon;
@@ -59,6 +74,7 @@ static enum fl_status run(const char *site, struct fl_error *error)
     if (!started)
         goto out;
     say_start(&daemon);
+    say_what_lacks(&daemon);
     if (fl_trainer_native(&trainer) != FL_OK) {
         status = fl_fail_memory(error);
         goto out;

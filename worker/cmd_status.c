@@ -104,6 +104,12 @@ static void print_text(const json_t *root, bool running)
                json_number_value(json_object_get(root, "eval_loss")));
     print_adapter(root);
     print_lists(root);
+    size_t i;
+    json_t *warning;
+    json_array_foreach(json_object_get(root, "warnings"), i, warning)
+    {
+        printf("warning     %s\n", json_string_value(warning));
+    }
     printf("trust       %s\n", text_of(root, "secure_aggregation_root", "-"));
 }
 
@@ -117,6 +123,20 @@ static void refresh_history(const char *site, json_t *root)
         fl_history_put(&history, root);
 }
 
+/* Why every job will be refused: "warnings" is not there where nothing is to be said. */
+static void put_warnings(const struct fl_siteconf *conf, json_t *root)
+{
+    const char *lacks[] = {fl_siteconf_lacks_models(conf), fl_siteconf_lacks_data(conf)};
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < sizeof(lacks) / sizeof(lacks[0]); i++) {
+        if (lacks[i])
+            (void)!json_array_append_new(list, json_string(lacks[i]));
+    }
+    if (json_array_size(list) > 0)
+        (void)!json_object_set(root, "warnings", list);
+    json_decref(list);
+}
+
 /* As of now: a list may have been taken since the daemon wrote its status, or none may run. */
 static void refresh(const char *site, json_t *root)
 {
@@ -126,6 +146,7 @@ static void refresh(const char *site, json_t *root)
     if (fl_daemon_open(site, false, &daemon, &error) == FL_OK) {
         (void)fl_trust_describe(daemon.trust, text);
         (void)!json_object_set_new(root, "secure_aggregation_root", json_string(text));
+        put_warnings(daemon.conf, root);
     }
     refresh_history(daemon.store.site[0] ? daemon.store.site : site, root);
     fl_daemon_close(&daemon);

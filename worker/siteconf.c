@@ -313,6 +313,24 @@ void fl_siteconf_data(const struct fl_siteconf *self, const char *job, const cha
     }
 }
 
+const char *fl_siteconf_lacks_models(const struct fl_siteconf *self)
+{
+    return self->model_count > 0 ? NULL
+                                 : "no model is named, so that every job will be refused: write "
+                                   "NAME = PATH below [models] in worker.conf, with the name that "
+                                   "the jobs give it";
+}
+
+const char *fl_siteconf_lacks_data(const struct fl_siteconf *self)
+{
+    bool has = self->data_path[0] != '\0';
+    for (uint32_t i = 0; i < self->data_count; i++)
+        has = has || self->data[i].path[0];
+    return has ? NULL
+               : "no training data is named, so that every job will be refused: write path = FILE "
+                 "or DIR below [data] in worker.conf (or below [data.JOB], for one job)";
+}
+
 static bool parse_window(const char *text, unsigned *from, unsigned *to)
 {
     unsigned h1, m1, h2, m2;

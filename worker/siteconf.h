@@ -90,6 +90,13 @@ void fl_siteconf_data(const struct fl_siteconf *self, const char *job, const cha
                       const char **eval);
 
 /*
+ * What a person is told of a site that has no model, or no training data for any job, and so
+ * refuses every job; NULL: it has. A constant.
+ */
+const char *fl_siteconf_lacks_models(const struct fl_siteconf *self);
+const char *fl_siteconf_lacks_data(const struct fl_siteconf *self);
+
+/*
  * "22:00-06:00", several parted by commas, local time; empty: always. Is minute (0..1439) inside?
  * FL_EFORMAT: not of that form. *wait_minutes: until the next window opens, 0 when inside.
  */

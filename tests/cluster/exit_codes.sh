@@ -103,6 +103,21 @@ expect 1 'run where no site is' "$worker" run --dir "$work/nowhere"
 expect 1 'status where no site is' "$worker" status --dir "$work/nowhere"
 expect 0 'status of a site' "$worker" status --dir "$work/bank" --json
 check 'as one object' same "$(grep -c . "$work/out")" 1
+check 'a site that has all it needs is warned of nothing' test -z "$(grep -o '"warnings"' "$work/out")"
+check 'nor was its daemon' same "$(events bank '"event":"no_\(models\|data\)')" 0
+sed -i '/^tiny = /d; /^path = /d' "$work/bank/worker.conf"
+site_start bank
+check 'a daemon without a model says so, and where to write it' \
+    within 20 logged bank '"level":"warn","event":"no_models","msg":"no model .*every job will be refused.*\[models\].*bank/worker.conf"'
+check 'and without data' \
+    within 20 logged bank '"level":"warn","event":"no_data","msg":"no training data .*every job will be refused.*\[data\].*bank/worker.conf"'
+stop bank
+check 'in one line each' same "$(events bank '"event":"no_\(models\|data\)')" 2
+expect 0 'status of such a site' "$worker" status --dir "$work/bank"
+check 'says it too' same "$(grep -c '^warning  *no .*every job will be refused' "$work/out")" 2
+expect 0 'also as JSON' "$worker" status --dir "$work/bank" --json
+check 'as a list' said '"warnings":\["no model .*","no training data .*"\]'
+site_conf bank
 expect 3 'a token from stdin that is none' "$worker" join - --dir "$work/late" <<<'hello'
 echo hello >"$work/token"
 expect 3 'the name of the file that a token is in' "$worker" join "$work/token" --dir "$work/late"

@@ -78,6 +78,30 @@ START_TEST(models_and_data_of_single_jobs_are_found_by_name)
 }
 END_TEST
 
+START_TEST(a_site_without_a_model_or_data_is_told_so)
+{
+    static const struct {
+        const char *text;
+        bool models, data; /* does it have them? */
+    } cases[] = {
+        {"", false, false},
+        {"[models]\n[data]\n", false, false},
+        {"[models]\ntiny = /m\n", true, false},
+        {"[data]\npath = /d\n", false, true},
+        {"[data]\neval = /d\n[data.one]\neval = /e\n", false, false},
+        {"[models]\ntiny = /m\n[data.one]\npath = /d\n", true, true},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct fl_siteconf *conf;
+        struct fl_error error;
+        fl_assert_ok(parse(cases[i].text, &conf, &error), &error);
+        ck_assert_int_eq(fl_siteconf_lacks_models(conf) == NULL, cases[i].models);
+        ck_assert_int_eq(fl_siteconf_lacks_data(conf) == NULL, cases[i].data);
+        fl_siteconf_free(&conf);
+    }
+}
+END_TEST
+
 START_TEST(what_shows_who_the_partners_are_follows_from_the_keys_given)
 {
     char authority[FL_AUTHORITY_TEXT_BYTES];
@@ -255,6 +279,7 @@ static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, an_empty_file_has_the_careful_defaults);
     tcase_add_test(tc, models_and_data_of_single_jobs_are_found_by_name);
+    tcase_add_test(tc, a_site_without_a_model_or_data_is_told_so);
     tcase_add_test(tc, what_shows_who_the_partners_are_follows_from_the_keys_given);
     tcase_add_test(tc, what_is_wrong_is_refused_with_its_line);
     tcase_add_test(tc, too_many_models_and_sections_are_refused);
