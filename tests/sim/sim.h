@@ -321,10 +321,9 @@ void sim_hostile_replay(struct sim_site *site);
 /* After each step of the coordinator. */
 void sim_check_hub(struct sim *self);
 /* Its coordinator is about to be put back to what it was. */
-/* Of the job's versions that a site noted it has the newest, or a later one, when it starts again.
- */
-void sim_check_site(struct sim_site *site);
 void sim_check_restore(struct sim *self);
+/* When a site starts it has the newest version that it noted, or a later one. */
+void sim_check_site(struct sim_site *site);
 /* Has every site the last version? */
 bool sim_check_delivered(struct sim *self);
 /* A frame of a site on its way. */
