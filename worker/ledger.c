@@ -53,9 +53,8 @@ struct record {
 struct query {
     const uint8_t *fingerprint; /* NULL: nothing */
     const struct set *set;
-    uint32_t min_cohort;
     bool identical;    /* found */
-    uint64_t conflict; /* seq of the first answer that forbids this one; 0: none */
+    uint64_t conflict; /* seq of the first answer over other sites; 0: none */
 };
 
 void fl_ledger_fingerprint(const struct fl_ledger_work *work, uint8_t out[FL_HASH_BYTES])
@@ -115,27 +114,19 @@ static enum fl_status make_set(const uint8_t (*survivors)[FL_KEY_BYTES], uint32_
     return is_ascending(out) ? FL_OK : fl_fail(error, FL_EINVAL, "a survivor is listed twice");
 }
 
-/* |a \ b| */
-static uint32_t missing_from(const struct set *a, const struct set *b)
+static bool is_same(const struct set *a, const struct set *b)
 {
-    uint32_t missing = 0, k = 0;
-    for (uint32_t i = 0; i < a->count; i++) {
-        while (k < b->count && by_bytes(b->members[k], a->members[i]) < 0)
-            k++;
-        missing += k == b->count || by_bytes(b->members[k], a->members[i]) != 0;
-    }
-    return missing;
+    return a->count == b->count &&
+           memcmp(a->members, b->members, (size_t)a->count * MEMBER_BYTES) == 0;
 }
 
 static void compare(struct query *query, const struct record *record)
 {
     if (!query->fingerprint || memcmp(query->fingerprint, record->fingerprint, FL_HASH_BYTES) != 0)
         return;
-    const uint32_t more = missing_from(query->set, &record->set);
-    const uint32_t less = missing_from(&record->set, query->set);
-    if (more == 0 && less == 0)
+    if (is_same(query->set, &record->set))
         query->identical = true;
-    else if ((more < query->min_cohort || less < query->min_cohort) && query->conflict == 0)
+    else if (query->conflict == 0)
         query->conflict = record->seq;
 }
 
@@ -363,15 +354,13 @@ out:
 
 enum fl_status fl_ledger_admit(struct fl_ledger *self, const uint8_t fingerprint[FL_HASH_BYTES],
                                const uint8_t (*survivors)[FL_KEY_BYTES], uint32_t count,
-                               uint32_t min_cohort, struct fl_error *error)
+                               struct fl_error *error)
 {
     struct set set;
     struct walk walk;
-    struct query query = {.fingerprint = fingerprint, .set = &set, .min_cohort = min_cohort};
+    struct query query = {.fingerprint = fingerprint, .set = &set};
     if (self->broken)
         return fl_fail(error, FL_EIO, "%s: closed after a failed write", self->path);
-    if (min_cohort == 0)
-        return fl_fail(error, FL_EINVAL, "a cohort has at least one member");
     enum fl_status status = make_set(survivors, count, &set, error);
     if (status == FL_OK)
         status = walk_file(self, &query, &walk, error);
@@ -383,9 +372,9 @@ enum fl_status fl_ledger_admit(struct fl_ledger *self, const uint8_t fingerprint
         return FL_OK;
     if (query.conflict > 0)
         return fl_fail(error, FL_EREFUSED,
-                       FL_LEDGER_REASON ": the same work was summed before over sites too like "
-                                        "these (answer %llu); the two sums would show fewer than "
-                                        "%u sites",
-                       (unsigned long long)query.conflict, min_cohort);
+                       FL_LEDGER_REASON
+                       ": the same work was summed before over other sites (answer "
+                       "%llu); sums of it over several sets can show single sites",
+                       (unsigned long long)query.conflict);
     return record_answer(self, fingerprint, &set, error);
 }

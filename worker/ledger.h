@@ -3,17 +3,17 @@
  * same deltas summed twice, with one site less, would show that site.
  *
  * What was trained is named by a fingerprint that leaves out job id and attempt, which a
- * coordinator can choose anew for the same work. For a fingerprint S1, S2, ... are the survivor
- * sets that were answered; a further set S is answered if it is one of them (the same sum once
- * more), or if for each of them |S \ Si| >= min_cohort and |Si \ S| >= min_cohort. Anything else is
- * refused with the reason `differencing`. What other combinations of sums tell is not this rule's
- * to stop.
+ * coordinator can choose anew for the same work. For each fingerprint one survivor set is answered,
+ * as often as it is asked for; any other is refused with the reason `differencing`. So each delta
+ * is in one sum at most, and no combination of sums tells more than they do. (Sets that only differ
+ * by many sites would not do: eleven cohorts of five, any two of which differ by three both ways,
+ * are as many equations as there are sites.)
  *
  * The delta's own numbers are a fingerprint too, under the same rule: other work that gave the same
  * delta is the same work.
  *
  * Of each fingerprint one form only is answered (masking.c): it has a line of its own, under a key
- * that follows from the fingerprint, with the form's hash as its one member and 2 as min_cohort.
+ * that follows from the fingerprint, with the form's hash as its one member.
  *
  * A site is told apart by its Ed25519 key alone, never by its name, which a coordinator gives: else
  * two names for one site would count as two sites. The file holds no key, only truncated hashes.
@@ -73,13 +73,13 @@ uint64_t fl_ledger_count(const struct fl_ledger *self); /* answers on record */
  * May the site answer for the sum over these survivors (count Ed25519 keys, all different, in any
  * order)? FL_OK: yes, and that it did is on the disk. FL_EREFUSED: the rule says no, the text
  * begins with FL_LEDGER_REASON. Any other status is a no as well: FL_EINVAL (count 0 or above
- * FL_COHORT_MAX, a key twice, min_cohort 0), FL_EFORMAT (the file was changed meanwhile), FL_ENOSPC
+ * FL_COHORT_MAX, a key twice), FL_EFORMAT (the file was changed meanwhile), FL_ENOSPC
  * (file or disk full), FL_EIO. After a failed write or fsync every later call is FL_EIO until the
  * ledger is opened again.
  */
 FL_CHECKED enum fl_status fl_ledger_admit(struct fl_ledger *self,
                                           const uint8_t fingerprint[FL_HASH_BYTES],
                                           const uint8_t (*survivors)[FL_KEY_BYTES], uint32_t count,
-                                          uint32_t min_cohort, struct fl_error *error);
+                                          struct fl_error *error);
 
 #endif

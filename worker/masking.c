@@ -514,7 +514,7 @@ static enum fl_status enter_form(struct fl_labour *self, const struct fl_work *w
     }
     fl_prf_end(&prf, form[0]);
     enum fl_status status = fl_ledger_admit(self->ledger, key, (const uint8_t(*)[FL_KEY_BYTES])form,
-                                            1, 2, error);
+                                            1, error);
     if (status == FL_EREFUSED)
         status = fl_fail(error, FL_EREFUSED,
                          FL_LEDGER_REASON ": these deltas were summed before with another range, "
@@ -543,11 +543,10 @@ static enum fl_status enter_ledger(struct fl_labour *self, const struct fl_work 
         status = fingerprint(self, work, about, error);
     if (status == FL_OK)
         status = fl_ledger_admit(self->ledger, about, (const uint8_t(*)[FL_KEY_BYTES])keys, count,
-                                 least_trainers(self), error);
+                                 error);
     if (status == FL_OK && self->masking.has_delta)
         status = fl_ledger_admit(self->ledger, self->masking.delta,
-                                 (const uint8_t(*)[FL_KEY_BYTES])keys, count, least_trainers(self),
-                                 error);
+                                 (const uint8_t(*)[FL_KEY_BYTES])keys, count, error);
     if (status == FL_OK)
         status = enter_form(self, work, about, survivors, error);
     if (status == FL_EIO) /* it must be read anew to be trusted again */

@@ -306,6 +306,38 @@ static void next_attempt_with_a_dropout(struct liar *l)
     mal_expect(l->heard[0].answers == 1, "it answered for both");
 }
 
+/*
+ * Eleven sites, and eleven sums of five of them: of any two cohorts three members are not in the
+ * other (a biplane: the quadratic residues modulo 11, shifted). No two sums differ by few sites,
+ * and yet the eleven together are as many equations as there are sites: they show every single
+ * update.
+ */
+static void cohorts_that_differ_enough(struct liar *l)
+{
+    static const uint32_t residues[5] = {1, 3, 4, 5, 9};
+    static const uint32_t by_name[11] = {0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9};
+    unsigned opened = 0;
+    for (uint32_t block = 0; block < 11; block++) {
+        bool in[11] = {false};
+        for (uint32_t k = 0; k < 5; k++)
+            in[(residues[k] + block) % 11] = true;
+        l->count = 0;
+        for (uint32_t i = 0; i < 11; i++) {
+            if (in[by_name[i]])
+                l->members[l->count++] = by_name[i];
+        }
+        liar_begin(l, 1, 1, block + 1);
+        for (uint32_t i = 0; i < 11; i++)
+            l->survives[i] = in[i];
+        liar_go(l, LIAR_ANSWERED);
+        unsigned answers = 0;
+        for (uint32_t i = 0; i < l->count; i++)
+            answers += l->heard[l->members[i]].has_answer;
+        opened += answers == l->count;
+    }
+    mal_expect(opened == 1, "%u sums of the same deltas", opened);
+}
+
 /* Whatever names the work anew and leaves the delta what it is. */
 static void another_guise(struct liar *l)
 {
@@ -598,6 +630,8 @@ const struct lie lies_of_sums[] = {
     {"same_sum_again", 5, "", "", same_sum_again},
     {"another_delta", 5, "", "", another_delta},
     {"another_name_for_a_delta", 5, "", "", another_name_for_a_delta},
+    {"cohorts_that_differ_enough", 11, "", "[cohort]\nmin_workers = 3\n",
+     cohorts_that_differ_enough},
     {"failed_sums_to_difference", 5, "", "", failed_sums_to_difference},
     {"old_answers_for_new_deltas", 5, "", "", old_answers_for_new_deltas},
     {"two_stories_of_a_failed_sum", 5, "", "", two_stories_of_a_failed_sum},
