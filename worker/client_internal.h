@@ -68,6 +68,11 @@ struct fl_client {
     bool unkept; /* the disk refused one, or too many waited */
     uint64_t start_bytes_max;
     bool has_task, has_collect, failed;
+    struct { /* the round that training began of, and what it was to be trained on */
+        uint64_t job;
+        uint32_t round;
+        uint8_t work[FL_HASH_BYTES];
+    } begun;
     struct fl_wire_task task; /* ranks point into task_ranks */
     uint8_t *task_ranks;
     struct fl_wire_collect collect; /* tiers points into collect_tiers; only without masks */

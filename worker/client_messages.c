@@ -10,6 +10,8 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "crypto/prg.h"
+#include "job/offer.h"
 #include "net/bulk.h"
 #include "worker/client_internal.h"
 #include "worker/policy.h"
@@ -309,8 +311,53 @@ bool fl_client_copy_task(struct fl_client *self, struct fl_work *work, bool star
     return true;
 }
 
+/* What a round trains, whatever its attempt, its retraining and the ranks that it came to. */
+static void name_work(const struct fl_client *self, uint8_t out[FL_HASH_BYTES])
+{
+    static const uint8_t none[FL_SEED_BYTES];
+    struct fl_wire_task task = self->task;
+    struct fl_prf prf;
+    task.global_ranks.length = 0;
+    fl_job_training_settings(&self->offer, &task, out);
+    fl_prf_begin(&prf, none, "fedlora-begun-v1");
+    fl_prf_bytes(&prf, out, FL_HASH_BYTES);
+    fl_prf_bytes(&prf, self->offer.manifest, FL_HASH_BYTES);
+    fl_prf_text(&prf, self->offer.name);
+    fl_prf_u64(&prf, self->offer.seed);
+    fl_prf_end(&prf, out);
+}
+
+/*
+ * A round that has begun is finished at any hour: the same work. Other work in its name is begun
+ * anew, for which the policy's hours must be open.
+ */
+static bool may_begin(struct fl_client *self)
+{
+    uint8_t work[FL_HASH_BYTES];
+    struct fl_policy_answer policy;
+    name_work(self, work);
+    const bool same_round = self->begun.job == self->key.job &&
+                            self->begun.round == self->key.round;
+    if (same_round && memcmp(self->begun.work, work, FL_HASH_BYTES) != 0) {
+        fl_policy_check(self->c.conf, &self->offer, minute_of_day(self), true, &policy);
+        if (policy.verdict != FL_VERDICT_FIT) {
+            struct fl_work_result refused = {
+                .kind = FL_WORK_TRAIN, .key = self->key, .code = policy.code};
+            refused.status = fl_fail(&refused.error, FL_ETIMEOUT, "%s", policy.reason);
+            fl_client_failed(self, &refused, FL_SESSION_TRAIN_FAILED);
+            return false;
+        }
+    }
+    self->begun.job = self->key.job;
+    self->begun.round = self->key.round;
+    memcpy(self->begun.work, work, FL_HASH_BYTES);
+    return true;
+}
+
 static void begin_training(struct fl_client *self)
 {
+    if (!may_begin(self))
+        return;
     struct fl_work *work = fl_work_new(FL_WORK_TRAIN, self->key);
     if (!work || !fl_client_copy_task(self, work, true)) {
         fl_work_free(work);

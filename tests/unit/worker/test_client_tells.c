@@ -1,8 +1,11 @@
 /*
- * What a site says of itself beside its update: nothing of its data is in it.
+ * What a site says of itself beside its update: nothing of its data is in it; and what it does not
+ * begin, however it is asked.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "fake_link.h"
@@ -82,11 +85,48 @@ START_TEST(what_training_finds_wrong_with_the_data_stays_at_the_site)
 }
 END_TEST
 
+/* The hours have closed; another attempt at the round, which changes `lr` if told to. */
+static void next_attempt(double lr)
+{
+    snprintf(site.conf->hours, sizeof(site.conf->hours), "01:00-02:00");
+    fake.key.attempt++;
+    struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
+    m.as.offer = stub_offer();
+    m.as.offer.lr = lr;
+    fake_send(&fake, &m);
+    (void)fake_await(&fake, FL_WIRE_FIT);
+    m = fake_message(&fake, FL_WIRE_TASK);
+    m.as.task.start = start_ref;
+    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
+    m.as.task.site_ranks = m.as.task.global_ranks;
+    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
+    fake_send(&fake, &m);
+}
+
+/* Else a coordinator that never ends a round could have anything trained at any hour. */
+START_TEST(a_round_that_has_begun_is_finished_and_nothing_else_begun_in_its_name)
+{
+    setenv("TZ", "UTC", 1); /* the fake's clock stands at 22:30 */
+    tzset();
+    snprintf(site.conf->hours, sizeof(site.conf->hours), "22:00-23:00");
+    begin_training(false);
+    (void)fake_await(&fake, FL_WIRE_TRAINED);
+    next_attempt(stub_offer().lr);
+    (void)fake_await(&fake, FL_WIRE_TRAINED);
+    next_attempt(0.01);
+    const struct fl_wire *failed = fake_await(&fake, FL_WIRE_FAILED);
+    ck_assert_int_eq(failed->as.failed.code, FL_REFUSAL_HOURS);
+    ck_assert(!failed->as.failed.permanent && failed->as.failed.retry_after_ms > 0);
+    ck_assert_int_eq(atomic_load(&site.stub.runs), 1);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, with_masks_the_speed_is_told_in_round_numbers, 0, 2);
+    tcase_add_test(tc, a_round_that_has_begun_is_finished_and_nothing_else_begun_in_its_name);
     tcase_add_loop_test(tc, what_training_finds_wrong_with_the_data_stays_at_the_site, 0, 2);
 }
 
