@@ -18,9 +18,9 @@ struct fl_masking {
     struct fl_layout *layout;    /* owned; NULL: the cohort is not known */
     struct fl_grid grid;
     uint32_t index; /* of this site in the cohort */
-    /* who evaluated, and whether so many did that their sum may be seen */
+    /* who evaluated and does not share it, and whether so many did that their sum may be seen */
     struct fl_secagg_set measuring;
-    bool shows_measures;
+    bool sums_measures;
     bool has_delta; /* something was trained, and masked: */
     uint8_t delta[FL_HASH_BYTES];
 };

@@ -102,10 +102,12 @@ static void set_context(const struct fl_labour *self, const struct fl_work *work
     memcpy(out->start, work->task.start.root, FL_HASH_BYTES);
 }
 
+/* It has evaluated, and its own loss is to be hidden. */
 static bool has_measured(const struct fl_labour *self, const struct fl_work *work)
 {
     const struct fl_attempt *own = &self->measured, *key = &work->key;
-    return own->job == key->job && own->round == key->round && own->attempt == key->attempt;
+    return own->job == key->job && own->round == key->round && own->attempt == key->attempt &&
+           !self->conf->share_eval;
 }
 
 enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work,
@@ -183,7 +185,8 @@ static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
 /*
  * Rows to evaluate on are each site's own affair: where few have them, the summed loss would be
  * theirs. All members see the same signed list and count alike, by the job's own minimum, which is
- * no less than any member's policy: either all who evaluated put it into the sum, or nobody.
+ * no less than any member's policy: either all who evaluated put it into the sum, or nobody but
+ * those that share it in any case. These do not count: what everybody knows hides nothing.
  */
 static void count_measures(struct fl_labour *self, const struct fl_work *work,
                            const struct fl_rank_plan *plan)
@@ -197,8 +200,8 @@ static void count_measures(struct fl_labour *self, const struct fl_work *work,
             m->measuring.has[i] = measures;
     }
     uint32_t count = fl_secagg_set_count(&m->measuring, cohort->count);
-    m->shows_measures = count >= fl_masking_minimum(self, &work->offer);
-    if (count > 0 && !m->shows_measures)
+    m->sums_measures = count >= fl_masking_minimum(self, &work->offer);
+    if (count > 0 && !m->sums_measures)
         fl_log(
             FL_LOG_INFO, "evaluation_withheld",
             "so few sites evaluated that their summed loss would tell of single ones; it is left "
@@ -376,7 +379,7 @@ static enum fl_status check_measures(const struct fl_labour *self, const struct 
     uint32_t count = 0, least = fl_masking_minimum(self, &work->offer);
     for (uint32_t i = 0; i < FL_SECAGG_SITES_MAX; i++)
         count += survivors->has[i] && m->measuring.has[i];
-    if (!m->shows_measures || count >= least)
+    if (!m->sums_measures || count >= least)
         return FL_OK;
     result->code = FL_REFUSAL_PRIVACY;
     return fl_fail(error, FL_EREFUSED,

@@ -150,7 +150,7 @@ static enum fl_status encode(struct fl_labour *self, const struct fl_work *work,
         index = 0;
     }
     struct fl_update_stats stats = result->stats.stats;
-    if (secure && !self->masking.shows_measures) {
+    if (secure && !self->masking.sums_measures && !self->conf->share_eval) {
         stats.eval_loss_sum = 0.0;
         stats.eval_tokens = 0;
     }

@@ -201,8 +201,8 @@ FL_CHECKED enum fl_status fl_secagg_advert_decode(const uint8_t bytes[FL_SECAGG_
 
 /* Hash of the ranks that a site trains: (modules) u16, in the order of the target modules. */
 void fl_secagg_ranks_hash(const uint16_t *ranks, uint32_t modules, uint8_t out[FL_HASH_BYTES]);
-/* What a site signs in place of that hash if it has evaluated too, so that all know how many did.
- */
+/* What a site signs in place of that hash if it has evaluated too and does not tell its own loss,
+   so that all know how many there are. */
 void fl_secagg_measured_hash(const uint8_t ranks[FL_HASH_BYTES], uint8_t out[FL_HASH_BYTES]);
 /* Which of the two this advert has of these ranks. FL_EREFUSED: neither. *measures may be NULL. */
 FL_CHECKED enum fl_status fl_secagg_ranks_verify(const struct fl_secagg_advert *advert,

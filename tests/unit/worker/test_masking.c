@@ -415,6 +415,29 @@ START_TEST(what_too_few_sites_measured_is_in_no_sum)
 }
 END_TEST
 
+/* Who shares its own loss is no cover for others: theirs would be what the sum has more. */
+START_TEST(sites_that_share_their_loss_hide_nobodys)
+{
+    zero_sums();
+    for (int sharing = 0; sharing <= SITES; sharing++) {
+        for (int i = 0; i < SITES; i++)
+            sites[i].stub.conf->share_eval = i < sharing;
+        memset(masked, 0, (1u << 16) * sizeof(*masked));
+        memset(masked_scalars, 0, sizeof(masked_scalars));
+        key = (struct fl_attempt){20 + (uint64_t)sharing, 1, 1};
+        offer.seed = 20 + (uint64_t)sharing;
+        for (int i = 0; i < SITES; i++)
+            sites[i].stub.stub.poison = 0.01f * (float)(sharing + 1);
+        to_sum(SITES, masked, masked_scalars);
+        open_sum(SITES);
+        const uint64_t *tail = masked_scalars + layout->tier_count;
+        const uint64_t shown = SITES - sharing >= 3 ? SITES : (uint64_t)sharing;
+        ck_assert_uint_eq(tail[FL_SCALAR_EVAL_TOKENS], 4 * shown);
+    }
+    free_sums();
+}
+END_TEST
+
 /* Three measured, and one of them is lost behind its masks. */
 START_TEST(what_too_few_survivors_measured_is_not_opened)
 {
@@ -501,6 +524,7 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, the_opened_sum_is_that_of_the_plain_updates, 0, 2);
     tcase_add_test(tc, an_answer_is_given_once_and_a_second_sum_with_one_site_less_never);
     tcase_add_test(tc, what_too_few_sites_measured_is_in_no_sum);
+    tcase_add_test(tc, sites_that_share_their_loss_hide_nobodys);
     tcase_add_test(tc, what_too_few_survivors_measured_is_not_opened);
     tcase_add_test(tc, a_rank_that_too_few_survivors_trained_is_not_opened);
     tcase_add_test(tc, a_cohort_is_what_its_members_signed);
