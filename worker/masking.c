@@ -147,7 +147,7 @@ enum fl_status fl_labour_keys(struct fl_labour *self, const struct fl_work *work
 /* Who the members are, after it is known that each holds the key that it shows. */
 static enum fl_status check_trust(struct fl_labour *self, const struct fl_work *work,
                                   const struct fl_secagg_advert *adverts, uint32_t count,
-                                  struct fl_error *error)
+                                  bool *verified, struct fl_error *error)
 {
     enum fl_status status = FL_OK;
     if (!self->trust)
@@ -155,7 +155,7 @@ static enum fl_status check_trust(struct fl_labour *self, const struct fl_work *
                                fl_keys_public(self->store->keys)->ed25519, &self->trust, error);
     if (status == FL_OK)
         status = fl_trust_check(self->trust, adverts, count, fl_masking_minimum(self, &work->offer),
-                                error);
+                                verified, error);
     return status;
 }
 
@@ -178,7 +178,7 @@ static enum fl_status join(struct fl_labour *self, const struct fl_work *work,
     fl_free(adverts);
     const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
     if (status == FL_OK)
-        status = check_trust(self, work, cohort->adverts, cohort->count, error);
+        status = check_trust(self, work, cohort->adverts, cohort->count, NULL, error);
     return status;
 }
 
@@ -344,9 +344,20 @@ enum fl_status fl_masking_apply(struct fl_labour *self, const struct fl_work *wo
 
 /* ---- survivors ---- */
 
-/* A direction that few of the survivors trained would show their updates as a "sum". */
+/* Ranks above this site's own are other sites' concern. */
+static void cap_ranks(struct fl_rank_plan *plan, const uint16_t *own)
+{
+    for (uint32_t i = 0; i < plan->sites; i++) {
+        uint16_t *row = plan->ranks + (size_t)i * plan->modules;
+        for (uint32_t m = 0; m < plan->modules; m++)
+            row[m] = row[m] < own[m] ? row[m] : own[m];
+    }
+}
+
+/* A direction that few of the survivors trained would show their updates as a "sum". own: of those
+   that this site trains only. */
 static enum fl_status check_tiers(struct fl_labour *self, const struct fl_secagg_set *survivors,
-                                  struct fl_work_result *result, struct fl_error *error)
+                                  bool own, struct fl_work_result *result, struct fl_error *error)
 {
     const struct fl_layout *layout = self->masking.layout;
     uint32_t rows[FL_SECAGG_SITES_MAX], count = 0, least = least_trainers(self);
@@ -359,6 +370,8 @@ static enum fl_status check_tiers(struct fl_labour *self, const struct fl_secagg
     }
     if (fl_rank_plan_select(&layout->ranks, rows, count, &plan) != FL_OK)
         return fl_fail_memory(error);
+    if (own)
+        cap_ranks(&plan, layout->ranks.ranks + (size_t)self->masking.index * layout->ranks.modules);
     uint32_t thinnest = fl_rank_plan_thinnest(&plan);
     fl_rank_plan_free(&plan);
     if (thinnest >= least)
@@ -404,26 +417,40 @@ static enum fl_status check_survivors(struct fl_labour *self, const struct fl_wo
         return fl_fail(error, FL_EREFUSED, "the sum would be over %u sites, %u are demanded here",
                        fl_secagg_set_count(out, n), least);
     }
-    status = check_tiers(self, out, result, error);
+    status = check_tiers(self, out, false, result, error);
     return status == FL_OK ? check_measures(self, work, out, result, error) : status;
 }
 
-/* A sum over strangers and few others would show the others. */
+/*
+ * A sum over strangers and few others would show the others: in the whole, in the directions that
+ * few train, and in what few have evaluated.
+ */
 static enum fl_status check_who_survives(struct fl_labour *self, const struct fl_work *work,
                                          const struct fl_secagg_set *survivors,
                                          struct fl_work_result *result, struct fl_error *error)
 {
     const struct fl_secagg_cohort *cohort = fl_secagg_site_cohort(self->masking.site);
     struct fl_secagg_advert *adverts = fl_calloc(cohort->count, sizeof(*adverts));
-    uint32_t count = 0;
+    struct fl_secagg_set known = {{false}};
+    bool verified[FL_SECAGG_SITES_MAX];
+    uint32_t count = 0, at = 0;
     if (!adverts)
         return fl_fail_memory(error);
     for (uint32_t i = 0; i < cohort->count; i++) {
         if (survivors->has[i])
             adverts[count++] = cohort->adverts[i];
     }
-    enum fl_status status = as_privacy(result, check_trust(self, work, adverts, count, error));
+    enum fl_status status = check_trust(self, work, adverts, count, verified, error);
     fl_free(adverts);
+    if (status != FL_OK)
+        return as_privacy(result, status);
+    for (uint32_t i = 0; i < cohort->count; i++) {
+        if (survivors->has[i])
+            known.has[i] = verified[at++];
+    }
+    status = check_tiers(self, &known, true, result, error);
+    if (status == FL_OK && self->masking.measuring.has[self->masking.index])
+        status = check_measures(self, work, &known, result, error);
     return status;
 }
 

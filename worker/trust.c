@@ -451,12 +451,15 @@ static enum fl_status check_files(struct fl_trust *self, struct cohort *cohort, 
 }
 
 enum fl_status fl_trust_check(struct fl_trust *self, const struct fl_secagg_advert *adverts,
-                              uint32_t count, uint32_t minimum, struct fl_error *error)
+                              uint32_t count, uint32_t minimum, bool *verified,
+                              struct fl_error *error)
 {
     struct cohort cohort = {.adverts = adverts, .count = count};
     enum fl_status status = check_list(self, &cohort, error);
     if (status == FL_OK)
         status = check_files(self, &cohort, minimum, error);
+    for (uint32_t i = 0; verified && i < count; i++)
+        verified[i] = status == FL_OK && cohort.verified[i];
     if (status == FL_OK)
         return FL_OK;
     /* files that are damaged or not there are a no as plain as any */

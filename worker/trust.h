@@ -54,16 +54,17 @@ void fl_trust_close(struct fl_trust **self);
 
 /*
  * May this site join the cohort of these adverts (count of them, in any order, this site's own
- * included)? minimum: the fewest verified members, this site counted. Signatures are not looked at:
- * call it with adverts that passed fl_secagg_cohort_check(), so that a key that is remembered is
- * one that its owner has. FL_OK: yes, and what first-use has to remember is on the disk.
- * FL_EREFUSED: no; the text, "roster: ...", names the member and the rule and holds no path, so
- * that it may be sent to the coordinator. Any other status is a no as well: FL_EIO, FL_ENOSPC,
- * FL_EBUSY (another process keeps the files locked), FL_ENOMEM.
+ * included)? minimum: the fewest verified members, this site counted. verified (count; may be NULL)
+ * says whose keys the mode vouches for, in the order of adverts. Signatures are not looked at: call
+ * it with adverts that passed fl_secagg_cohort_check(), so that a key that is remembered is one
+ * that its owner has. FL_OK: yes, and what first-use has to remember is on the disk. FL_EREFUSED:
+ * no; the text, "roster: ...", names the member and the rule and holds no path, so that it may be
+ * sent to the coordinator. Any other status is a no as well: FL_EIO, FL_ENOSPC, FL_EBUSY (another
+ * process keeps the files locked), FL_ENOMEM.
  */
 FL_CHECKED enum fl_status fl_trust_check(struct fl_trust *self,
                                          const struct fl_secagg_advert *adverts, uint32_t count,
-                                         uint32_t minimum, struct fl_error *error);
+                                         uint32_t minimum, bool *verified, struct fl_error *error);
 
 /*
  * One line for people, as of the last open or check: the mode, the authority's fingerprint and

@@ -14,6 +14,7 @@
 #include "runner.h"
 #include "stub_site.h"
 #include "worker/labour.h"
+#include "worker/trust_store.h"
 
 #define SITES 4
 
@@ -415,6 +416,37 @@ START_TEST(what_too_few_sites_measured_is_in_no_sum)
 }
 END_TEST
 
+/*
+ * Sites 0 and 2 have pinned all but the last one, which may be the coordinator's own: with it three
+ * train the upper directions, or have evaluated, and two that are known.
+ */
+START_TEST(strangers_hide_nobody_in_a_tier)
+{
+    const bool evaluation = _i == 1;
+    zero_sums();
+    for (uint32_t i = 0; i < 2 * (SITES - 1); i++) {
+        const struct site *pinned = &sites[i / 2], *at = &sites[i % 2 ? 2 : 0];
+        at->stub.conf->roster = FL_ROSTER_PINNED;
+        fl_assert_ok(fl_trust_store_pin(at->stub.directory, pinned->labour.name,
+                                        fl_keys_public(pinned->stub.store.keys), NULL, &error),
+                     &error);
+    }
+    if (evaluation)
+        sites[2].stub.stub.measures_not = true;
+    else
+        site_ranks(2, 2);
+    to_sum(SITES, masked, masked_scalars);
+    memset(sets, 1, sizeof(sets));
+    struct fl_work work = survivors_work(SITES);
+    refused(0, &work, FL_WORK_SURVIVORS, "thin tier: only 2 of the survivors");
+    work = survivors_work(SITES);
+    reply_of(1, &work, FL_WORK_SURVIVORS, signatures[1], FL_SIGNATURE_BYTES); /* at first use */
+    work = survivors_work(SITES);
+    reply_of(2, &work, FL_WORK_SURVIVORS, signatures[2], FL_SIGNATURE_BYTES); /* not in the tier */
+    free_sums();
+}
+END_TEST
+
 /* Who shares its own loss is no cover for others: theirs would be what the sum has more. */
 START_TEST(sites_that_share_their_loss_hide_nobodys)
 {
@@ -524,6 +556,7 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, the_opened_sum_is_that_of_the_plain_updates, 0, 2);
     tcase_add_test(tc, an_answer_is_given_once_and_a_second_sum_with_one_site_less_never);
     tcase_add_test(tc, what_too_few_sites_measured_is_in_no_sum);
+    tcase_add_loop_test(tc, strangers_hide_nobody_in_a_tier, 0, 2);
     tcase_add_test(tc, sites_that_share_their_loss_hide_nobodys);
     tcase_add_test(tc, what_too_few_survivors_measured_is_not_opened);
     tcase_add_test(tc, a_rank_that_too_few_survivors_trained_is_not_opened);

@@ -84,13 +84,13 @@ static void gather(const int *sites)
 
 static void joins(uint32_t minimum)
 {
-    fl_assert_ok(fl_trust_check(trust, adverts, count, minimum, &error), &error);
+    fl_assert_ok(fl_trust_check(trust, adverts, count, minimum, NULL, &error), &error);
 }
 
 static void refuses(uint32_t minimum, const char *words)
 {
-    ck_assert_msg(fl_trust_check(trust, adverts, count, minimum, &error) == FL_EREFUSED, "%s: %s",
-                  words, error.text);
+    ck_assert_msg(fl_trust_check(trust, adverts, count, minimum, NULL, &error) == FL_EREFUSED,
+                  "%s: %s", words, error.text);
     ck_assert_int_eq(error.status, FL_EREFUSED);
     ck_assert_msg(strncmp(error.text, "roster: ", 8) == 0, "%s", error.text);
     ck_assert_msg(strstr(error.text, words) != NULL, "'%s' lacks '%s'", error.text, words);
@@ -447,10 +447,10 @@ START_TEST(a_cohort_whose_keys_cannot_be_remembered_is_not_joined)
     open_site("");
     GATHER(BANK, CLINIC, LIBRARY);
     fl_fs_fail_write_at(0);
-    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, &error), FL_EIO);
+    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, NULL, &error), FL_EIO);
     ck_assert(strncmp(error.text, "roster: ", 8) == 0);
     fl_fs_fail_sync_at(0);
-    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, &error), FL_EIO);
+    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, NULL, &error), FL_EIO);
     says(FL_TRUST_FIRST_USE, "0 partners remembered");
     joins(3);
     fl_assert_ok(fl_path_join(state, site, "state/first-use.txt", &error), &error);
@@ -465,7 +465,7 @@ START_TEST(a_mark_that_cannot_be_kept_lets_no_list_be_used)
     open_site("authority = @\n");
     GATHER(BANK, CLINIC, LIBRARY);
     fl_fs_fail_sync_at(0);
-    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, &error), FL_EIO);
+    ck_assert_int_eq(fl_trust_check(trust, adverts, count, 3, NULL, &error), FL_EIO);
     joins(3);
 }
 END_TEST
