@@ -210,6 +210,7 @@ static enum fl_status train_anew(struct fl_labour *self, const struct fl_work *w
         .round = work->key.round,
         .start = start,
         .site_ranks = ranks,
+        .job_start = work->key.round == 1,
         .train = work->task.train,
         .evaluate = work->task.evaluate,
         .train_a = work->task.train_a,

@@ -47,6 +47,7 @@ struct fl_trainer_task {
     uint32_t round;
     const struct fl_adapter *start; /* modules at the round's global ranks */
     const uint16_t *site_ranks;     /* (start->count): the prefix to train */
+    bool job_start; /* start is what the job begins with: is it of the site's base? */
     bool train, evaluate, train_a, train_b;
     uint64_t first_step, total_steps;
     uint64_t data_seed; /* PRF(job seed, site name, round, retraining) */
@@ -74,7 +75,10 @@ struct fl_trainer {
     enum fl_status (*fit)(void *context, const struct fl_siteconf *conf,
                           const struct fl_wire_offer *offer, struct fl_trainer_fit *out,
                           struct fl_error *error);
-    /* FL_ESTOPPED when *stop was set; FL_ERANGE when a loss or a value is not finite. */
+    /*
+     * FL_ESTOPPED when *stop was set; FL_ERANGE when a loss or a value is not finite; FL_EINVAL:
+     * the job's start was made with another model.
+     */
     enum fl_status (*run)(void *context, const struct fl_trainer_task *task,
                           struct fl_trainer_result *out, struct fl_error *error);
     void (*destroy)(void *context);

@@ -13,6 +13,7 @@
 #include "format/modelref.h"
 #include "worker/data/chat_form.h"
 #include "worker/data/dataset.h"
+#include "worker/engine/dora.h"
 #include "worker/engine/finetune.h"
 #include "worker/trainer.h"
 
@@ -450,6 +451,38 @@ out:
     return status;
 }
 
+/* What quantising the base, or another rounding of it, may make of its rows' lengths. */
+#define DISTANCE_MAX 0.1
+
+static bool is_untrained(const struct fl_adapter *adapter)
+{
+    for (uint32_t i = 0; i < adapter->count; i++) {
+        const struct fl_lora_module *m = &adapter->modules[i];
+        if (sum_of_squares(m->b, (size_t)m->rank * m->module.out) > 0.0)
+            return false;
+    }
+    return true;
+}
+
+/* The coordinator has no base, and takes any magnitudes. Those of a start that is trained may have
+   moved as far as they like; before that they are the lengths of its base's rows. */
+static enum fl_status check_start(const struct native *self, const struct fl_trainer_task *task,
+                                  struct fl_error *error)
+{
+    double distance;
+    if (!task->job_start || !task->start->use_dora || !is_untrained(task->start))
+        return FL_OK;
+    enum fl_status status = fl_dora_distance(
+        self->model, task->start, engine_threads(task->conf, task->offer), &distance, error);
+    if (status != FL_OK || distance <= DISTANCE_MAX)
+        return status;
+    return fl_fail(error, FL_EINVAL,
+                   "the job's start was made with another model than '%s': its magnitudes differ "
+                   "by %.0f %% from the lengths of the rows here; make it anew with this one "
+                   "(fedlora-worker train --dora --steps 0)",
+                   task->offer->model, 100.0 * distance);
+}
+
 static enum fl_status native_run(void *context, const struct fl_trainer_task *task,
                                  struct fl_trainer_result *out, struct fl_error *error)
 {
@@ -461,6 +494,8 @@ static enum fl_status native_run(void *context, const struct fl_trainer_task *ta
     enum fl_status status = model_open(self, path, error);
     if (status == FL_OK)
         status = open_data(self, task->conf, task->offer, error);
+    if (status == FL_OK)
+        status = check_start(self, task, error);
     if (status == FL_OK)
         status = evaluate(self, task, out, error);
     if (status == FL_OK && task->train)

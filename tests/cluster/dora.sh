@@ -131,6 +131,20 @@ expect 0 'the command that the refusal prints' bash -c "$line"
 submit lora.dora=on ranks.default=2 lora.alpha=6 lora.start="$work/told" job.rounds=1
 check 'a job that begins with what it made is done' job_ends "$job" done
 
+# --- a start that was made with another model: no coordinator can know, and every site does
+"$worker" train --model "$tiny" --data "$tiny/bank.jsonl" --out "$work/far" --targets all-linear --rank 4 \
+    --lr 0.3 --steps 20 --threads 1 2>/dev/null
+"$worker" merge --model "$tiny" --adapter "$work/far" --out "$work/other" 2>/dev/null
+other=("${start[@]}")
+other[3]=$work/other
+expect 0 'a start of another model' "${other[@]}" --dora --out "$work/foreign"
+submit "${on[@]}" lora.start="$work/foreign" privacy.secure_aggregation=on
+check 'a job that begins with it ends' job_ends "$job" failed 60
+check 'with the reason' grep -q "start was made with another model than 'tiny'" \
+    <("$coordinator" job show "$job" --dir "$work/coord" --json)
+check 'and nothing left a site' same \
+    "$(events bank "\"event\":\"update_sent\".*\"job\":$job,")" 0
+
 # --- the dry run of a site
 job_file "$work/check.conf" "${on[@]}"
 expect 0 'a dry run against such a job' "$worker" check --dir "$work/bank" --job "$work/check.conf"

@@ -82,3 +82,26 @@ enum fl_status fl_dora_start(const struct fl_model *model, struct fl_adapter *ad
     fl_free(panels);
     return status;
 }
+
+enum fl_status fl_dora_distance(const struct fl_model *model, const struct fl_adapter *adapter,
+                                uint32_t threads, double *out, struct fl_error *error)
+{
+    struct fl_adapter *own = NULL;
+    double sum = 0.0;
+    uint64_t rows = 0;
+    *out = 0.0;
+    enum fl_status status = fl_adapter_copy(adapter, &own) == FL_OK ? FL_OK : fl_fail_memory(error);
+    if (status == FL_OK)
+        status = fl_dora_start(model, own, threads, error);
+    for (uint32_t i = 0; status == FL_OK && i < own->count; i++) {
+        for (uint32_t j = 0; j < own->modules[i].module.out; j++) {
+            const double n = (double)own->modules[i].m[j], m = (double)adapter->modules[i].m[j];
+            sum += n > 0.0 ? fabs(m - n) / n : 0.0;
+            rows += n > 0.0;
+        }
+    }
+    fl_adapter_destroy(&own);
+    if (status == FL_OK && rows > 0)
+        *out = sum / (double)rows;
+    return status;
+}

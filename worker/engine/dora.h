@@ -27,4 +27,13 @@ void fl_dora_factors(const struct fl_work *work, const struct fl_linear *linear)
 FL_CHECKED enum fl_status fl_dora_start(const struct fl_model *model, struct fl_adapter *adapter,
                                         uint32_t threads, struct fl_error *error);
 
+/*
+ * How far the magnitudes of an adapter of DoRA are from the lengths of this model's rows: the mean
+ * of |m - n| / n over all rows of all modules (those of zeros left out). 0 where fl_dora_start()
+ * made them for it; more by as much as it was trained, or made for another model. Errors as above.
+ */
+FL_CHECKED enum fl_status fl_dora_distance(const struct fl_model *model,
+                                           const struct fl_adapter *adapter, uint32_t threads,
+                                           double *out, struct fl_error *error);
+
 #endif

@@ -204,6 +204,25 @@ START_TEST(blocks_that_are_computed_again_give_the_same_bytes)
 }
 END_TEST
 
+START_TEST(magnitudes_are_known_for_those_of_this_model)
+{
+    const struct toy_shape shape = shape_of(_i);
+    struct fl_model *model = toy_model(&shape, 11);
+    struct fl_adapter *adapter = toy_adapter(model, "all-linear", 3, 5);
+    double distance = 1.0;
+    fl_assert_ok(fl_dora_start(model, adapter, 2, &error), &error);
+    fl_assert_ok(fl_dora_distance(model, adapter, 1, &distance, &error), &error);
+    ck_assert_double_le(distance, 1e-6);
+    for (uint32_t i = 0; i < adapter->count; i++)
+        for (uint32_t j = 0; j < adapter->modules[i].module.out; j++)
+            adapter->modules[i].m[j] *= j % 2 ? 1.5f : 0.9f;
+    const float first = adapter->modules[0].m[0];
+    fl_assert_ok(fl_dora_distance(model, adapter, 2, &distance, &error), &error);
+    ck_assert_double_eq_tol(distance, 0.3, 0.02);
+    ck_assert(adapter->modules[0].m[0] == first); /* it only looks */
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, NULL, toy_teardown);
@@ -211,6 +230,7 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, gradients_equal_finite_differences_while_the_norms_are_held, 0, 3);
     tcase_add_loop_test(tc, dropout_reaches_the_base_product_too_and_backward_knows_it, 0, 3);
     tcase_add_loop_test(tc, dora_starts_where_lora_stands, 0, 3);
+    tcase_add_loop_test(tc, magnitudes_are_known_for_those_of_this_model, 0, 3);
     tcase_add_test(tc, blocks_that_are_computed_again_give_the_same_bytes);
 }
 

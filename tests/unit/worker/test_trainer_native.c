@@ -6,6 +6,7 @@
 #include "base/fs.h"
 #include "format/modelref.h"
 #include "runner.h"
+#include "worker/engine/dora.h"
 #include "worker/trainer.h"
 
 #define TINY FL_TEST_SOURCE_DIR "/golden/tiny-llama"
@@ -179,6 +180,72 @@ START_TEST(a_check_that_fails_says_whether_model_data_or_memory_is_at_fault)
 }
 END_TEST
 
+/* What a round makes of this start. */
+static enum fl_status run_from(const struct fl_siteconf *conf, const struct fl_adapter *start,
+                               bool job_start)
+{
+    uint16_t ranks[8] = {2, 2, 2, 2, 2, 2, 2, 2};
+    struct fl_trainer_result out = {0};
+    ck_assert_uint_le(start->count, 8);
+    const struct fl_trainer_task task = {.conf = conf,
+                                         .offer = offer,
+                                         .round = 1,
+                                         .start = start,
+                                         .site_ranks = ranks,
+                                         .job_start = job_start,
+                                         .train = true,
+                                         .train_a = true,
+                                         .train_b = true,
+                                         .total_steps = offer->steps};
+    enum fl_status status = trainer.run(trainer.context, &task, &out, &error);
+    fl_adapter_destroy(&out.delta);
+    return status;
+}
+
+START_TEST(a_start_whose_magnitudes_are_of_another_model_is_refused)
+{
+    struct fl_siteconf *conf = fl_calloc(1, sizeof *conf);
+    struct fl_model *model = NULL;
+    struct fl_inventory targets = {0};
+    struct fl_adapter *start = NULL;
+    char text[FL_PATH_BYTES + 128];
+    ck_assert_ptr_nonnull(conf);
+    write_records("rows.jsonl", 0, 8, "");
+    snprintf(text, sizeof text, "[models]\ntiny = " TINY "\n[data]\npath = %s/rows.jsonl\n",
+             directory);
+    fl_assert_ok(fl_siteconf_parse(text, strlen(text), "worker.conf", conf, &error), &error);
+    fl_assert_ok(fl_model_open(TINY, &model, &error), &error);
+    fl_assert_ok(fl_inventory_select(fl_model_inventory(model), "q_proj", &targets, &error),
+                 &error);
+    fl_assert_ok(fl_adapter_create(&targets, 2, 8, NULL, &start, &error), &error);
+    fl_adapter_init(start, 1);
+    fl_assert_ok(fl_dora_start(model, start, 1, &error), &error);
+    offer->dora = true;
+    offer->evaluate_every = 0;
+    offer->lr = 1e-3;
+
+    fl_assert_ok(run_from(conf, start, true), &error);
+    for (uint32_t i = 0; i < start->count; i++)
+        for (uint32_t j = 0; j < start->modules[i].module.out; j++)
+            start->modules[i].m[j] *= 1.05f; /* a base in fewer bits */
+    fl_assert_ok(run_from(conf, start, true), &error);
+    for (uint32_t i = 0; i < start->count; i++)
+        for (uint32_t j = 0; j < start->modules[i].module.out; j++)
+            start->modules[i].m[j] *= j % 2 ? 1.4f : 0.8f;
+    ck_assert_int_eq(run_from(conf, start, true), FL_EINVAL);
+    ck_assert_ptr_nonnull(strstr(error.text, "made with another model than 'tiny'"));
+    ck_assert_ptr_null(strchr(error.text, '/'));        /* it may be told to others */
+    fl_assert_ok(run_from(conf, start, false), &error); /* a later round, or a dry run */
+    start->modules[0].b[0] = 0.01f; /* trained: its magnitudes may be anywhere */
+    fl_assert_ok(run_from(conf, start, true), &error);
+
+    fl_adapter_destroy(&start);
+    fl_inventory_free(&targets);
+    fl_model_close(&model);
+    fl_siteconf_free(&conf);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
     tcase_add_checked_fixture(tc, set_up, tear_down);
@@ -187,6 +254,7 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_is_empty_cut_and_broken_is_counted);
     tcase_add_test(tc, a_memory_limit_is_kept_by_computing_more_and_refuses_only_what_cannot_fit);
     tcase_add_test(tc, conversations_take_the_form_that_the_site_names);
+    tcase_add_test(tc, a_start_whose_magnitudes_are_of_another_model_is_refused);
     tcase_add_test(tc, a_check_that_fails_says_whether_model_data_or_memory_is_at_fault);
 }
 FL_TEST_MAIN("worker/trainer_native", add_tests)
