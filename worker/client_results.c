@@ -44,14 +44,16 @@ static enum fl_refusal refusal_of(enum fl_status status, bool *permanent)
 
 /*
  * The reason as it may leave the site: every other site hears it too when it ends the job. What an
- * error says of data and disk names files, rows and columns, and a path may stand in any of them;
- * those words stay in the site's own log and status.
- * Other errors of "data" are of what the coordinator sent, and it is told which.
+ * error says of data, disk and a model that cannot be read names files, rows and columns, and a
+ * path may stand in any of them; those words stay in the site's own log and status. Other errors of
+ * "data" are of what the coordinator sent, and it is told which.
  */
 static const char *reason_told(const struct fl_work_result *r, enum fl_refusal code)
 {
     if (r->of_own_data && code == FL_REFUSAL_DATA)
         return "its data cannot be used as it is; its own log and `status` say why";
+    if (r->of_own_data && code == FL_REFUSAL_MODEL && r->status != FL_EINVAL)
+        return "its model cannot be read; its own log and `status` say why";
     if (r->kind <= FL_WORK_KEEP && code == FL_REFUSAL_DISK)
         return "reading or writing a file failed there; its own log and `status` say why";
     if (strchr(r->error.text, '/') != NULL)

@@ -61,6 +61,8 @@ static enum fl_status do_fit(struct fl_labour *self, const struct fl_work *work,
     result->of_own_data = true;
     enum fl_status status = self->trainer.fit(self->trainer.context, self->conf, &work->offer,
                                               &result->fit, error);
+    if ((status == FL_ENOTFOUND || status == FL_EFORMAT) && result->fit.fault == FL_FAULT_MODEL)
+        result->code = FL_REFUSAL_MODEL;
     if (status == FL_OK)
         status = fl_inventory_select(&result->fit.inventory, work->offer.targets, &targets, error);
     if (status == FL_OK)

@@ -28,6 +28,7 @@ static enum fl_status fit(void *context, const struct fl_siteconf *conf,
     atomic_fetch_add(&self->fits, 1);
     while (atomic_load(&self->hold_fit))
         usleep(1000);
+    out->fault = self->fit_fault;
     if (self->fit_status != FL_OK)
         return fl_fail(error, self->fit_status, "%s",
                        self->fit_says ? self->fit_says : "the stub does not fit");

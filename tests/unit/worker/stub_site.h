@@ -22,6 +22,7 @@ struct stub_trainer {
     atomic_int hold_fit;       /* while set, a fit waits */
     enum fl_status fit_status; /* what fit() gives; FL_OK by default */
     const char *fit_says;      /* NULL: "the stub does not fit" */
+    enum fl_trainer_fault fit_fault;
     enum fl_status run_status;
     const char *run_says; /* NULL: "the stub cannot train" */
     uint64_t data_seed;   /* of the last run */

@@ -552,22 +552,6 @@ START_TEST(an_offer_that_cannot_be_kept_is_not_taken_until_it_can)
 }
 END_TEST
 
-START_TEST(a_reason_that_names_files_stays_at_the_site)
-{
-    for (int i = 0; i < 3; i++) {
-        struct bench bench;
-        bench_open(&bench, NULL);
-        bench.site.stub.fit_status = i == 0 ? FL_EFORMAT : i == 1 ? FL_EIO : FL_EINVAL;
-        bench.site.stub.fit_says = i < 2 ? "private.jsonl:2: no" : "/srv/private: no model";
-        fake_greet(&bench.fake);
-        say(&bench, offer, 1);
-        const char *told = fake_await(&bench.fake, FL_WIRE_FIT)->as.fit.reason;
-        ck_assert_msg(!strstr(told, "private") && strstr(told, "its own log"), "%s", told);
-        bench_close(&bench);
-    }
-}
-END_TEST
-
 START_TEST(a_failed_training_is_told_and_told_again_but_not_tried_again)
 {
     struct bench bench;
@@ -783,7 +767,6 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, what_was_seen_of_another_coordinator_is_not_told);
     tcase_add_test(tc, what_the_policy_refuses_is_never_begun);
     tcase_add_test(tc, a_check_that_fails_is_told_with_its_reason);
-    tcase_add_test(tc, a_reason_that_names_files_stays_at_the_site);
     tcase_add_test(tc, a_check_that_failed_for_a_time_is_made_again_when_the_offer_comes_again);
     tcase_add_test(tc, an_offer_that_cannot_be_kept_is_not_taken_until_it_can);
     tcase_add_test(tc, a_failed_training_is_told_and_told_again_but_not_tried_again);

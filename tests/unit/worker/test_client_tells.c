@@ -40,21 +40,50 @@ static void teardown(void)
     stub_site_close(&site);
 }
 
-/* Offer a round and give the task. */
-static void begin_training(bool secure)
+static const struct fl_wire_fit *offer_round(bool secure)
 {
     struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
     m.as.offer = stub_offer();
     m.as.offer.secure_aggregation = secure;
     fake_send(&fake, &m);
-    (void)fake_await(&fake, FL_WIRE_FIT);
-    m = fake_message(&fake, FL_WIRE_TASK);
+    return &fake_await(&fake, FL_WIRE_FIT)->as.fit;
+}
+
+/* Offer a round and give the task. */
+static void begin_training(bool secure)
+{
+    (void)offer_round(secure);
+    struct fl_wire m = fake_message(&fake, FL_WIRE_TASK);
     m.as.task.start = start_ref;
     m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
     m.as.task.site_ranks = m.as.task.global_ranks;
     m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
     fake_send(&fake, &m);
 }
+
+START_TEST(a_reason_that_names_files_stays_at_the_site)
+{
+    static const struct {
+        enum fl_status status;
+        enum fl_trainer_fault fault;
+        const char *says;
+        enum fl_refusal code;
+    } cases[] = {
+        {FL_EFORMAT, FL_FAULT_DATA, "private.jsonl:2: no", FL_REFUSAL_DATA},
+        {FL_EFORMAT, FL_FAULT_MODEL, "private.gguf: it is cut off", FL_REFUSAL_MODEL},
+        {FL_ENOTFOUND, FL_FAULT_MODEL, "private.gguf: it is not there", FL_REFUSAL_MODEL},
+        {FL_EINVAL, FL_FAULT_MODEL, "/srv/private: no such module", FL_REFUSAL_MODEL},
+        {FL_EIO, FL_FAULT_DATA, "private.jsonl: read error", FL_REFUSAL_DISK},
+    };
+    site.stub.fit_status = cases[_i].status;
+    site.stub.fit_fault = cases[_i].fault;
+    site.stub.fit_says = cases[_i].says;
+    const struct fl_wire_fit *fit = offer_round(true);
+    ck_assert_int_eq(fit->code, cases[_i].code);
+    ck_assert_msg(!strstr(fit->reason, "private") && strstr(fit->reason, "its own log"), "%s",
+                  fit->reason);
+}
+END_TEST
 
 /* Times the seconds of the round an exact speed would be the number of its tokens: the weight. */
 START_TEST(with_masks_the_speed_is_told_in_round_numbers)
@@ -125,6 +154,7 @@ static void add_tests(TCase *tc)
 {
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_loop_test(tc, a_reason_that_names_files_stays_at_the_site, 0, 5);
     tcase_add_loop_test(tc, with_masks_the_speed_is_told_in_round_numbers, 0, 2);
     tcase_add_test(tc, a_round_that_has_begun_is_finished_and_nothing_else_begun_in_its_name);
     tcase_add_loop_test(tc, what_training_finds_wrong_with_the_data_stays_at_the_site, 0, 2);
