@@ -1,13 +1,15 @@
 /*
  * ledger.c - see ledger.h. The file is the only state: each call reads it anew (tens of
  * milliseconds when it is full, once a round), so that what is believed is what the disk says.
- * Invariant: `length` bytes of the file are whole acknowledged lines that end in `check`.
+ * Invariant: `length` bytes of the file are acknowledged lines, each with its mark; the last
+ * answer's check is `check`.
  */
 #include "worker/ledger.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -25,6 +27,10 @@
 #define MEMBER_HEX        (2 * MEMBER_BYTES)
 #define HASH_HEX          (FL_HASH_HEX_BYTES - 1)
 #define SEQ_DIGITS_MAX    20
+/* the mark: this, the first digits of the answer's check, newline */
+#define MARK_SIGN  '='
+#define MARK_HEX   16
+#define MARK_BYTES (1 + MARK_HEX + 1)
 /* version, seq, fingerprint, members with a comma or space behind each, check, newline */
 #define LINE_BYTES_MAX                                                                             \
     (2 + SEQ_DIGITS_MAX + 1 + HASH_HEX + 1 + FL_COHORT_MAX * (MEMBER_HEX + 1) + HASH_HEX + 1)
@@ -38,7 +44,7 @@ struct fl_ledger {
     int fd;
     bool broken; /* what the disk holds is not known any more */
     uint64_t length, count;
-    uint8_t check[FL_HASH_BYTES]; /* of the last line; zeros before the first */
+    uint8_t check[FL_HASH_BYTES]; /* of the last answer; zeros before the first */
     char path[FL_PATH_BYTES];
 };
 
@@ -201,19 +207,82 @@ static void append_line(const struct fl_ledger *self, const uint8_t fingerprint[
     fl_buf_printf(out, " %s\n", hex);
 }
 
+static void make_mark(const uint8_t check[FL_HASH_BYTES], char out[MARK_BYTES + 1])
+{
+    char hex[FL_HASH_HEX_BYTES];
+    fl_hex(check, FL_HASH_BYTES, hex);
+    (void)snprintf(out, MARK_BYTES + 1, "%c%.*s\n", MARK_SIGN, MARK_HEX, hex);
+}
+
 /* ---- the file ---- */
 
 struct walk {
-    uint64_t length, count; /* of whole lines */
+    uint64_t length, count; /* of whole lines; of answers */
     uint8_t check[FL_HASH_BYTES];
+    bool marked; /* the last answer; an older program marked none */
 };
+
+/* Does the line, of which the newline is the last byte, end like a mark? */
+static bool ends_in_mark(const char *line, size_t length)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (length < MARK_BYTES || line[length - MARK_BYTES] != MARK_SIGN)
+        return false;
+    for (size_t i = length - MARK_BYTES + 1; i + 1 < length; i++) {
+        if (!memchr(digits, line[i], MARK_HEX))
+            return false;
+    }
+    return true;
+}
+
+static bool begins_like_answer(const char *line, size_t length)
+{
+    return length > strlen(VERSION_WORD) && memcmp(line, VERSION_WORD, strlen(VERSION_WORD)) == 0;
+}
+
+/*
+ * The rest of the file begins with what is no line. A crash may have left it there, with newlines
+ * in it too, of an answer that nobody was given: then there is no mark in it, and no answer behind.
+ */
+static bool is_torn(const char *rest, size_t length)
+{
+    const char *line = rest, *last = rest + length;
+    for (const char *end = memchr(line, '\n', length); end;
+         line = end + 1, end = memchr(line, '\n', (size_t)(last - line))) {
+        const size_t bytes = (size_t)(end - line) + 1;
+        if (ends_in_mark(line, bytes) || (line > rest && begins_like_answer(line, bytes)))
+            return false;
+    }
+    return true;
+}
+
+/* Take the line up to its newline, an answer or a mark; false: it is neither. */
+static bool take_line(struct walk *walk, const char *line, size_t length, struct query *query)
+{
+    struct record record;
+    uint8_t check[FL_HASH_BYTES];
+    char mark[MARK_BYTES + 1];
+    make_mark(walk->check, mark);
+    if (walk->count > 0 && !walk->marked && length + 1 == MARK_BYTES &&
+        memcmp(line, mark, MARK_BYTES) == 0) {
+        walk->marked = true;
+        return true;
+    }
+    memcpy(check, walk->check, sizeof(check));
+    if (!parse_line(line, length, check, &record) || record.seq != walk->count + 1)
+        return false;
+    memcpy(walk->check, check, sizeof(check));
+    compare(query, &record);
+    walk->count++;
+    walk->marked = false;
+    return true;
+}
 
 /* Read every whole line of the file, hold it against the chain, and show it to the query. */
 static enum fl_status walk_file(const struct fl_ledger *self, struct query *query,
                                 struct walk *walk, struct fl_error *error)
 {
     struct fl_mapping file;
-    struct record record;
     memset(walk, 0, sizeof(*walk));
     enum fl_status status = fl_fs_map(self->path, &file, error);
     if (status != FL_OK)
@@ -223,36 +292,56 @@ static enum fl_status walk_file(const struct fl_ledger *self, struct query *quer
                          FL_LEDGER_BYTES_MAX);
     while (status == FL_OK && walk->length < file.length) {
         const char *line = (const char *)file.data + walk->length;
-        const char *end = memchr(line, '\n', file.length - (size_t)walk->length);
+        const size_t rest = file.length - (size_t)walk->length;
+        const char *end = memchr(line, '\n', rest);
         if (!end)
             break; /* torn: it was never acknowledged */
-        if (!parse_line(line, (size_t)(end - line), walk->check, &record) ||
-            record.seq != walk->count + 1) {
-            status = fl_fail(error, FL_EFORMAT,
-                             "%s:%llu: damaged; what this site has answered is not known any more",
-                             self->path, (unsigned long long)walk->count + 1);
-            break;
+        if (take_line(walk, line, (size_t)(end - line), query)) {
+            walk->length += (uint64_t)(end - line) + 1;
+            continue;
         }
-        compare(query, &record);
-        walk->count++;
-        walk->length += (uint64_t)(end - line) + 1;
+        if (is_torn(line, rest))
+            break;
+        status = fl_fail(error, FL_EFORMAT,
+                         "%s: damaged behind answer %llu; what this site has answered is not known "
+                         "any more",
+                         self->path, (unsigned long long)walk->count);
     }
     fl_fs_unmap(&file);
     return status;
 }
 
+/* The last answer is on the disk: whatever becomes of its line now is no crash's doing. */
+static enum fl_status put_mark(const struct fl_ledger *self, const uint8_t check[FL_HASH_BYTES])
+{
+    char mark[MARK_BYTES + 1];
+    make_mark(check, mark);
+    enum fl_status status = fl_fs_write_all(self->fd, mark, MARK_BYTES);
+    return status == FL_OK ? fl_fs_sync(self->fd) : status;
+}
+
 /* Cut off a torn last line, and be sure that what was read is on the disk and not only in memory.
  */
-static enum fl_status settle(struct fl_ledger *self, bool is_new, struct fl_error *error)
+static enum fl_status settle(struct fl_ledger *self, const struct walk *walk,
+                             struct fl_error *error)
 {
     struct stat st;
+    self->length = walk->length;
+    self->count = walk->count;
+    memcpy(self->check, walk->check, FL_HASH_BYTES);
     if (fstat(self->fd, &st) != 0)
         return fl_fail_errno(error, errno, "%s", self->path);
     if ((uint64_t)st.st_size != self->length && ftruncate(self->fd, (off_t)self->length) != 0)
         return fl_fail_errno(error, errno, "%s", self->path);
     if (fl_fs_sync(self->fd) != FL_OK)
         return fl_fail_errno(error, errno, "fsync of %s", self->path);
-    if (!is_new)
+    if (self->count > 0 && !walk->marked) {
+        if (put_mark(self, self->check) != FL_OK)
+            return fl_fail_errno(error, errno, "%s", self->path);
+        self->length += MARK_BYTES;
+    }
+    /* a file without a line may be one whose name a crash could still take away */
+    if (self->count > 0)
         return FL_OK;
     char parent[FL_PATH_BYTES];
     const size_t stem = (size_t)(fl_path_base(self->path) - self->path);
@@ -287,13 +376,8 @@ enum fl_status fl_ledger_open(const char *path, struct fl_ledger **out, struct f
     enum fl_status status = open_file(self, path, error);
     if (status == FL_OK)
         status = walk_file(self, &nothing, &walk, error);
-    if (status == FL_OK) {
-        self->length = walk.length;
-        self->count = walk.count;
-        memcpy(self->check, walk.check, FL_HASH_BYTES);
-        /* a file without a line may be one whose name a crash could still take away */
-        status = settle(self, walk.count == 0, error);
-    }
+    if (status == FL_OK)
+        status = settle(self, &walk, error);
     if (status == FL_OK)
         *out = self;
     else
@@ -316,8 +400,8 @@ uint64_t fl_ledger_count(const struct fl_ledger *self)
     return self->count;
 }
 
-/* One line, on the disk. After a failure the line is cut off again, and nothing more is believed.
- */
+/* One line, on the disk, and then its mark. After a failure both are cut off again, and nothing
+   more is believed. */
 static enum fl_status record_answer(struct fl_ledger *self,
                                     const uint8_t fingerprint[FL_HASH_BYTES], const struct set *set,
                                     struct fl_error *error)
@@ -329,13 +413,15 @@ static enum fl_status record_answer(struct fl_ledger *self,
     enum fl_status status = fl_buf_status(&line);
     if (status != FL_OK)
         status = fl_fail_memory(error);
-    else if (self->length + line.length > FL_LEDGER_BYTES_MAX)
+    else if (self->length + line.length + MARK_BYTES > FL_LEDGER_BYTES_MAX)
         status = fl_fail(error, FL_ENOSPC, "%s: full; no further sum is answered", self->path);
     if (status != FL_OK)
         goto out;
     status = fl_fs_write_all(self->fd, line.data, line.length);
     if (status == FL_OK)
         status = fl_fs_sync(self->fd);
+    if (status == FL_OK)
+        status = put_mark(self, check);
     if (status != FL_OK) {
         self->broken = true;
         (void)fl_fail(error, status, "%s: the answer can't be recorded, so none is given",
@@ -345,7 +431,7 @@ static enum fl_status record_answer(struct fl_ledger *self,
         goto out;
     }
     memcpy(self->check, check, FL_HASH_BYTES);
-    self->length += line.length;
+    self->length += line.length + MARK_BYTES;
     self->count++;
 out:
     fl_buf_free(&line);

@@ -18,15 +18,18 @@
  * A site is told apart by its Ed25519 key alone, never by its name, which a coordinator gives: else
  * two names for one site would count as two sites. The file holds no key, only truncated hashes.
  *
- * File (0600, append only): one text line an answer,
+ * File (0600, append only): two text lines an answer,
  *   1 SEQ FINGERPRINT MEMBER,MEMBER,... CHECK
+ *   =MARK
  * SEQ from 1; fingerprint 64 hex digits; members 32 hex digits each, ascending, at most
- * FL_COHORT_MAX; check = 64 hex digits of BLAKE2b-256(check of the line before || this line up to
- * the check), so that a line changed, lost or moved is found. A line is on the disk before its
- * answer is allowed. A last line without its newline was never acknowledged and is cut off; any
- * other damage is refused, since what was answered is then unknown. A full file refuses too:
- * forgetting old answers would allow what they forbid.
- * Threads: one at a time. One process: the file is locked while open.
+ * FL_COHORT_MAX; check = 64 hex digits of BLAKE2b-256(check of the answer before || this line up to
+ * the check), so that a line changed, lost or moved is found; the mark is the check's first 16. The
+ * line is on the disk before its mark is written, and the mark before the answer is allowed. So
+ * what a crash left behind the last whole line, anything in it, was never acknowledged if no mark
+ * follows, and is cut off; any other damage is refused, since what was answered is then unknown.
+ * (An answer without a mark is an older program's, or was cut short: it counts, and is marked when
+ * the file is opened.) A full file refuses too: forgetting old answers would allow what they
+ * forbid. Threads: one at a time. One process: the file is locked while open.
  */
 #ifndef FL_WORKER_LEDGER_H
 #define FL_WORKER_LEDGER_H
@@ -39,7 +42,7 @@
 #include "crypto/keys.h"
 
 #define FL_LEDGER_BYTES_MAX                                                                        \
-    (64u << 20) /* of the file: 170,000 answers of 3 sites, 18,000 of 100                          \
+    (64u << 20) /* of the file: 250,000 lines of 3 sites, 18,000 of 100                            \
                  */
 #define FL_LEDGER_REASON "differencing"
 

@@ -239,53 +239,135 @@ static void put(const void *bytes, size_t length)
     (void)close(fd);
 }
 
+#define MARK_BYTES 18
+
+/* Where the last answer begins; its mark takes the last MARK_BYTES. */
+static size_t last_answer(const struct fl_buf *content)
+{
+    const char *text = fl_buf_text(content);
+    const size_t before_mark = content->length - MARK_BYTES;
+    return (size_t)((const char *)memrchr(text, '\n', before_mark - 1) + 1 - text);
+}
+
+/* So many answers are believed, and the file is as long as they are. */
+static void ck_mended(uint64_t answers, size_t length)
+{
+    struct stat st;
+    struct fl_ledger *ledger = open_ledger();
+    ck_assert(fl_ledger_count(ledger) == answers);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_eq(st.st_size, (off_t)length);
+    fl_assert_ok(admit(ledger, 3, "def"), &error);
+    if (answers > 0)
+        refused(ledger, 1, "abcd");
+    fl_ledger_close(&ledger);
+}
+
 START_TEST(a_torn_last_line_is_cut_off)
 {
     struct fl_buf content;
     fill(&content);
-    const char *text = fl_buf_text(&content);
-    const size_t whole = (size_t)((const char *)memrchr(text, '\n', content.length - 1) + 1 - text);
-    for (size_t length = whole; length < content.length; length += 11) {
-        put(text, length);
-        struct fl_ledger *ledger = open_ledger();
-        ck_assert(fl_ledger_count(ledger) == 2);
-        struct stat st;
-        ck_assert_int_eq(stat(path, &st), 0);
-        ck_assert(st.st_size == (off_t)whole);
-        fl_assert_ok(admit(ledger, 3, "def"), &error);
-        refused(ledger, 1, "abcd");
-        fl_ledger_close(&ledger);
+    const size_t whole = last_answer(&content);
+    for (size_t length = whole; length < content.length - MARK_BYTES; length += 11) {
+        put(content.data, length);
+        ck_mended(2, whole);
     }
-    put(text, whole);
-    const int fd = open(path, O_WRONLY | O_APPEND);
-    static const char zeros[700]; /* what some file systems leave behind a crash */
-    ck_assert(write(fd, zeros, sizeof(zeros)) == (ssize_t)sizeof(zeros));
-    (void)close(fd);
-    struct fl_ledger *ledger = open_ledger();
-    ck_assert(fl_ledger_count(ledger) == 2);
-    fl_ledger_close(&ledger);
+    for (size_t length = content.length - MARK_BYTES; length <= content.length; length++) {
+        put(content.data, length); /* the answer may not have been given, and counts */
+        ck_mended(3, content.length);
+    }
     fl_buf_free(&content);
 }
 END_TEST
 
-START_TEST(damage_before_the_end_is_refused)
+/* Some file systems leave zeros where they had not written yet, or what stood on the disk before.
+ */
+START_TEST(what_a_power_cut_leaves_of_a_line_is_cut_off)
+{
+    static const char *const leavings[] = {"\n", "\n\n=\n", "1 ", "1 4\n", "x\ny\n1\n=00\n", "=\n"};
+    static const uint8_t seed[FL_SEED_BYTES] = {7};
+    struct fl_buf content;
+    uint8_t bytes[700] = {0};
+    struct fl_prg prg;
+    fl_prg_init(&prg, seed);
+    fill(&content);
+    const size_t whole = last_answer(&content), ends[] = {0, 0, whole, whole, content.length};
+    for (size_t i = 0; i < 2000; i++) {
+        const size_t sound = ends[i % 5] + (i % 5 == 3 ? 1 + i % 200 : 0);
+        const size_t length = sound + 1 + i / 5 % 60 * 11;
+        struct fl_buf file;
+        fl_buf_init(&file, 65536);
+        fl_buf_append(&file, content.data, sound);
+        const char *text = leavings[i % 6];
+        memset(bytes, 0, sizeof(bytes));
+        if (i % 2)
+            fl_prg_bytes(&prg, bytes, sizeof(bytes));
+        if (i < 60)
+            fl_buf_append(&file, text, strlen(text));
+        else
+            fl_buf_append(&file, bytes, length - sound);
+        put(file.data, file.length);
+        if (i % 5 < 4)
+            ck_mended(i % 5 < 2 ? 0 : 2, ends[i % 5]);
+        else
+            ck_mended(3, content.length);
+        fl_buf_free(&file);
+    }
+    fl_buf_free(&content);
+}
+END_TEST
+
+START_TEST(damage_of_what_was_acknowledged_is_refused)
 {
     struct fl_buf content;
     fill(&content);
     struct fl_ledger *ledger = NULL;
-    for (size_t i = 0; i + 1 < content.length; i++) {
+    for (size_t i = 0; i + MARK_BYTES < content.length; i++) {
         content.data[i] ^= i % 2 ? 1 : 0x20;
         put(content.data, content.length);
         ck_assert_msg(fl_ledger_open(path, &ledger, &error) == FL_EFORMAT, "byte %zu", i);
         ck_assert_ptr_null(ledger);
         content.data[i] ^= i % 2 ? 1 : 0x20;
     }
+    for (size_t i = content.length - MARK_BYTES; i < content.length; i++) {
+        content.data[i] ^= 1;
+        put(content.data, content.length);
+        if (fl_ledger_open(path, &ledger, &error) == FL_OK) /* its answer counts in any case */
+            ck_assert(fl_ledger_count(ledger) == 3);
+        fl_ledger_close(&ledger);
+        content.data[i] ^= 1;
+    }
     const char *text = fl_buf_text(&content);
     const size_t first = (size_t)(strchr(text, '\n') + 1 - text);
     put(text + first, content.length - first); /* the first answer forgotten */
     ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_EFORMAT);
-    put("\n", 1);
+    put(text + first + MARK_BYTES, content.length - first - MARK_BYTES); /* and its mark */
     ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_EFORMAT);
+    fl_buf_free(&content);
+}
+END_TEST
+
+/* Of a program that marked nothing. */
+START_TEST(an_older_ledger_is_read_and_marked)
+{
+    struct fl_buf content, old;
+    struct fl_ledger *ledger = NULL;
+    fill(&content);
+    fl_buf_init(&old, 65536);
+    const char *last = fl_buf_text(&content) + content.length;
+    for (const char *line = fl_buf_text(&content), *end; line < last; line = end) {
+        end = (const char *)memchr(line, '\n', (size_t)(last - line)) + 1;
+        if (*line != '=')
+            fl_buf_append(&old, line, (size_t)(end - line));
+    }
+    put(old.data, old.length);
+    ck_mended(3, old.length + MARK_BYTES);
+    put(old.data, old.length);
+    ck_mended(3, old.length + MARK_BYTES);
+    old.data[5] ^= 1;
+    put(old.data, old.length);
+    ck_assert_int_eq(fl_ledger_open(path, &ledger, &error), FL_EFORMAT);
+    fl_buf_free(&old);
     fl_buf_free(&content);
 }
 END_TEST
@@ -295,9 +377,7 @@ START_TEST(a_file_that_changes_while_it_is_open_is_not_believed)
     struct fl_buf content;
     fill(&content);
     struct fl_ledger *ledger = open_ledger();
-    const char *last = memrchr(content.data, '\n', content.length - 1);
-    ck_assert_ptr_nonnull(last);
-    put(content.data, (size_t)(last + 1 - fl_buf_text(&content)));
+    put(content.data, last_answer(&content));
     ck_assert_int_eq(admit(ledger, 3, "abc"), FL_EFORMAT);
     fl_ledger_close(&ledger);
     fl_buf_free(&content);
@@ -319,14 +399,14 @@ END_TEST
 
 START_TEST(an_answer_that_is_not_on_the_disk_is_not_given)
 {
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < 4; kind++) { /* the line's, or the mark's */
         struct fl_ledger *ledger = open_ledger();
         const uint64_t before = fl_ledger_count(ledger);
-        if (kind == 0)
-            fl_fs_fail_write_at(0);
+        if (kind % 2 == 0)
+            fl_fs_fail_write_at(kind / 2);
         else
-            fl_fs_fail_sync_at(0);
-        const uint8_t work = kind ? 3 : 1;
+            fl_fs_fail_sync_at(kind / 2);
+        const uint8_t work = (uint8_t)(10 + kind);
         ck_assert_int_eq(admit(ledger, work, "abc"), FL_EIO);
         fl_fs_fail_write_at(-1);
         fl_fs_fail_sync_at(-1);
@@ -352,7 +432,9 @@ static void add_tests(TCase *tc)
     tcase_add_test(tc, sets_that_are_none_are_refused);
     tcase_add_test(tc, random_sets_are_judged_as_a_plain_model_judges_them);
     tcase_add_test(tc, a_torn_last_line_is_cut_off);
-    tcase_add_test(tc, damage_before_the_end_is_refused);
+    tcase_add_test(tc, what_a_power_cut_leaves_of_a_line_is_cut_off);
+    tcase_add_test(tc, damage_of_what_was_acknowledged_is_refused);
+    tcase_add_test(tc, an_older_ledger_is_read_and_marked);
     tcase_add_test(tc, a_file_that_changes_while_it_is_open_is_not_believed);
     tcase_add_test(tc, a_full_or_oversized_file_refuses);
     tcase_add_test(tc, an_answer_that_is_not_on_the_disk_is_not_given);
