@@ -27,9 +27,9 @@ FL_CHECKED enum fl_status fl_audit_parse(const char *line, size_t length, const 
 /*
  * Are these bytes behind the last good line what a power cut may leave of one that was being
  * written? Either they have no end, or sectors are missing before it, and bytes stand there that
- * no line holds. Lines that somebody put there are another matter.
+ * are no printed ASCII. Lines that somebody put there are another matter.
  */
-bool fl_audit_is_torn(const char *bytes, size_t length);
+bool fl_audit_is_torn(const char *text, size_t length);
 
 struct fl_audit_head {
     bool exists;

@@ -31,12 +31,13 @@ static bool split(const char *text, size_t length, size_t *signed_bytes,
     return fl_unhex(hex, signature, FL_AUDIT_SIGNATURE_BYTES) == FL_OK;
 }
 
-bool fl_audit_is_torn(const char *bytes, size_t length)
+bool fl_audit_is_torn(const char *text, size_t length)
 {
+    const uint8_t *bytes = (const uint8_t *)text;
     bool ends = false, odd = false;
     for (size_t i = 0; i < length; i++) {
         ends = ends || bytes[i] == '\n';
-        odd = odd || ((uint8_t)bytes[i] < 0x20 && bytes[i] != '\n');
+        odd = odd || (bytes[i] != '\n' && (bytes[i] < 0x20 || bytes[i] >= 0x7f));
     }
     return odd || !ends;
 }

@@ -333,15 +333,23 @@ END_TEST
 /* The sectors of a line come to the disk in any order: its end may, and its beginning may not. */
 START_TEST(a_line_that_lacks_its_beginning_is_cut_off_when_the_log_is_opened)
 {
-    static const char piece[] = "\0\0\0\0\nab\0\0\",\"prev\":\"00\"}\n";
-    for (int lines = 0; lines < 3; lines += 2) {
+    static const struct {
+        const char *text;
+        size_t bytes;
+    } pieces[] = {
+        {"\0\0\0\0\nab\0\0\",\"prev\":\"00\"}\n", 24}, /* zeros, or what was there before */
+        {"\xb7\n", 2},
+        {"{\"seq\":4,\xff\n,", 12}};
+    for (int i = 0; i < 6; i++) {
+        const int lines = i % 2 * 2;
+        const size_t bytes = pieces[i / 2].bytes;
         make_path();
         if (lines > 0)
             append_lines(lines);
         else
             write_file(path, "", 0);
         int fd = open(path, O_WRONLY | O_APPEND);
-        ck_assert_int_eq(write(fd, piece, sizeof(piece) - 1), (ssize_t)sizeof(piece) - 1);
+        ck_assert_int_eq(write(fd, pieces[i / 2].text, bytes), (ssize_t)bytes);
         close(fd);
         ck_assert(verify().torn);
         append_lines(1);
