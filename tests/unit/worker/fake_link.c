@@ -427,3 +427,22 @@ void fake_offer_object(struct fake *self, const void *bytes, size_t length,
     ref->size = length;
     ck_assert_int_eq(fl_shelf_put(self->shelf, &object), FL_OK);
 }
+
+const struct fl_wire_fit *fake_offer_round(struct fake *self, const struct fl_wire_offer *offer)
+{
+    struct fl_wire m = fake_message(self, FL_WIRE_OFFER);
+    m.as.offer = *offer;
+    fake_send(self, &m);
+    return &fake_await(self, FL_WIRE_FIT)->as.fit;
+}
+
+void fake_give_task(struct fake *self, const struct fl_object_ref *start,
+                    const uint8_t ranks[2 * STUB_MODULES])
+{
+    struct fl_wire m = fake_message(self, FL_WIRE_TASK);
+    m.as.task.start = *start;
+    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, 2 * STUB_MODULES};
+    m.as.task.site_ranks = m.as.task.global_ranks;
+    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
+    fake_send(self, &m);
+}

@@ -82,6 +82,11 @@ void fake_await_resets(struct fake *self, unsigned count);
 /* Answer NEED until that file of the site's is there, or until the trainer has begun. */
 void fake_await_file(struct fake *self, const char *name);
 void fake_await_run(struct fake *self);
+/* Offer a round; returns the site's answer, good until the next message is awaited. */
+const struct fl_wire_fit *fake_offer_round(struct fake *self, const struct fl_wire_offer *offer);
+/* Its task: all of the start's STUB_MODULES modules, A and B, at these ranks. */
+void fake_give_task(struct fake *self, const struct fl_object_ref *start,
+                    const uint8_t ranks[2 * STUB_MODULES]);
 /* Fetch an object of the site's; the caller frees *out. */
 void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_buf *out);
 /* Put bytes on the shelf and fill in the reference. */

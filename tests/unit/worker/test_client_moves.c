@@ -57,17 +57,10 @@ static bool exists(const char *name)
 /* From the offer to TRAINED. */
 static void train(void)
 {
-    struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
-    m.as.offer = stub_offer();
-    m.as.offer.rounds = 9;
-    fake_send(&fake, &m);
-    (void)fake_await(&fake, FL_WIRE_FIT);
-    m = fake_message(&fake, FL_WIRE_TASK);
-    m.as.task.start = start_ref;
-    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
-    m.as.task.site_ranks = m.as.task.global_ranks;
-    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
-    fake_send(&fake, &m);
+    struct fl_wire_offer offer = stub_offer();
+    offer.rounds = 9;
+    (void)fake_offer_round(&fake, &offer);
+    fake_give_task(&fake, &start_ref, ranks);
     (void)fake_await(&fake, FL_WIRE_TRAINED);
 }
 

@@ -40,25 +40,13 @@ static void teardown(void)
     stub_site_close(&site);
 }
 
-static const struct fl_wire_fit *offer_round(bool secure)
-{
-    struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
-    m.as.offer = stub_offer();
-    m.as.offer.secure_aggregation = secure;
-    fake_send(&fake, &m);
-    return &fake_await(&fake, FL_WIRE_FIT)->as.fit;
-}
-
 /* Offer a round and give the task. */
 static void begin_training(bool secure)
 {
-    (void)offer_round(secure);
-    struct fl_wire m = fake_message(&fake, FL_WIRE_TASK);
-    m.as.task.start = start_ref;
-    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
-    m.as.task.site_ranks = m.as.task.global_ranks;
-    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
-    fake_send(&fake, &m);
+    struct fl_wire_offer offer = stub_offer();
+    offer.secure_aggregation = secure;
+    (void)fake_offer_round(&fake, &offer);
+    fake_give_task(&fake, &start_ref, ranks);
 }
 
 START_TEST(a_reason_that_names_files_stays_at_the_site)
@@ -78,7 +66,8 @@ START_TEST(a_reason_that_names_files_stays_at_the_site)
     site.stub.fit_status = cases[_i].status;
     site.stub.fit_fault = cases[_i].fault;
     site.stub.fit_says = cases[_i].says;
-    const struct fl_wire_fit *fit = offer_round(true);
+    const struct fl_wire_offer offer = stub_offer();
+    const struct fl_wire_fit *fit = fake_offer_round(&fake, &offer);
     ck_assert_int_eq(fit->code, cases[_i].code);
     ck_assert_msg(!strstr(fit->reason, "private") && strstr(fit->reason, "its own log"), "%s",
                   fit->reason);
@@ -119,17 +108,10 @@ static void next_attempt(double lr)
 {
     snprintf(site.conf->hours, sizeof(site.conf->hours), "01:00-02:00");
     fake.key.attempt++;
-    struct fl_wire m = fake_message(&fake, FL_WIRE_OFFER);
-    m.as.offer = stub_offer();
-    m.as.offer.lr = lr;
-    fake_send(&fake, &m);
-    (void)fake_await(&fake, FL_WIRE_FIT);
-    m = fake_message(&fake, FL_WIRE_TASK);
-    m.as.task.start = start_ref;
-    m.as.task.global_ranks = (struct fl_wire_bytes){ranks, sizeof(ranks)};
-    m.as.task.site_ranks = m.as.task.global_ranks;
-    m.as.task.train = m.as.task.train_a = m.as.task.train_b = true;
-    fake_send(&fake, &m);
+    struct fl_wire_offer offer = stub_offer();
+    offer.lr = lr;
+    (void)fake_offer_round(&fake, &offer);
+    fake_give_task(&fake, &start_ref, ranks);
 }
 
 /* Else a coordinator that never ends a round could have anything trained at any hour. */
