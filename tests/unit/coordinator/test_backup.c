@@ -14,6 +14,7 @@
 #include "coordinator/desk.h"
 #include "coordinator/registry.h"
 #include "runner.h"
+#include "submit_text.h"
 
 static const char job_text[] =
     "[job]\nname = tiny\nrounds = 6\nstrategy = fedit\n[model]\nname = m\nsha256 = "
@@ -27,14 +28,7 @@ static struct fl_error error;
 
 static int64_t submit(enum fl_job_state state, enum fl_round_state phase)
 {
-    int64_t id = 0;
-    struct fl_job_spec *spec = fl_calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    enum fl_status status = fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error);
-    if (status == FL_OK)
-        status = fl_queue_submit(desk->store, spec, 7, &id, &error);
-    fl_free(spec);
-    fl_assert_ok(status, &error);
+    const int64_t id = submit_text(desk->store, job_text);
     fl_assert_ok(fl_store_run(desk->store, &error,
                               "UPDATE jobs SET state = ?, phase = ?, round = 3, attempt = 4 "
                               "WHERE id = ?",

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner.h"
+#include "submit_text.h"
 
 static const char job_text[] =
     "[job]\nname = tiny\nrounds = 2\nstrategy = fedit\n[model]\nname = m\nsha256 = "
@@ -32,15 +33,7 @@ static void teardown(void)
 
 static int64_t submit(void)
 {
-    int64_t id = 0;
-    struct fl_job_spec *spec = calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    enum fl_status status = fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error);
-    if (status == FL_OK)
-        status = fl_queue_submit(desk->store, spec, 7, &id, &error);
-    free(spec);
-    fl_assert_ok(status, &error);
-    return id;
+    return submit_text(desk->store, job_text);
 }
 
 /* As after a crash: nothing but the files is left. */

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "coordinator/server_internal.h"
 #include "runner.h"
+#include "submit_text.h"
 
 static const char job_text[] =
     "[job]\nname = tiny\nrounds = 9\n[model]\nname = m\nsha256 = "
@@ -58,14 +59,7 @@ static void look(void)
 
 static int64_t submit(void)
 {
-    int64_t id = 0;
-    struct fl_job_spec *spec = calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    fl_assert_ok(fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error), &error);
-    enum fl_status status = fl_queue_submit(desk->store, spec, 7, &id, &error);
-    free(spec);
-    fl_assert_ok(status, &error);
-    return id;
+    return submit_text(desk->store, job_text);
 }
 
 /* Two blocks with a q_proj and a v_proj each: the targets are two. */

@@ -9,6 +9,7 @@
 #include "coordinator/registry.h"
 #include "coordinator/sweep.h"
 #include "runner.h"
+#include "submit_text.h"
 
 static const char job_text[] =
     "[job]\nname = tiny\nrounds = 2\nstrategy = fedit\n[model]\nname = m\nsha256 = "
@@ -34,14 +35,7 @@ static void teardown(void)
 
 static int64_t submit(void)
 {
-    int64_t id = 0;
-    struct fl_job_spec *spec = calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    fl_assert_ok(fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error), &error);
-    enum fl_status status = fl_queue_submit(store, spec, 7, &id, &error);
-    free(spec);
-    fl_assert_ok(status, &error);
-    return id;
+    return submit_text(store, job_text);
 }
 
 static void add_site(const char *name)

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "job/attempt.h"
 #include "runner.h"
+#include "submit_text.h"
 
 #define COUNT(array) (uint32_t)(sizeof(array) / sizeof((array)[0]))
 
@@ -231,13 +232,7 @@ static struct fl_store *open_store(int64_t *job)
     fl_test_directory(directory);
     fl_assert_ok(fl_store_create(directory, &error), &error);
     fl_assert_ok(fl_store_open(directory, &store, &error), &error);
-    struct fl_job_spec *spec = fl_calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    enum fl_status status = fl_job_parse(text, strlen(text), "job.conf", spec, &error);
-    if (status == FL_OK)
-        status = fl_queue_submit(store, spec, 7, job, &error);
-    fl_free(spec);
-    fl_assert_ok(status, &error);
+    *job = submit_text(store, text);
     return store;
 }
 

@@ -9,6 +9,7 @@
 
 #include "coordinator/ending.h"
 #include "runner.h"
+#include "submit_text.h"
 
 #define LINE_MOST_MS 60000 /* the daemon waits less for a line that it owes */
 
@@ -72,15 +73,8 @@ static void teardown(void)
 /* A job that has ended, and whose line is not written yet. */
 static void owe_a_line(void)
 {
-    int64_t id = 0;
-    struct fl_job_spec *spec = calloc(1, sizeof *spec);
-    ck_assert_ptr_nonnull(spec);
-    enum fl_status status = fl_job_parse(job_text, strlen(job_text), "job.conf", spec, &error);
-    if (status == FL_OK)
-        status = fl_queue_submit(desk->store, spec, 7, &id, &error);
-    free(spec);
-    if (status == FL_OK)
-        status = fl_queue_set_state(desk->store, id, FL_JOB_CANCELLED, "", now, &error);
+    const int64_t id = submit_text(desk->store, job_text);
+    enum fl_status status = fl_queue_set_state(desk->store, id, FL_JOB_CANCELLED, "", now, &error);
     if (status == FL_OK)
         status = fl_ending_owe(desk->store, id, FL_JOB_CANCELLED, "", &error);
     fl_assert_ok(status, &error);
