@@ -133,6 +133,9 @@ enum fl_status fl_server_create(struct fl_desk *desk, const struct fl_server_opt
                                 struct fl_server **out, struct fl_error *error)
 {
     *out = NULL;
+    enum fl_status status = fl_store_settle(desk->store, error);
+    if (status != FL_OK)
+        return status;
     struct fl_server *self = fl_calloc(1, sizeof *self);
     if (!self)
         return fl_fail_memory(error);
@@ -151,7 +154,7 @@ enum fl_status fl_server_create(struct fl_desk *desk, const struct fl_server_opt
     fl_conduct_write_endings(self); /* of jobs whose end was the last thing that was committed */
     self->round = fl_calloc(1, sizeof *self->round);
     self->next = fl_calloc(1, sizeof *self->next);
-    enum fl_status status = self->round && self->next ? fl_shelf_create(&self->shelf) : FL_ENOMEM;
+    status = self->round && self->next ? fl_shelf_create(&self->shelf) : FL_ENOMEM;
     if (status != FL_OK)
         (void)fl_fail_memory(error);
     else

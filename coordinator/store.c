@@ -27,8 +27,9 @@
 struct fl_store {
     sqlite3 *db;
     char directory[FL_PATH_BYTES];
-    int depth;    /* of nested transactions */
-    bool spoiled; /* a nested one was rolled back */
+    int depth;      /* of nested transactions */
+    bool spoiled;   /* a nested one was rolled back */
+    bool unsettled; /* the log of the last process could not be brought in: the disk is full */
     struct {
         const char *sql; /* the constant itself is the key */
         sqlite3_stmt *statement;
@@ -300,18 +301,48 @@ static enum fl_status verify(struct fl_store *self, struct fl_error *error)
     return status;
 }
 
+/* SQLite cuts the log and leaves it to the disk when that is so. */
+static int sync_log(const struct fl_store *self)
+{
+    sqlite3_file *log = NULL;
+    int code = sqlite3_file_control(self->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (code != SQLITE_OK || !log || !log->pMethods)
+        return code;
+    return log->pMethods->xSync(log, SQLITE_SYNC_FULL);
+}
+
 /*
  * Bring the log into the database and empty it. An fsync that failed leaves a commit in the page
  * cache that the disk may never see; a process that was restarted since takes it for good and puts
  * its own commits behind it, and all of them would go with it in a power cut. Written again into
- * the database they are durable. A full disk is no reason not to start: it can still be read.
+ * the database they are durable, once the log is empty on the disk too: else what the disk has of
+ * it, without that commit, would be played over the database again. A full disk is no reason not
+ * to read, but nothing is written, or done because of what stands there, before that.
  */
 static enum fl_status settle_log(struct fl_store *self, struct fl_error *error)
 {
     int code = sqlite3_wal_checkpoint_v2(self->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    if (code == SQLITE_OK || (code & 0xff) == SQLITE_FULL)
+    self->unsettled = (code & 0xff) == SQLITE_FULL;
+    if (self->unsettled)
         return FL_OK;
-    return fail_sqlite(self, error, "its log cannot be brought in");
+    if (code != SQLITE_OK)
+        return fail_sqlite(self, error, "its log cannot be brought in");
+    code = sync_log(self);
+    return code == SQLITE_OK ? FL_OK
+                             : fl_fail(error, FL_EIO, "%s/%s: its log cannot be emptied: %s",
+                                       self->directory, DATABASE, sqlite3_errstr(code));
+}
+
+enum fl_status fl_store_settle(struct fl_store *self, struct fl_error *error)
+{
+    enum fl_status status = self->unsettled ? settle_log(self, error) : FL_OK;
+    if (status == FL_OK && self->unsettled)
+        status =
+            fl_fail(error, FL_ENOSPC,
+                    "%s/%s: the disk is full, and what was written last may not be on it: free "
+                    "some space, and start again",
+                    self->directory, DATABASE);
+    return status;
 }
 
 enum fl_status fl_store_open_beside(const char *directory, struct fl_store **out,
@@ -406,7 +437,9 @@ enum fl_status fl_store_begin(struct fl_store *self, struct fl_error *error)
 {
     if (self->depth == 0) {
         self->spoiled = false;
-        enum fl_status status = execute(self, "BEGIN IMMEDIATE", "cannot begin", error);
+        enum fl_status status = fl_store_settle(self, error);
+        if (status == FL_OK)
+            status = execute(self, "BEGIN IMMEDIATE", "cannot begin", error);
         if (status != FL_OK)
             return status;
     }
@@ -537,7 +570,9 @@ enum fl_status fl_store_run(struct fl_store *self, struct fl_error *error, const
                             const char *format, ...)
 {
     if (self->depth == 0) { /* a commit of its own */
-        enum fl_status status = durable_step(error);
+        enum fl_status status = fl_store_settle(self, error);
+        if (status == FL_OK)
+            status = durable_step(error);
         if (status != FL_OK)
             return status;
     }

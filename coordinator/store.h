@@ -37,6 +37,12 @@ FL_CHECKED enum fl_status fl_store_create(const char *directory, struct fl_error
 /* Open it. FL_ENOTFOUND: the directory holds none; FL_EFORMAT: damaged, or of another schema. */
 FL_CHECKED enum fl_status fl_store_open(const char *directory, struct fl_store **out,
                                         struct fl_error *error);
+/*
+ * Is all that it shows on the disk? On a full disk the log of a process that died may not be, until
+ * there is space to bring it into the database; this tries again. FL_ENOSPC: not yet; until then
+ * nothing can be written either, and a daemon must not act on what it reads.
+ */
+FL_CHECKED enum fl_status fl_store_settle(struct fl_store *self, struct fl_error *error);
 void fl_store_close(struct fl_store **self);
 /* Absolute, without a '/' at the end. */
 const char *fl_store_directory(const struct fl_store *self);
