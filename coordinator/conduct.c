@@ -427,6 +427,12 @@ static bool summed(struct fl_server *self, struct fl_sum_work *work)
     return true;
 }
 
+static bool needs_sum(const struct fl_server *self)
+{
+    return self->job.id && (self->round->state == FL_ROUND_AGGREGATE ||
+                            (self->round->state == FL_ROUND_COMMIT && !self->sum));
+}
+
 static void finish_sum(struct fl_chore *chore, void *context)
 {
     struct fl_sum_work *work = (struct fl_sum_work *)chore;
@@ -437,6 +443,9 @@ static void finish_sum(struct fl_chore *chore, void *context)
     if (self && self->stage && work->stage == self->stage &&
         (self->round->state == FL_ROUND_AGGREGATE || self->round->state == FL_ROUND_COMMIT))
         kept = summed(self, work);
+    else if (self && needs_sum(self))
+        begin_sum(
+            self); /* it was asked for while this one was under way, of what was dropped since */
     if (!kept)
         fl_sum_work_free(work);
 }
