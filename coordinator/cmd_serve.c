@@ -64,13 +64,30 @@ static enum fl_status open_transport(struct fl_desk *desk, struct fl_server *ser
     return fl_server_open(&config, out, error);
 }
 
+/* What the last process wrote must be on the disk first; who frees some space need not start the
+   daemon again. */
+static enum fl_status await_space(struct fl_desk *desk, struct fl_error *error)
+{
+    const struct timespec wait = {.tv_sec = 1};
+    enum fl_status status = fl_store_settle(desk->store, error);
+    if (status == FL_ENOSPC)
+        fl_log(FL_LOG_ERROR, "disk_full", error->text, FL_STR("directory", desk->directory));
+    while (status == FL_ENOSPC && !stop_asked) {
+        (void)nanosleep(&wait, NULL);
+        status = fl_store_settle(desk->store, error);
+    }
+    return status;
+}
+
 static enum fl_status serve(struct fl_desk *desk, bool exit_when_idle, struct fl_error *error)
 {
     struct fl_server *server = NULL;
     struct fl_transport *transport = NULL;
     struct fl_http_desk *http = NULL;
     const struct fl_server_options options = {.exit_when_idle = exit_when_idle, .threaded = true};
-    enum fl_status status = FL_OK;
+    enum fl_status status = await_space(desk, error);
+    if (stop_asked || status != FL_OK)
+        return stop_asked ? FL_OK : status;
     if (chdir(desk->directory) != 0)
         return fl_fail_errno(error, errno, "%s", desk->directory);
     status = fl_http_open(desk, &http, error);

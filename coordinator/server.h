@@ -24,7 +24,10 @@ struct fl_server_options {
     bool threaded;       /* false: compute requests run inline (simulator) */
 };
 
-/* desk is borrowed. The transport is attached later (it needs fl_server_zap and the descriptor). */
+/*
+ * desk is borrowed. The transport is attached later (it needs fl_server_zap and the descriptor).
+ * FL_ENOSPC: what the last process wrote may not be on the disk (fl_store_settle()).
+ */
 FL_CHECKED enum fl_status fl_server_create(struct fl_desk *desk,
                                            const struct fl_server_options *options,
                                            struct fl_server **out, struct fl_error *error);

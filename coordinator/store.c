@@ -340,7 +340,7 @@ enum fl_status fl_store_settle(struct fl_store *self, struct fl_error *error)
         status =
             fl_fail(error, FL_ENOSPC,
                     "%s/%s: the disk is full, and what was written last may not be on it: free "
-                    "some space, and start again",
+                    "some space",
                     self->directory, DATABASE);
     return status;
 }

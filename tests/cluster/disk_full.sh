@@ -29,6 +29,11 @@ within 120 logged coord "\"msg\":\"train\",\"job\":$job,\"round\":1," || fail 'r
 dd if=/dev/zero of="$work/disk/fill" bs=64k 2>/dev/null
 check 'the coordinator says that the disk is full' within 60 logged coord 'No space left\|disk is full'
 check 'the coordinator is alive' runs coord
+kill_now coord
+"$coordinator" serve --dir "$work/coord" >>"$work/coord.log" 2>&1 &
+pids[coord]=$!
+sleep 2
+check 'one that starts on a full disk serves, or waits for room' runs coord
 sleep 2
 rm "$work/disk/fill"
 check 'with room again the job goes on' within 240 job_over "$job"
