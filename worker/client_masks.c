@@ -158,13 +158,32 @@ static void begin_unmask(struct fl_client *self, const struct fl_wire *m)
     submit(self, work, ok);
 }
 
-/* A process that does not know the secrets of this attempt any more is a dropout of it. */
+/* Does the coordinator ask for what comes behind a step that this process has not taken? It rests,
+   so that the step is not under way either. */
+static bool was_overtaken(enum fl_stage stage, enum fl_session_event event)
+{
+    static const enum fl_stage least[FL_SESSION_EVENT_COUNT] = {
+        [FL_SESSION_COHORT] = FL_STAGE_KEYED,
+        [FL_SESSION_COLLECT] = FL_STAGE_SHARED,
+        [FL_SESSION_SURVIVORS] = FL_STAGE_UPLOADING,
+        [FL_SESSION_UNMASK] = FL_STAGE_SIGNED,
+    };
+    const bool rests = stage == FL_STAGE_TRAINED || stage == FL_STAGE_KEYED ||
+                       stage == FL_STAGE_SHARED || stage == FL_STAGE_UPLOADING ||
+                       stage == FL_STAGE_DELIVERED;
+    return rests && stage < least[event];
+}
+
+/* A process that does not know the secrets of this attempt, or not any more, is a dropout of it:
+   who says nothing is waited for. */
 static void say_lost(struct fl_client *self)
 {
     struct fl_work_result lost = {
         .kind = FL_WORK_FORGET, .key = self->key, .code = FL_REFUSAL_INTERNAL};
-    lost.status = fl_fail(&lost.error, FL_EBUSY,
-                          "secrets lost: this process began after the attempt's keys were made");
+    lost.status = fl_fail(&lost.error, FL_EBUSY, "secrets lost: %s",
+                          self->stage == FL_STAGE_TRAINED
+                              ? "this process began after the attempt's keys were made"
+                              : "another process went on with the attempt under this site's key");
     fl_client_failed(self, &lost, FL_SESSION_LOST);
 }
 
@@ -173,7 +192,7 @@ static void step(struct fl_client *self, const struct fl_wire *m, enum fl_sessio
                  enum fl_stage next, void (*begin)(struct fl_client *, const struct fl_wire *))
 {
     enum fl_stage before = self->stage;
-    if (before == FL_STAGE_TRAINED) {
+    if (was_overtaken(before, event)) {
         say_lost(self);
         return;
     }
