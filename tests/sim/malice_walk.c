@@ -42,6 +42,14 @@ static const struct move {
     {FL_STAGE_TRAINED, FL_WIRE_COLLECT, FL_STAGE_READY, "secrets lost"},
     {FL_STAGE_TRAINED, FL_WIRE_SURVIVORS, FL_STAGE_READY, "secrets lost"},
     {FL_STAGE_TRAINED, FL_WIRE_UNMASK, FL_STAGE_READY, "secrets lost"},
+    /* a process that another one with its key must have overtaken */
+    {FL_STAGE_KEYED, FL_WIRE_COLLECT, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_KEYED, FL_WIRE_SURVIVORS, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_KEYED, FL_WIRE_UNMASK, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_SHARED, FL_WIRE_SURVIVORS, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_SHARED, FL_WIRE_UNMASK, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_UPLOADING, FL_WIRE_UNMASK, FL_STAGE_READY, "secrets lost"},
+    {FL_STAGE_DELIVERED, FL_WIRE_UNMASK, FL_STAGE_READY, "secrets lost"},
     /* lists, shares and signatures of the attempt before */
     {FL_STAGE_KEYED, FL_WIRE_COHORT, FL_STAGE_READY, "not signed by it"},
     {FL_STAGE_SHARED, FL_WIRE_COLLECT, FL_STAGE_READY, "came and opened"},
