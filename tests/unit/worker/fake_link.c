@@ -428,6 +428,18 @@ void fake_offer_object(struct fake *self, const void *bytes, size_t length,
     ck_assert_int_eq(fl_shelf_put(self->shelf, &object), FL_OK);
 }
 
+void fake_offer_start(struct fake *self, struct fl_object_ref *ref)
+{
+    struct fl_error error;
+    struct fl_buf bytes;
+    struct fl_adapter *adapter = stub_start(1);
+    fl_buf_init(&bytes, 1u << 20);
+    fl_assert_ok(fl_adapter_encode(adapter, &bytes, &error), &error);
+    fl_adapter_destroy(&adapter);
+    fake_offer_object(self, bytes.data, bytes.length, ref);
+    fl_buf_free(&bytes);
+}
+
 const struct fl_wire_fit *fake_offer_round(struct fake *self, const struct fl_wire_offer *offer)
 {
     struct fl_wire m = fake_message(self, FL_WIRE_OFFER);

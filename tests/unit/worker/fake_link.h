@@ -92,5 +92,7 @@ void fake_fetch(struct fake *self, const struct fl_object_ref *ref, struct fl_bu
 /* Put bytes on the shelf and fill in the reference. */
 void fake_offer_object(struct fake *self, const void *bytes, size_t length,
                        struct fl_object_ref *ref);
+/* The same with stub_start(1). */
+void fake_offer_start(struct fake *self, struct fl_object_ref *ref);
 
 #endif

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/alloc.h"
 #include "fake_link.h"
 #include "runner.h"
 #include "worker/client.h"
@@ -19,17 +18,10 @@ static uint8_t ranks[2 * STUB_MODULES];
 
 static void setup(void)
 {
-    struct fl_error error;
-    struct fl_adapter *adapter = stub_start(1);
-    struct fl_buf start;
     stub_site_open(&site, NULL);
     stub_ranks(ranks, 4);
-    fl_buf_init(&start, 1u << 20);
-    fl_assert_ok(fl_adapter_encode(adapter, &start, &error), &error);
-    fl_adapter_destroy(&adapter);
     fake_open(&fake, &site);
-    fake_offer_object(&fake, start.data, start.length, &start_ref);
-    fl_buf_free(&start);
+    fake_offer_start(&fake, &start_ref);
     fake_greet(&fake);
 }
 
