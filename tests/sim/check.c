@@ -261,6 +261,9 @@ static void check_job(struct sim *self, const struct fl_job *job)
     /* a copy does not know which sum of the round was opened behind it, and the sites help with no
        other one: a person must submit another job */
     history->stuck = waits && self->secure && strstr(job->reason, "differencing");
+    if (is == FL_JOB_PAUSED && was != is)
+        history->paused_at = self->now;
+    history->lone = is == FL_JOB_PAUSED && strstr(job->reason, "bring another site");
     history->state = is;
     history->phase = job->phase;
     history->round = job->round;

@@ -5,6 +5,7 @@
 #include "sim.h"
 
 #define PATIENCE_MS 2000
+#define SEARCH_MS   120000 /* for another site that has a version, before it is given up */
 
 /* false: no daemon is there to ask. */
 static bool is_reachable(const struct sim *self)
@@ -31,6 +32,8 @@ static void ask(struct sim *self, fl_op_function function, json_t *request)
 void sim_operator_resume(struct sim *self)
 {
     if (!is_reachable(self) || self->now < self->resume_at)
+        return;
+    if (self->history.lone && self->now < self->history.paused_at + SEARCH_MS)
         return;
     self->resume_at = self->now + PATIENCE_MS;
     self->counts.resumes++;

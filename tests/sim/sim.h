@@ -162,6 +162,8 @@ struct sim_history {   /* what must never change again */
     bool adopts;
     uint32_t kept;
     bool stuck; /* only a person can go on */
+    bool lone;  /* a version is with one site only, of those that are there */
+    int64_t paused_at;
     uint8_t sha256[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES], sum[SIM_ROUNDS_MAX + 1][FL_HASH_BYTES];
     bool has[SIM_ROUNDS_MAX + 1];
     uint32_t round, attempt;
