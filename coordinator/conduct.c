@@ -427,12 +427,6 @@ static bool summed(struct fl_server *self, struct fl_sum_work *work)
     return true;
 }
 
-static bool needs_sum(const struct fl_server *self)
-{
-    return self->job.id && (self->round->state == FL_ROUND_AGGREGATE ||
-                            (self->round->state == FL_ROUND_COMMIT && !self->sum));
-}
-
 static void finish_sum(struct fl_chore *chore, void *context)
 {
     struct fl_sum_work *work = (struct fl_sum_work *)chore;
@@ -440,12 +434,13 @@ static void finish_sum(struct fl_chore *chore, void *context)
     bool kept = false;
     if (self)
         self->summing = false;
-    if (self && self->stage && work->stage == self->stage &&
-        (self->round->state == FL_ROUND_AGGREGATE || self->round->state == FL_ROUND_COMMIT))
+    const bool sums = self && self->job.id &&
+                      (self->round->state == FL_ROUND_AGGREGATE ||
+                       self->round->state == FL_ROUND_COMMIT);
+    if (sums && self->stage && work->stage == self->stage)
         kept = summed(self, work);
-    else if (self && needs_sum(self))
-        begin_sum(
-            self); /* it was asked for while this one was under way, of what was dropped since */
+    else if (sums && (self->round->state == FL_ROUND_AGGREGATE || !self->sum))
+        begin_sum(self); /* asked for while one of what was dropped was under way */
     if (!kept)
         fl_sum_work_free(work);
 }
